@@ -1,0 +1,363 @@
+//! The gateway's own errors: the only ones that a client sees in the gateway's name.
+//!
+//! A status that an upstream sent is data (`End`), never a `Fault`. What a client is told is decided
+//! here, in `From<&Fault> for Status`, and rendered in one place per dialect (`frontend::refuse`).
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use prost::Message as _;
+
+use crate::status::{Code, Status};
+
+/// The domain of every `google.rpc.ErrorInfo` that the gateway writes.
+pub const DOMAIN: &str = "sabir";
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The client sent something wrong, asked too much, or went away.
+    Client,
+    /// The gateway itself.
+    Gateway,
+    /// The upstream misbehaved or can't be reached.
+    Upstream,
+}
+
+/// What went wrong. Each kind has one reason, one gRPC code and one HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request line, a header or the framing is not valid.
+    BadRequest,
+    /// No route for this host and path.
+    RouteNotFound,
+    /// The path is known, the HTTP method is not bound to it.
+    MethodNotAllowed,
+    /// The content type, charset or content encoding is not taken here.
+    UnsupportedMediaType,
+    /// The route exists and the method can't be served this way.
+    Unimplemented,
+    /// A path variable, query parameter or body does not fit the message.
+    InvalidArgument,
+    /// A message or body passed its limit.
+    MessageTooLarge,
+    /// The URL passed its limit.
+    UriTooLong,
+    /// The header section passed its limit.
+    HeadersTooLarge,
+    /// The client did not send its body in time.
+    RequestTimeout,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// The client went away.
+    Cancelled,
+    /// The gateway has no room now: connections, memory, or it is draining.
+    Overloaded,
+    /// The backend has not told its schema yet.
+    SchemaPending,
+    /// No endpoint of the backend could be reached.
+    UpstreamUnavailable,
+    /// The upstream broke the connection or reset the stream.
+    UpstreamReset,
+    /// The upstream's stream ended without a status.
+    Truncated,
+    /// The upstream sent what its protocol does not allow.
+    UpstreamProtocol,
+    /// The upstream's message does not fit its descriptor.
+    UpstreamMessage,
+    /// The upstream's message passed its limit.
+    UpstreamMessageTooLarge,
+    /// A bug in the gateway.
+    Internal,
+}
+
+impl Kind {
+    /// Every kind, for tables and metrics.
+    pub const ALL: [Self; 21] = [
+        Self::BadRequest,
+        Self::RouteNotFound,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::Unimplemented,
+        Self::InvalidArgument,
+        Self::MessageTooLarge,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::RequestTimeout,
+        Self::DeadlineExceeded,
+        Self::Cancelled,
+        Self::Overloaded,
+        Self::SchemaPending,
+        Self::UpstreamUnavailable,
+        Self::UpstreamReset,
+        Self::Truncated,
+        Self::UpstreamProtocol,
+        Self::UpstreamMessage,
+        Self::UpstreamMessageTooLarge,
+        Self::Internal,
+    ];
+
+    /// The stable reason in `google.rpc.ErrorInfo`, records and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BAD_REQUEST",
+            Self::RouteNotFound => "ROUTE_NOT_FOUND",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::UriTooLong => "URI_TOO_LONG",
+            Self::HeadersTooLarge => "HEADERS_TOO_LARGE",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Cancelled => "CANCELLED",
+            Self::Overloaded => "OVERLOADED",
+            Self::SchemaPending => "SCHEMA_PENDING",
+            Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
+            Self::UpstreamReset => "UPSTREAM_RESET",
+            Self::Truncated => "UPSTREAM_TRUNCATED",
+            Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
+            Self::UpstreamMessage => "UPSTREAM_MESSAGE",
+            Self::UpstreamMessageTooLarge => "UPSTREAM_MESSAGE_TOO_LARGE",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// The gRPC code that stands for it.
+    pub fn code(self) -> Code {
+        match self {
+            Self::BadRequest | Self::UnsupportedMediaType | Self::InvalidArgument | Self::UriTooLong => {
+                Code::InvalidArgument
+            }
+            Self::RouteNotFound => Code::NotFound,
+            Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
+            Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
+                Code::ResourceExhausted
+            }
+            Self::RequestTimeout | Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Cancelled => Code::Cancelled,
+            Self::Overloaded | Self::SchemaPending | Self::UpstreamUnavailable | Self::UpstreamReset => {
+                Code::Unavailable
+            }
+            Self::Truncated => Code::Unknown,
+            Self::UpstreamProtocol | Self::UpstreamMessage | Self::Internal => Code::Internal,
+        }
+    }
+
+    /// The HTTP status for a REST client.
+    pub fn http_status(self) -> StatusCode {
+        match self {
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UpstreamReset
+            | Self::Truncated
+            | Self::UpstreamProtocol
+            | Self::UpstreamMessage
+            | Self::UpstreamMessageTooLarge => StatusCode::BAD_GATEWAY,
+            Self::BadRequest
+            | Self::RouteNotFound
+            | Self::Unimplemented
+            | Self::InvalidArgument
+            | Self::DeadlineExceeded
+            | Self::Cancelled
+            | Self::Overloaded
+            | Self::SchemaPending
+            | Self::UpstreamUnavailable
+            | Self::Internal => self.code().http_status(),
+        }
+    }
+}
+
+/// An error of the gateway's own making. One pointer wide: it travels in every `Result` of the call path.
+#[derive(Debug)]
+pub struct Fault(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    side: Side,
+    message: String,
+    allow: Option<String>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Fault {
+    /// A fault with what a client is told about it.
+    ///
+    /// The message says what was wrong and what would be right; it names no secret and no internal address.
+    pub fn new(kind: Kind, side: Side, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            side,
+            message: message.into(),
+            allow: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// A fault of the client.
+    pub fn client(kind: Kind, message: impl Into<String>) -> Self {
+        Self::new(kind, Side::Client, message)
+    }
+
+    /// A fault of the gateway.
+    pub fn gateway(kind: Kind, message: impl Into<String>) -> Self {
+        Self::new(kind, Side::Gateway, message)
+    }
+
+    /// A fault of the upstream.
+    pub fn upstream(kind: Kind, message: impl Into<String>) -> Self {
+        Self::new(kind, Side::Upstream, message)
+    }
+
+    /// The same, caused by `source`: for the record, never for the client.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same, with the value of the `Allow` header.
+    #[must_use]
+    pub fn allowing(mut self, methods: impl Into<String>) -> Self {
+        self.0.allow = Some(methods.into());
+        self
+    }
+
+    /// The same, with the time after which trying again may help.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.0.retry_after = Some(delay);
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Who is at fault.
+    pub fn side(&self) -> Side {
+        self.0.side
+    }
+
+    /// What the client is told.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The value of the `Allow` header, on a 405.
+    pub fn allow(&self) -> Option<&str> {
+        self.0.allow.as_deref()
+    }
+
+    /// When trying again may help.
+    pub fn delay(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// `google.rpc.ErrorInfo`, fields 1 and 2.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+impl From<&Fault> for Status {
+    fn from(fault: &Fault) -> Self {
+        let code = fault.kind().code();
+        let mut details = vec![prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
+            value: ErrorInfo {
+                reason: fault.kind().reason().to_owned(),
+                domain: DOMAIN.to_owned(),
+            }
+            .encode_to_vec(),
+        }];
+        if let Some(delay) = fault.delay() {
+            details.push(prost_types::Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                value: RetryInfo {
+                    retry_delay: prost_types::Duration::try_from(delay).ok(),
+                }
+                .encode_to_vec(),
+            });
+        }
+        let status = RpcStatus {
+            code: i32::from(code.number()),
+            message: fault.message().to_owned(),
+            details,
+        };
+        Self {
+            code,
+            message: status.message.clone(),
+            details: status.encode_to_vec().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_distinct() {
+        let reasons: std::collections::HashSet<_> = Kind::ALL.iter().map(|kind| kind.reason()).collect();
+        assert_eq!(reasons.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn a_status_carries_the_reason_and_never_the_cause() {
+        let fault = Fault::upstream(Kind::UpstreamReset, "the upstream reset the stream")
+            .caused_by("connection to 10.0.0.7 lost");
+        let status = Status::from(&fault);
+        assert_eq!(status.code, Code::Unavailable);
+        let text = String::from_utf8_lossy(&status.details).into_owned();
+        assert!(text.contains("UPSTREAM_RESET") && text.contains("sabir"));
+        assert!(!text.contains("10.0.0.7") && !status.message.contains("10.0.0.7"));
+    }
+}

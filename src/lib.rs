@@ -1,0 +1,9 @@
+//! Sabir: a multi-protocol translating edge gateway.
+
+pub mod config;
+pub mod fault;
+pub mod peer;
+pub mod schema;
+pub mod status;
+pub mod translate;
+pub mod wire;

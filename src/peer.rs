@@ -1,0 +1,68 @@
+//! Who is at the other end of an accepted connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+/// The far end of one accepted connection; shared by every request on it.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    address: SocketAddr,
+    forwarded_for: HeaderValue,
+    secure: bool,
+    trusted: bool,
+    certificates: Vec<Vec<u8>>,
+}
+
+impl Peer {
+    /// The peer at `address`.
+    ///
+    /// `secure` says that the connection is TLS, `trusted` that the address is one of the listener's trusted
+    /// proxies, `certificates` holds the client's verified chain in DER, leaf first, under mutual TLS.
+    pub fn new(address: SocketAddr, secure: bool, trusted: bool, certificates: Vec<Vec<u8>>) -> Self {
+        let ip = address.ip().to_canonical();
+        Self(Arc::new(Inner {
+            address,
+            // The text of an address is always a valid header value.
+            forwarded_for: HeaderValue::from_str(&ip.to_string())
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            secure,
+            trusted,
+            certificates,
+        }))
+    }
+
+    /// Where the connection comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// The same without the port, IPv4 in its own form.
+    pub fn ip(&self) -> IpAddr {
+        self.0.address.ip().to_canonical()
+    }
+
+    /// The address as `X-Forwarded-For` carries it, made once per connection.
+    pub fn forwarded_for(&self) -> &HeaderValue {
+        &self.0.forwarded_for
+    }
+
+    /// Whether the connection is TLS.
+    pub fn secure(&self) -> bool {
+        self.0.secure
+    }
+
+    /// Whether the peer is a proxy whose forwarding headers are believed.
+    pub fn trusted(&self) -> bool {
+        self.0.trusted
+    }
+
+    /// The verified client certificate chain in DER, leaf first; empty without mutual TLS.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.0.certificates
+    }
+}

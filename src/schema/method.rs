@@ -1,0 +1,91 @@
+//! Everything about a method that its descriptor says, resolved once.
+
+use prost_reflect::MessageDescriptor;
+
+/// Who streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MethodKind {
+    /// One message each way.
+    Unary,
+    /// One request message, many answers.
+    ServerStream,
+    /// Many request messages, one answer.
+    ClientStream,
+    /// Many each way.
+    Bidi,
+}
+
+impl MethodKind {
+    /// Whether the client may send more than one message.
+    pub fn client_streams(self) -> bool {
+        matches!(self, Self::ClientStream | Self::Bidi)
+    }
+
+    /// Whether the server may send more than one message.
+    pub fn server_streams(self) -> bool {
+        matches!(self, Self::ServerStream | Self::Bidi)
+    }
+}
+
+/// Whether a call may be sent twice. Source: `google.protobuf.MethodOptions.idempotency_level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Idempotency {
+    /// Not said.
+    Unknown,
+    /// The call changes nothing.
+    NoSideEffects,
+    /// Calling twice is calling once.
+    Idempotent,
+}
+
+/// The HTTP method of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HttpMethod {
+    /// This method alone.
+    Exact(http::Method),
+    /// Any method: `custom {kind: "*"}`.
+    Any,
+}
+
+/// One HTTP rule as written; `additional_bindings` are rules of their own.
+///
+/// Source: `google.api.HttpRule`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpRule {
+    /// Which HTTP method it answers.
+    pub method: HttpMethod,
+    /// The path template.
+    pub template: String,
+    /// `*`, a field name, or nothing.
+    pub body: String,
+    /// A field name, or nothing for the whole message.
+    pub response_body: String,
+}
+
+/// A method of a service.
+#[derive(Clone, Debug)]
+pub struct Method {
+    /// The rpc path, such as `/library.v1.Library/GetBook`.
+    pub path: Box<str>,
+    /// The service's full name, such as `library.v1.Library`.
+    pub service: Box<str>,
+    /// The method's own name, such as `GetBook`.
+    pub name: Box<str>,
+    /// Who streams.
+    pub kind: MethodKind,
+    /// The type of the request messages.
+    pub input: MessageDescriptor,
+    /// The type of the answers.
+    pub output: MessageDescriptor,
+    /// Whether it may be called twice.
+    pub idempotency: Idempotency,
+    /// Its HTTP rules, in the order in which they are written.
+    pub rules: Vec<HttpRule>,
+}
+
+impl Method {
+    /// The full name, such as `library.v1.Library.GetBook`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.service, self.name)
+    }
+}

@@ -1,0 +1,148 @@
+//! The one body type of the call path: what is known whole is sent whole, and only streams are boxed.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::fault::{Fault, Kind, Side};
+
+/// A body that is streamed, made by a frontend or a backend.
+pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Fault> + Send>>;
+
+/// A request or response body.
+pub struct Body(State);
+
+enum State {
+    /// Nothing, or nothing more.
+    Empty,
+    /// All of it, and the trailers that follow.
+    Whole(Bytes, Option<Box<HeaderMap>>),
+    /// Trailers alone.
+    Trailers(Box<HeaderMap>),
+    /// As a peer sends it; errors are that peer's.
+    Incoming(Incoming, Side),
+    /// Made on the way.
+    Stream(BoxBody),
+}
+
+impl Body {
+    /// A body without a byte.
+    pub const fn empty() -> Self {
+        Self(State::Empty)
+    }
+
+    /// A body that is known whole.
+    pub fn whole(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::empty()
+        } else {
+            Self(State::Whole(bytes, None))
+        }
+    }
+
+    /// A body that is known whole, with trailers.
+    pub fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
+        if bytes.is_empty() {
+            Self(State::Trailers(Box::new(trailers)))
+        } else {
+            Self(State::Whole(bytes, Some(Box::new(trailers))))
+        }
+    }
+
+    /// What a peer sends; `side` says whose fault a broken body is.
+    pub fn incoming(body: Incoming, side: Side) -> Self {
+        Self(State::Incoming(body, side))
+    }
+
+    /// A body made on the way.
+    pub fn stream(body: impl HttpBody<Data = Bytes, Error = Fault> + Send + 'static) -> Self {
+        Self(State::Stream(Box::pin(body)))
+    }
+
+    /// The bytes, if the body is known whole and has no trailers.
+    pub fn as_whole(&self) -> Option<Bytes> {
+        match &self.0 {
+            State::Empty => Some(Bytes::new()),
+            State::Whole(bytes, None) => Some(bytes.clone()),
+            State::Whole(_, Some(_)) | State::Trailers(_) | State::Incoming(..) | State::Stream(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            State::Empty => "Body::Empty",
+            State::Whole(..) => "Body::Whole",
+            State::Trailers(_) => "Body::Trailers",
+            State::Incoming(..) => "Body::Incoming",
+            State::Stream(_) => "Body::Stream",
+        })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match &mut self.0 {
+            State::Incoming(body, side) => {
+                let side = *side;
+                Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
+            }
+            State::Stream(body) => body.as_mut().poll_frame(cx),
+            State::Empty | State::Whole(..) | State::Trailers(_) => {
+                let frame = match std::mem::replace(&mut self.0, State::Empty) {
+                    State::Whole(bytes, trailers) => {
+                        if let Some(trailers) = trailers {
+                            self.0 = State::Trailers(trailers);
+                        }
+                        Some(Ok(Frame::data(bytes)))
+                    }
+                    State::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
+                    State::Empty | State::Incoming(..) | State::Stream(_) => None,
+                };
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            State::Empty => true,
+            State::Whole(..) | State::Trailers(_) => false,
+            State::Incoming(body, _) => body.is_end_stream(),
+            State::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
+            State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            State::Incoming(body, _) => body.size_hint(),
+            State::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A body that a peer broke off: the client went away, or the upstream reset the stream.
+fn broken(error: hyper::Error, side: Side) -> Fault {
+    match side {
+        Side::Client => {
+            Fault::client(Kind::Cancelled, "the request body ended before it was complete").caused_by(error)
+        }
+        Side::Upstream | Side::Gateway => {
+            Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
+        }
+    }
+}
