@@ -1,6 +1,7 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
 pub mod config;
+pub mod demo;
 pub mod fault;
 pub mod peer;
 pub mod schema;
