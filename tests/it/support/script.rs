@@ -4,6 +4,8 @@
 //! that it answers, `end` its status. It is played over every frontend and every backend; the cell is in the test's
 //! name. What is sent by one side is waited for by the other before the next step, so that nothing is held back.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tonic::Code;
 
@@ -115,24 +117,32 @@ impl Conversation {
 pub(crate) enum Frontend {
     Rest(Version, Stream),
     Grpc,
+    /// gRPC without the gateway between: what the two peers make of the conversation alone.
+    Nothing,
 }
 
 /// Plays a conversation through the gateway and checks both ends of it.
 pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: Kind) {
     let backend = backends::scripted(kind, conversation.clone()).await;
-    let gateway = Gateway::start(&Settings::to(backend.address)).await;
+    let gateway = match frontend {
+        Frontend::Nothing => None,
+        Frontend::Rest(..) | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+    };
+    let address = gateway
+        .as_ref()
+        .map_or(backend.address, |gateway| gateway.address);
     within(
         "the conversation",
-        converse(&conversation, frontend, &gateway, &backend),
+        converse(&conversation, frontend, address, &backend),
     )
     .await;
     backend.has_played_to_the_end().await;
 }
 
 /// Takes the client's part of a conversation.
-async fn converse(conversation: &Conversation, frontend: Frontend, gateway: &Gateway, backend: &Backend) {
+async fn converse(conversation: &Conversation, frontend: Frontend, address: SocketAddr, backend: &Backend) {
     let method = method(conversation.path);
-    let mut session = Session::start(conversation, frontend, gateway.address).await;
+    let mut session = Session::start(conversation, frontend, address).await;
     let last = conversation
         .steps
         .iter()
@@ -188,6 +198,8 @@ macro_rules! conversation {
                 rest_http1_sse_to_h2 = Rest(Http1, Sse) => H2,
                 grpc_to_tonic = Grpc => Tonic,
                 grpc_to_h2 = Grpc => H2,
+                nothing_to_tonic = Nothing => Tonic,
+                nothing_to_h2 = Nothing => H2,
             );
         }
     };

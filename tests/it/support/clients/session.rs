@@ -47,7 +47,9 @@ impl Session {
             Frontend::Rest(version, framing) => Self::Rest(Box::new(
                 RestSession::start(conversation, version, framing, address).await,
             )),
-            Frontend::Grpc => Self::Grpc(Box::new(GrpcSession::start(conversation, address).await)),
+            Frontend::Grpc | Frontend::Nothing => {
+                Self::Grpc(Box::new(GrpcSession::start(conversation, address).await))
+            }
         }
     }
 
