@@ -1,5 +1,3 @@
 //! The configuration: as written, checked, and compiled into a plan.
 
-pub mod limits;
-
-pub use limits::Limits;
+pub use crate::limits::Limits;
