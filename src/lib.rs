@@ -3,6 +3,7 @@
 pub mod config;
 pub mod fault;
 pub mod peer;
+pub mod route;
 pub mod schema;
 pub mod status;
 pub mod translate;

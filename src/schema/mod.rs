@@ -1,6 +1,7 @@
 //! What a backend's descriptors say: messages, methods, HTTP rules. Pure: reads no file, opens no socket.
 
 pub mod method;
+pub mod template;
 
 use std::sync::Arc;
 
