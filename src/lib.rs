@@ -4,6 +4,7 @@ pub mod backend;
 pub mod balance;
 pub mod call;
 pub mod config;
+pub mod describe;
 pub mod fault;
 pub mod frontend;
 pub mod identify;

@@ -131,7 +131,7 @@ impl Pump {
             Poll::Ready(Ok(())) => Ok(None),
             Poll::Ready(Err(fault)) => Err(SendError::Request(fault)),
             Poll::Pending => {
-                let fault = Arc::default();
+                let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
                 let slot = Arc::clone(&fault);
                 let task = tasks.spawn(async move {
                     if let Err(fault) = upload.await {
@@ -183,7 +183,7 @@ impl Future for Upload {
                     0 => match ready!(this.stream.poll_capacity(cx)) {
                         Some(Ok(room)) => room,
                         // The stream is gone; whoever waits for the answer hears why.
-                        Some(Err(_)) | None => return Poll::Ready(()),
+                        Some(Err(_)) | None => return Poll::Ready(Ok(())),
                     },
                     room => room,
                 };
