@@ -1,7 +1,9 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
+pub mod admin;
 pub mod config;
 pub mod fault;
+pub mod listen;
 pub mod peer;
 pub mod schema;
 pub mod status;
