@@ -1,11 +1,17 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
 pub mod admin;
+pub mod backend;
+pub mod balance;
+pub mod call;
 pub mod config;
 pub mod fault;
 pub mod listen;
 pub mod peer;
+pub mod policy;
 pub mod schema;
+pub mod stack;
 pub mod status;
 pub mod translate;
+pub mod upstream;
 pub mod wire;

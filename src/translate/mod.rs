@@ -1,3 +1,11 @@
 //! Messages from one format to another: lanes, JSON and protobuf, HTTP bindings. No sockets, no clock.
 
 pub mod json;
+pub mod lane;
+pub mod messages;
+pub mod relay;
+pub mod tally;
+
+pub use lane::Lane;
+pub use messages::{Bounds, End, Messages, Part};
+pub use tally::Tally;

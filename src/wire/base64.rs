@@ -9,7 +9,10 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// Decodes binary metadata; `None` when it is not base64.
 pub fn decode(value: &[u8]) -> Option<Vec<u8>> {
-    let end = value.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last.saturating_add(1));
+    let end = value
+        .iter()
+        .rposition(|byte| *byte != b'=')
+        .map_or(0, |last| last.saturating_add(1));
     if value.len().saturating_sub(end) > 2 {
         return None;
     }

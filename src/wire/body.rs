@@ -15,7 +15,11 @@ use crate::fault::{Fault, Kind, Side};
 pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Fault> + Send>>;
 
 /// A request or response body.
-pub struct Body(State);
+pub struct Body {
+    state: State,
+    /// Dropped with the body: what is in use as long as it streams.
+    held: Option<Box<dyn Send>>,
+}
 
 enum State {
     /// Nothing, or nothing more.
@@ -33,7 +37,7 @@ enum State {
 impl Body {
     /// A body without a byte.
     pub const fn empty() -> Self {
-        Self(State::Empty)
+        Self::from_state(State::Empty)
     }
 
     /// A body that is known whole.
@@ -41,32 +45,46 @@ impl Body {
         if bytes.is_empty() {
             Self::empty()
         } else {
-            Self(State::Whole(bytes, None))
+            Self::from_state(State::Whole(bytes, None))
         }
     }
 
     /// A body that is known whole, with trailers.
     pub fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
         if bytes.is_empty() {
-            Self(State::Trailers(Box::new(trailers)))
+            Self::from_state(State::Trailers(Box::new(trailers)))
         } else {
-            Self(State::Whole(bytes, Some(Box::new(trailers))))
+            Self::from_state(State::Whole(bytes, Some(Box::new(trailers))))
         }
     }
 
     /// What a peer sends; `side` says whose fault a broken body is.
     pub fn incoming(body: Incoming, side: Side) -> Self {
-        Self(State::Incoming(body, side))
+        Self::from_state(State::Incoming(body, side))
     }
 
     /// A body made on the way.
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = Fault> + Send + 'static) -> Self {
-        Self(State::Stream(Box::pin(body)))
+        Self::from_state(State::Stream(Box::pin(body)))
+    }
+
+    const fn from_state(state: State) -> Self {
+        Self { state, held: None }
+    }
+
+    /// The same body, which keeps `thing` until it is dropped.
+    #[must_use]
+    pub fn holding(mut self, thing: impl Send + 'static) -> Self {
+        self.held = Some(match self.held {
+            Some(earlier) => Box::new((earlier, thing)),
+            None => Box::new(thing),
+        });
+        self
     }
 
     /// The bytes, if the body is known whole and has no trailers.
     pub fn as_whole(&self) -> Option<Bytes> {
-        match &self.0 {
+        match &self.state {
             State::Empty => Some(Bytes::new()),
             State::Whole(bytes, None) => Some(bytes.clone()),
             State::Whole(_, Some(_)) | State::Trailers(_) | State::Incoming(..) | State::Stream(_) => None,
@@ -76,7 +94,7 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.state {
             State::Empty => "Body::Empty",
             State::Whole(..) => "Body::Whole",
             State::Trailers(_) => "Body::Trailers",
@@ -94,17 +112,17 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match &mut self.0 {
+        match &mut self.state {
             State::Incoming(body, side) => {
                 let side = *side;
                 Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
             }
             State::Stream(body) => body.as_mut().poll_frame(cx),
             State::Empty | State::Whole(..) | State::Trailers(_) => {
-                let frame = match std::mem::replace(&mut self.0, State::Empty) {
+                let frame = match std::mem::replace(&mut self.state, State::Empty) {
                     State::Whole(bytes, trailers) => {
                         if let Some(trailers) = trailers {
-                            self.0 = State::Trailers(trailers);
+                            self.state = State::Trailers(trailers);
                         }
                         Some(Ok(Frame::data(bytes)))
                     }
@@ -117,7 +135,7 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.state {
             State::Empty => true,
             State::Whole(..) | State::Trailers(_) => false,
             State::Incoming(body, _) => body.is_end_stream(),
@@ -126,7 +144,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.state {
             State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
             State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             State::Incoming(body, _) => body.size_hint(),

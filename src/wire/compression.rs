@@ -52,7 +52,10 @@ pub fn gunzip(bytes: &[u8], growth: Growth) -> Result<Bytes, CompressionError> {
     let allowed = growth.limit.min(by_ratio);
     let mut message = Vec::with_capacity(bytes.len().saturating_mul(4).min(allowed));
     let one_more = u64::try_from(allowed).unwrap_or(u64::MAX).saturating_add(1);
-    MultiGzDecoder::new(bytes).take(one_more).read_to_end(&mut message).map_err(CompressionError::Corrupt)?;
+    MultiGzDecoder::new(bytes)
+        .take(one_more)
+        .read_to_end(&mut message)
+        .map_err(CompressionError::Corrupt)?;
     if message.len() > allowed {
         return Err(if allowed == growth.limit {
             CompressionError::TooLarge { limit: growth.limit }
@@ -81,22 +84,41 @@ mod tests {
     fn a_message_grows_to_the_limit_and_no_further() {
         let packed = gzip(&[b'x'; 1000]).unwrap();
         for (limit, fits) in [(999, false), (1000, true), (1001, true)] {
-            assert_eq!(gunzip(&packed, Growth { limit, ratio: 100 }).is_ok(), fits, "limit {limit}");
+            assert_eq!(
+                gunzip(&packed, Growth { limit, ratio: 100 }).is_ok(),
+                fits,
+                "limit {limit}"
+            );
         }
     }
 
     #[test]
     fn a_bomb_is_refused_by_its_ratio() {
         let packed = gzip(&vec![0; 10 << 20]).unwrap();
-        let growth = Growth { limit: 64 << 20, ratio: 100 };
-        assert!(matches!(gunzip(&packed, growth), Err(CompressionError::Ratio { ratio: 100 })));
+        let growth = Growth {
+            limit: 64 << 20,
+            ratio: 100,
+        };
+        assert!(matches!(
+            gunzip(&packed, growth),
+            Err(CompressionError::Ratio { ratio: 100 })
+        ));
     }
 
     #[test]
     fn garbage_and_cut_messages_are_corrupt() {
         let packed = gzip(b"a message").unwrap();
-        let growth = Growth { limit: 100, ratio: 100 };
-        assert!(matches!(gunzip(b"not gzip", growth), Err(CompressionError::Corrupt(_))));
-        assert!(matches!(gunzip(&packed[..packed.len() - 3], growth), Err(CompressionError::Corrupt(_))));
+        let growth = Growth {
+            limit: 100,
+            ratio: 100,
+        };
+        assert!(matches!(
+            gunzip(b"not gzip", growth),
+            Err(CompressionError::Corrupt(_))
+        ));
+        assert!(matches!(
+            gunzip(&packed[..packed.len() - 3], growth),
+            Err(CompressionError::Corrupt(_))
+        ));
     }
 }

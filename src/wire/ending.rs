@@ -27,10 +27,14 @@ pub fn take(headers: &mut HeaderMap) -> Option<Status> {
     let message = message.map_or_else(String::new, |value| percent::decode(value.as_bytes()));
     let mut ended = match status.to_str().ok().and_then(|text| text.parse::<i64>().ok()) {
         Some(number) => Status::from_wire(number, message),
-        None => Status::new(Code::Unknown, format!("grpc-status is not an integer: {status:?}")),
+        None => Status::new(
+            Code::Unknown,
+            format!("grpc-status is not an integer: {status:?}"),
+        ),
     };
-    ended.details =
-        details.and_then(|value| base64::decode(value.as_bytes())).map_or_else(Bytes::new, Bytes::from);
+    ended.details = details
+        .and_then(|value| base64::decode(value.as_bytes()))
+        .map_or_else(Bytes::new, Bytes::from);
     Some(ended)
 }
 

@@ -58,7 +58,11 @@ pub struct Reader {
 impl Reader {
     /// A reader that refuses payloads over `limit` bytes, before it buffers them.
     pub fn new(limit: usize) -> Self {
-        Self { limit, chunk: Bytes::new(), partial: BytesMut::new() }
+        Self {
+            limit,
+            chunk: Bytes::new(),
+            partial: BytesMut::new(),
+        }
     }
 
     /// Takes the next chunk of the body. Call [`Reader::next`] until it says `None` before the next one.
@@ -78,7 +82,9 @@ impl Reader {
     pub fn next(&mut self) -> Result<Option<Envelope>, FrameError> {
         let spanning = !self.partial.is_empty();
         let have: &[u8] = if spanning { &self.partial } else { &self.chunk };
-        let Some(prefix) = have.first_chunk::<PREFIX>() else { return Ok(None) };
+        let Some(prefix) = have.first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
         let (compressed, length) = parse(*prefix, self.limit)?;
         let whole = length.saturating_add(PREFIX);
         if have.len() < whole {
@@ -106,7 +112,11 @@ impl Reader {
     /// # Errors
     /// [`FrameError::Truncated`] when it ended inside an envelope.
     pub fn finish(&self) -> Result<(), FrameError> {
-        let have: &[u8] = if self.partial.is_empty() { &self.chunk } else { &self.partial };
+        let have: &[u8] = if self.partial.is_empty() {
+            &self.chunk
+        } else {
+            &self.partial
+        };
         if have.is_empty() {
             return Ok(());
         }
@@ -114,7 +124,9 @@ impl Reader {
             Some(prefix) => parse(*prefix, self.limit)?.1.saturating_add(PREFIX),
             None => PREFIX,
         };
-        Err(FrameError::Truncated { missing: wanted.saturating_sub(have.len()) })
+        Err(FrameError::Truncated {
+            missing: wanted.saturating_sub(have.len()),
+        })
     }
 }
 
@@ -132,7 +144,12 @@ pub struct Watch {
 impl Watch {
     /// A watch that refuses payloads over `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, prefix: [0; PREFIX], filled: 0, remaining: 0 }
+        Self {
+            limit,
+            prefix: [0; PREFIX],
+            filled: 0,
+            remaining: 0,
+        }
     }
 
     /// Follows `chunk`; says how many messages began in it.
@@ -172,10 +189,14 @@ impl Watch {
     /// [`FrameError::Truncated`] when it ended inside an envelope.
     pub fn finish(&self) -> Result<(), FrameError> {
         if self.filled > 0 {
-            return Err(FrameError::Truncated { missing: PREFIX.saturating_sub(self.filled) });
+            return Err(FrameError::Truncated {
+                missing: PREFIX.saturating_sub(self.filled),
+            });
         }
         if self.remaining > 0 {
-            return Err(FrameError::Truncated { missing: self.remaining });
+            return Err(FrameError::Truncated {
+                missing: self.remaining,
+            });
         }
         Ok(())
     }
@@ -200,7 +221,10 @@ fn parse(prefix: [u8; PREFIX], limit: usize) -> Result<(bool, usize), FrameError
 /// [`FrameError::TooLarge`] when the length does not fit the 4 bytes.
 pub fn prefix(length: usize) -> Result<[u8; PREFIX], FrameError> {
     let limit = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-    let declared = u32::try_from(length).map_err(|_| FrameError::TooLarge { declared: length, limit })?;
+    let declared = u32::try_from(length).map_err(|_| FrameError::TooLarge {
+        declared: length,
+        limit,
+    })?;
     let [a, b, c, d] = declared.to_be_bytes();
     Ok([0, a, b, c, d])
 }
@@ -241,7 +265,11 @@ mod tests {
                     got.push((envelope.compressed, envelope.payload.len()));
                 }
             }
-            assert_eq!(got, [(false, 5), (true, 0), (false, 300)], "cut every {step} bytes");
+            assert_eq!(
+                got,
+                [(false, 5), (true, 0), (false, 300)],
+                "cut every {step} bytes"
+            );
             assert_eq!(begun, 3);
             assert_eq!(reader.finish(), Ok(()));
             assert_eq!(watch.finish(), Ok(()));
@@ -279,6 +307,9 @@ mod tests {
         let mut reader = Reader::new(100);
         reader.push(Bytes::from_static(&[2, 0, 0, 0, 0]));
         assert_eq!(reader.next(), Err(FrameError::Flag(2)));
-        assert_eq!(Watch::new(100).follow(&[0x80, 0, 0, 0, 0]), Err(FrameError::Flag(0x80)));
+        assert_eq!(
+            Watch::new(100).follow(&[0x80, 0, 0, 0, 0]),
+            Err(FrameError::Flag(0x80))
+        );
     }
 }

@@ -78,7 +78,13 @@ pub struct Values {
 impl Values {
     /// A cutter that refuses values over `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, buffer: BytesMut::new(), seen: 0, around: Around::Unknown, inside: Inside::Nothing }
+        Self {
+            limit,
+            buffer: BytesMut::new(),
+            seen: 0,
+            around: Around::Unknown,
+            inside: Inside::Nothing,
+        }
     }
 
     /// Takes the next chunk of the body.
@@ -113,14 +119,18 @@ impl Values {
             }
             (Inside::Nothing, Around::Unknown | Around::Bare | Around::Array(Next::Nothing)) => Ok(None),
             (Inside::Nothing, Around::Array(_)) => Err(StreamError::Truncated("the array")),
-            (Inside::Text { .. } | Inside::Nested(_) | Inside::Bare, _) => Err(StreamError::Truncated("a value")),
+            (Inside::Text { .. } | Inside::Nested(_) | Inside::Bare, _) => {
+                Err(StreamError::Truncated("a value"))
+            }
         }
     }
 
     /// Passes what stands between values; true when a value begins.
     fn enter(&mut self) -> Result<bool, StreamError> {
         loop {
-            let Some(byte) = self.buffer.first().copied() else { return Ok(false) };
+            let Some(byte) = self.buffer.first().copied() else {
+                return Ok(false);
+            };
             if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
                 self.skip();
                 continue;
@@ -157,22 +167,38 @@ impl Values {
             let at = self.seen;
             self.seen = self.seen.saturating_add(1);
             match self.inside {
-                Inside::Text { depth, escaped: true } => self.inside = Inside::Text { depth, escaped: false },
-                Inside::Text { depth, escaped: false } => match byte {
+                Inside::Text { depth, escaped: true } => {
+                    self.inside = Inside::Text {
+                        depth,
+                        escaped: false,
+                    }
+                }
+                Inside::Text {
+                    depth,
+                    escaped: false,
+                } => match byte {
                     b'\\' => self.inside = Inside::Text { depth, escaped: true },
                     b'"' if depth == 0 => return Ok(Some(self.seen)),
                     b'"' => self.inside = Inside::Nested(depth),
                     _ => {}
                 },
                 Inside::Nested(depth) => match byte {
-                    b'"' => self.inside = Inside::Text { depth, escaped: false },
+                    b'"' => {
+                        self.inside = Inside::Text {
+                            depth,
+                            escaped: false,
+                        }
+                    }
                     b'{' | b'[' => self.inside = Inside::Nested(depth.saturating_add(1)),
                     b'}' | b']' if depth <= 1 => return Ok(Some(self.seen)),
                     b'}' | b']' => self.inside = Inside::Nested(depth.saturating_sub(1)),
                     _ => {}
                 },
                 Inside::Bare => {
-                    if matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' | b'{' | b'[' | b'"') {
+                    if matches!(
+                        byte,
+                        b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}' | b'{' | b'[' | b'"'
+                    ) {
                         self.seen = at;
                         return Ok(Some(at));
                     }
@@ -201,7 +227,10 @@ impl Values {
 }
 
 fn out_of_place(found: u8, expected: &'static str) -> StreamError {
-    StreamError::Separator { found: char::from(found), expected }
+    StreamError::Separator {
+        found: char::from(found),
+        expected,
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +246,11 @@ mod tests {
                 got.push(String::from_utf8(value.to_vec()).unwrap());
             }
         }
-        got.extend(values.finish()?.map(|value| String::from_utf8(value.to_vec()).unwrap()));
+        got.extend(
+            values
+                .finish()?
+                .map(|value| String::from_utf8(value.to_vec()).unwrap()),
+        );
         Ok(got)
     }
 
@@ -236,9 +269,27 @@ mod tests {
             ("[1, 2 ,3]", Ok(&["1", "2", "3"])),
             ("[[1],[2]]", Ok(&["[1]", "[2]"])),
             ("[1,]", Err(StreamError::Unbalanced(']'))),
-            ("[,1]", Err(StreamError::Separator { found: ',', expected: "a value" })),
-            ("[1 2]", Err(StreamError::Separator { found: '2', expected: "\",\" or \"]\"" })),
-            ("[1]2", Err(StreamError::Separator { found: '2', expected: "the end" })),
+            (
+                "[,1]",
+                Err(StreamError::Separator {
+                    found: ',',
+                    expected: "a value",
+                }),
+            ),
+            (
+                "[1 2]",
+                Err(StreamError::Separator {
+                    found: '2',
+                    expected: "\",\" or \"]\"",
+                }),
+            ),
+            (
+                "[1]2",
+                Err(StreamError::Separator {
+                    found: '2',
+                    expected: "the end",
+                }),
+            ),
             ("}", Err(StreamError::Unbalanced('}'))),
             ("[1", Err(StreamError::Truncated("a value"))),
             ("[{}", Err(StreamError::Truncated("the array"))),
@@ -247,7 +298,8 @@ mod tests {
         for (text, expected) in table {
             for step in 1..=text.len().max(1) {
                 let got = cut(text, step);
-                let expected = expected.map(|values| values.iter().map(|value| (*value).to_owned()).collect());
+                let expected =
+                    expected.map(|values| values.iter().map(|value| (*value).to_owned()).collect());
                 assert_eq!(got, expected, "{text} in steps of {step}");
             }
         }

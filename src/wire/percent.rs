@@ -47,7 +47,9 @@ pub fn decode(value: &[u8]) -> String {
 
 /// The value of a hexadecimal digit.
 pub fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -58,7 +60,10 @@ mod tests {
     fn messages_round_trip() {
         for text in ["", "plain", "100%", "two\nlines\t", "café ☕", "%41"] {
             let value = encode(text);
-            assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)), "{text}");
+            assert!(
+                value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)),
+                "{text}"
+            );
             assert_eq!(decode(value.as_bytes()), text);
         }
     }

@@ -28,9 +28,11 @@ pub fn parse(value: &[u8]) -> Result<Duration, TimeoutError> {
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(TimeoutError::Digits);
     }
-    let number = digits
-        .iter()
-        .fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit.wrapping_sub(b'0'))));
+    let number = digits.iter().fold(0u64, |number, digit| {
+        number
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit.wrapping_sub(b'0')))
+    });
     match unit {
         b'H' => Ok(Duration::from_secs(number.saturating_mul(3600))),
         b'M' => Ok(Duration::from_secs(number.saturating_mul(60))),
@@ -86,10 +88,21 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_no_shorter() {
-        for left in [0, 1, 99_999_999, 100_000_000, 15_000_000_000, 3_600_000_000_000, u64::MAX] {
+        for left in [
+            0,
+            1,
+            99_999_999,
+            100_000_000,
+            15_000_000_000,
+            3_600_000_000_000,
+            u64::MAX,
+        ] {
             let left = Duration::from_nanos(left);
             let back = parse(format(left).as_bytes()).unwrap();
-            assert!(back >= left || back.as_secs() >= 99_999_999, "{left:?} became {back:?}");
+            assert!(
+                back >= left || back.as_secs() >= 99_999_999,
+                "{left:?} became {back:?}"
+            );
         }
     }
 }

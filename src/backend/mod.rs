@@ -1,0 +1,3 @@
+//! Backends: a call becomes an upstream request, the upstream's response a reply.
+
+pub mod grpc;
