@@ -1,5 +1,6 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
+pub mod admin;
 pub mod backend;
 pub mod balance;
 pub mod call;
@@ -9,6 +10,7 @@ pub mod fault;
 pub mod frontend;
 pub mod identify;
 pub mod limits;
+pub mod listen;
 pub mod peer;
 pub mod policy;
 pub mod route;
