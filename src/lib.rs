@@ -1,6 +1,8 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
 pub mod config;
+pub mod describe;
+pub mod discover;
 pub mod fault;
 pub mod peer;
 pub mod schema;
