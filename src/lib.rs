@@ -6,6 +6,7 @@ pub mod balance;
 pub mod call;
 pub mod config;
 pub mod describe;
+pub mod discover;
 pub mod fault;
 pub mod frontend;
 pub mod gateway;
