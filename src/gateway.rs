@@ -17,7 +17,6 @@ use crate::backend::reflection::Reflection;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found};
-use crate::describe::reflection::Version;
 use crate::fault::{Fault, Kind};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
@@ -30,7 +29,7 @@ use crate::policy::{Gate, Permit};
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
 use crate::translate::tally::Outcome;
-use crate::translate::{Lane, Tally};
+use crate::translate::Lane;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::Body;
@@ -337,13 +336,11 @@ impl Worker {
             })
             .collect::<io::Result<Vec<_>>>()?;
         let own = plan
-            .reflection
-            .entries()
-            .map(|(version, entry)| {
-                self.entry(
-                    entry,
-                    stack::build(params, Reflection::new(Arc::clone(&plan), version)),
-                )
+            .own
+            .iter()
+            .map(|entry| {
+                let reflection = Reflection::new(plan.reflection.clone());
+                self.entry(entry, stack::build(params, reflection))
             })
             .collect();
         let nowhere = self.all_series(String::new(), "");

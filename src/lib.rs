@@ -7,6 +7,7 @@ pub mod call;
 pub mod config;
 pub mod describe;
 pub mod discover;
+pub mod demo;
 pub mod fault;
 pub mod frontend;
 pub mod gateway;

@@ -9,24 +9,20 @@ use http::HeaderMap;
 use tower::Service;
 
 use crate::call::{Call, Reply};
-use crate::config::Plan;
-use crate::describe::reflection::Version;
+use crate::describe::reflection::Exposed;
 use crate::fault::Fault;
 use crate::status::Status;
 use crate::translate::messages::Direction;
 use crate::translate::{End, Messages, Part};
 
-/// Answers one version of the reflection protocol.
+/// Answers the reflection protocol; its versions are the same on the wire.
 #[derive(Clone, Debug)]
-pub struct Reflection {
-    plan: Arc<Plan>,
-    version: Version,
-}
+pub struct Reflection(Exposed);
 
 impl Reflection {
-    /// Answers from what `plan` exposes.
-    pub fn new(plan: Arc<Plan>, version: Version) -> Self {
-        Self { plan, version }
+    /// Answers from what is exposed.
+    pub fn new(exposed: Exposed) -> Self {
+        Self(exposed)
     }
 }
 
@@ -48,7 +44,7 @@ impl Service<Call> for Reflection {
             };
             Ok(Some(match questions.next().await? {
                 Some(Part::Message(question)) => {
-                    let answer = reflection.plan.reflection.answer(reflection.version, &question);
+                    let answer = reflection.0.answer(&question);
                     (Part::Message(answer.into()), Some((reflection, questions)))
                 }
                 Some(Part::End(_)) | None => (Part::End(End::new(Status::OK)), None),
