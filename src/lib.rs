@@ -19,6 +19,7 @@ pub mod peer;
 pub mod policy;
 pub mod route;
 pub mod schema;
+pub mod serve;
 pub mod stack;
 pub mod status;
 pub mod translate;

@@ -38,8 +38,6 @@ pub struct Plan {
     pub routes: Routes,
     /// What server reflection tells.
     pub reflection: Exposed,
-    /// The methods of server reflection, which the gateway answers itself.
-    pub own: Vec<Arc<Entry>>,
     /// HTTP rules that are not in use, each with its reason.
     pub disabled: Vec<Disabled>,
     /// Backends whose schema is not known yet.
