@@ -1,5 +1,7 @@
 //! The configuration: as written, checked, and compiled into a plan.
 
-pub mod limits;
+pub mod plan;
 
-pub use limits::Limits;
+pub use plan::Plan;
+
+pub use crate::limits::Limits;

@@ -6,6 +6,7 @@
 //! One search visits a node of the trie at most once for each number of segments that follow `**` in a template, so its
 //! cost is bounded by the templates and not by the path.
 
+pub mod entry;
 mod host;
 mod path;
 mod slots;
@@ -18,6 +19,7 @@ use std::ops::ControlFlow;
 use ahash::{AHashMap, AHashSet};
 use http::Method;
 
+pub use entry::{Entry, Form, Route, Streaming};
 pub use host::{Host, HostError};
 pub use path::PathError;
 use path::Segments;
@@ -25,7 +27,8 @@ use slots::Slot;
 use trie::{Leaf, Node, Slash, Trie};
 
 use crate::schema::HttpMethod;
-use crate::schema::template::{Captures, Template};
+pub use crate::schema::template::Captures;
+use crate::schema::template::Template;
 use crate::wire::url::{self, Escapes};
 
 /// Whether `/v1/books/` is `/v1/books`.

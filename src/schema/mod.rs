@@ -12,7 +12,7 @@ pub mod method;
 pub(crate) mod raw;
 pub mod reflection;
 pub mod rules;
-mod sources;
+pub(crate) mod sources;
 pub mod template;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -4,6 +4,7 @@ pub mod binding;
 pub mod json;
 pub mod lane;
 pub mod messages;
+pub mod raw_body;
 pub mod relay;
 pub mod tally;
 
