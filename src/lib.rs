@@ -6,6 +6,7 @@ pub mod call;
 pub mod config;
 pub mod fault;
 pub mod peer;
+pub mod route;
 pub mod policy;
 pub mod schema;
 pub mod stack;

@@ -13,6 +13,7 @@ pub(crate) mod raw;
 pub mod reflection;
 pub mod rules;
 mod sources;
+pub mod template;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
