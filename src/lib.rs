@@ -5,6 +5,7 @@ pub mod balance;
 pub mod call;
 pub mod config;
 pub mod fault;
+pub mod limits;
 pub mod peer;
 pub mod route;
 pub mod policy;

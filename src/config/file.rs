@@ -12,7 +12,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-pub use limits::LimitsSection;
+pub use limits::{LimitsSection, ListenerLimits};
 
 use super::load::Origin;
 use super::located::Located;
@@ -73,7 +73,7 @@ pub struct Listener {
     pub trusted_proxies: Vec<Network>,
     /// Limits of this listener, where they differ from the gateway's.
     #[serde(default)]
-    pub limits: LimitsSection,
+    pub limits: ListenerLimits,
 }
 
 impl Listener {
@@ -83,7 +83,7 @@ impl Listener {
             address: Located::default_of(address),
             tls: None,
             trusted_proxies: Vec::new(),
-            limits: LimitsSection::default(),
+            limits: ListenerLimits::default(),
         }
     }
 }
@@ -285,9 +285,9 @@ impl JsonSchema for SchemaSource {
 #[serde(rename_all = "snake_case")]
 pub enum LoadBalancing {
     /// One after the other.
-    #[default]
     RoundRobin,
     /// Of two taken at random, the one with fewer calls in flight.
+    #[default]
     LeastRequest,
 }
 
@@ -339,7 +339,7 @@ pub struct Route {
     pub streaming: Streaming,
     /// A whole unary call. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
-    /// Limits of this route, where they differ from the listener's.
+    /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,
     /// Which escapes of a path stay as written in a variable of several segments.
@@ -351,9 +351,6 @@ pub struct Route {
     /// What becomes of a field that the path gives and the body or the query gives too.
     #[serde(default)]
     pub path_owned: PathOwned,
-    /// Under which names REST clients find the trailing metadata of a unary call.
-    #[serde(default)]
-    pub unary_trailers: UnaryTrailers,
 }
 
 /// How JSON is read and written.
@@ -482,7 +479,7 @@ pub enum Streaming {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteLimits {
-    /// One message, in either direction and either codec, after decompression. Default: the listener's.
+    /// One message, in either direction and either codec, after decompression. Default: `limits.max_message_bytes`.
     pub max_message_bytes: Option<Size>,
 }
 
@@ -517,15 +514,4 @@ pub enum PathOwned {
     Reject,
     /// The path's value holds, and the other is passed over.
     Ignore,
-}
-
-/// Under which names REST clients find the trailing metadata of a unary call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UnaryTrailers {
-    /// In headers whose names begin with `trailer-`.
-    #[default]
-    Prefixed,
-    /// In headers of their own names.
-    Plain,
 }

@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Backend, BackendTimeout, BackendTls, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    Streaming, TrailingSlash, UnaryTrailers,
+    Streaming, TrailingSlash,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -291,7 +291,6 @@ fn all_of(backend: &str) -> Route {
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
         path_owned: PathOwned::default(),
-        unary_trailers: UnaryTrailers::default(),
     }
 }
 

@@ -7,7 +7,6 @@ mod document;
 pub mod file;
 mod interpolate;
 mod json_schema;
-pub mod limits;
 mod load;
 mod located;
 mod read;
@@ -17,7 +16,7 @@ pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
 pub use json_schema::json_schema;
-pub use limits::Limits;
+pub use crate::limits::Limits;
 pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
 pub use located::{Located, Spot};
 

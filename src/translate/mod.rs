@@ -1,5 +1,6 @@
 //! Messages from one format to another: lanes, JSON and protobuf, HTTP bindings. No sockets, no clock.
 
+pub mod http_body;
 pub mod json;
 pub mod lane;
 pub mod messages;

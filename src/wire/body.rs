@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,6 +20,14 @@ pub struct Body {
     state: State,
     /// Dropped with the body: what is in use as long as it streams.
     held: Option<Box<dyn Send>>,
+    /// Told the size of each data frame.
+    counter: Option<Arc<dyn Count>>,
+}
+
+/// Something that counts the bytes of a body as they pass.
+pub trait Count: Send + Sync {
+    /// Counts `bytes` more.
+    fn count(&self, bytes: usize);
 }
 
 enum State {
@@ -69,7 +78,14 @@ impl Body {
     }
 
     const fn from_state(state: State) -> Self {
-        Self { state, held: None }
+        Self { state, held: None, counter: None }
+    }
+
+    /// The same body, each of whose data frames `counter` is told of.
+    #[must_use]
+    pub fn counted(mut self, counter: Arc<dyn Count>) -> Self {
+        self.counter = Some(counter);
+        self
     }
 
     /// The same body, which keeps `thing` until it is dropped.
@@ -131,24 +147,6 @@ impl HttpBody for Body {
                 };
                 Poll::Ready(frame)
             }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.state {
-            State::Empty => true,
-            State::Whole(..) | State::Trailers(_) => false,
-            State::Incoming(body, _) => body.is_end_stream(),
-            State::Stream(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.state {
-            State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
-            State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
-            State::Incoming(body, _) => body.size_hint(),
-            State::Stream(body) => body.size_hint(),
         }
     }
 }

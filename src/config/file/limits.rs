@@ -3,8 +3,8 @@
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-use super::super::limits::Limits;
 use super::super::value::{Count, Period, Size};
+use crate::limits::Limits;
 
 /// How a written value becomes a limit and how a limit is written.
 trait Written<T> {
@@ -53,33 +53,41 @@ fn saturated(limit: usize) -> u32 {
 }
 
 macro_rules! limits {
-    ($($(#[doc = $doc:literal])+ $name:ident: $written:ident,)+) => {
-        /// Limits and time-outs. What is absent keeps the value that stands above it.
+    ($(#[$meta:meta])* $section:ident { $($(#[doc = $doc:literal])+ $name:ident: $written:ident,)+ }) => {
+        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        #[schemars(transform = show_defaults)]
-        pub struct LimitsSection {
+        #[schemars(transform = $section::show_defaults)]
+        pub struct $section {
             $($(#[doc = $doc])+ pub $name: Option<$written>,)+
         }
 
-        impl LimitsSection {
+        impl $section {
             /// The limits that hold where this block stands below `above`.
             pub fn over(&self, above: &Limits) -> Limits {
-                Limits {
-                    $($name: self.$name.as_ref().map_or_else(|| above.$name.clone(), Written::limit),)+
-                }
+                let mut limits = above.clone();
+                $(if let Some(written) = &self.$name {
+                    limits.$name = written.limit();
+                })+
+                limits
             }
-        }
 
-        /// Every limit as a file would write its default.
-        fn defaults() -> Vec<(&'static str, String)> {
-            let limits = Limits::default();
-            vec![$((stringify!($name), <$written as Written<_>>::written(&limits.$name)),)+]
+            /// Every key with the default of its limit, as a file would write it.
+            fn defaults() -> Vec<(&'static str, String)> {
+                let limits = Limits::default();
+                vec![$((stringify!($name), <$written as Written<_>>::written(&limits.$name)),)+]
+            }
+
+            fn show_defaults(schema: &mut Schema) {
+                show(schema, Self::defaults());
+            }
         }
     };
 }
 
 limits! {
+    /// Limits and time-outs.
+    LimitsSection {
     /// Connections at once, over all listeners.
     max_connections: Count,
     /// Connections at once from one client address; loopback and trusted proxies are not counted.
@@ -125,16 +133,52 @@ limits! {
     max_connection_age: Period,
     /// How long calls in flight may take once the gateway is told to stop.
     drain_timeout: Period,
+    }
 }
 
-fn show_defaults(schema: &mut Schema) {
+limits! {
+    /// Limits of one listener: of those that count for a connection. Default: what the top-level `limits` say.
+    ListenerLimits {
+    /// The request line of HTTP/1.1, the path and query of HTTP/2.
+    max_uri_bytes: Size,
+    /// The header section of a request.
+    max_header_bytes: Size,
+    /// Header lines of a request.
+    max_headers: Count,
+    /// Streams at once on an HTTP/2 connection.
+    max_streams: Count,
+    /// HTTP/2 stream window.
+    stream_window_bytes: Size,
+    /// HTTP/2 connection window.
+    connection_window_bytes: Size,
+    /// Streams that a client may reset on one connection within ten seconds.
+    max_resets: Count,
+    /// The TLS handshake.
+    handshake_timeout: Period,
+    /// From the first byte of a connection, or of the next request, to the end of the header section; a silent new
+    /// connection too.
+    header_timeout: Period,
+    /// A kept connection without a request.
+    keep_alive_timeout: Period,
+    /// A request body or stream without a byte.
+    idle_timeout: Period,
+    /// Time between HTTP/2 keep-alive pings.
+    ping_interval: Period,
+    /// How long an answer to a ping may take.
+    ping_timeout: Period,
+    /// The age at which an HTTP/2 connection is told to go, give or take a tenth.
+    max_connection_age: Period,
+    }
+}
+
+fn show(schema: &mut Schema, defaults: Vec<(&'static str, String)>) {
     let Some(properties) = schema
         .get_mut("properties")
         .and_then(serde_json::Value::as_object_mut)
     else {
         return;
     };
-    for (name, default) in defaults() {
+    for (name, default) in defaults {
         if let Some(property) = properties
             .get_mut(name)
             .and_then(serde_json::Value::as_object_mut)
@@ -162,6 +206,16 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_is_a_key() {
+        let written = format!("{:?}", Limits::default());
+        let keys = LimitsSection::defaults();
+        assert_eq!(keys.len(), written.matches(": ").count(), "{written}");
+        for (key, _) in keys.iter().chain(&ListenerLimits::defaults()) {
+            assert!(written.contains(&format!("{key}: ")), "{key}");
+        }
+    }
+
+    #[test]
     fn a_limit_that_is_written_replaces_the_one_above() {
         let section = LimitsSection {
             max_message_bytes: Some(Size(10)),
@@ -176,7 +230,7 @@ mod tests {
 
     #[test]
     fn defaults_are_written_with_their_units() {
-        let defaults = defaults();
+        let defaults = LimitsSection::defaults();
         for (name, text) in [
             ("max_connections", "10000"),
             ("max_message_bytes", "4MiB"),
