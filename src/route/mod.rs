@@ -7,6 +7,7 @@
 //! cost is bounded by the templates and not by the path.
 
 mod captures;
+pub mod entry;
 mod host;
 mod path;
 mod trie;
@@ -20,6 +21,7 @@ use http::Method;
 
 pub use captures::Captures;
 use captures::Slot;
+pub use entry::{Bound, Entry, Form, Route, Streaming};
 pub use host::{Host, HostError};
 pub use path::PathError;
 use path::Segments;
