@@ -12,11 +12,11 @@ mod located;
 mod read;
 pub mod value;
 
+pub use crate::limits::Limits;
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
 pub use json_schema::json_schema;
-pub use crate::limits::Limits;
 pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
 pub use located::{Located, Spot};
 
