@@ -1,14 +1,17 @@
 //! Sabir: a multi-protocol translating edge gateway.
 
+pub mod admin;
 pub mod backend;
 pub mod balance;
 pub mod call;
 pub mod config;
+pub mod describe;
 pub mod fault;
 pub mod frontend;
-pub mod limits;
-pub mod peer;
 pub mod identify;
+pub mod limits;
+pub mod listen;
+pub mod peer;
 pub mod policy;
 pub mod route;
 pub mod schema;

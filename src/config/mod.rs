@@ -12,6 +12,10 @@ mod located;
 mod read;
 pub mod value;
 
+pub mod plan;
+
+pub use plan::Plan;
+
 pub use crate::limits::Limits;
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;

@@ -62,31 +62,51 @@ fn not_grpc(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("POST"));
     }
     response
 }
 
 /// The call that a request asks for.
 fn read(admitted: Admitted) -> Result<Call, Refused> {
-    let Admitted { head, body, entry, permit, tally, now, .. } = admitted;
+    let Admitted {
+        head,
+        body,
+        entry,
+        permit,
+        tally,
+        now,
+        ..
+    } = admitted;
     shape(&head)?;
     let asked = match head.headers.get(GRPC_TIMEOUT) {
         Some(value) => Some(timeout::parse(value.as_bytes()).map_err(|error| {
-            Refused::Fault(Fault::client(Kind::InvalidArgument, format!("header grpc-timeout: {error}")))
+            Refused::Fault(Fault::client(
+                Kind::InvalidArgument,
+                format!("header grpc-timeout: {error}"),
+            ))
         })?),
         None => None,
     };
     let deadline = Deadline::earlier(now, asked, entry.timeout());
     let encoding = head.headers.get(GRPC_ENCODING).cloned();
     let accepted = head.headers.get(GRPC_ACCEPT_ENCODING).cloned();
-    let mut metadata = metadata::from_request(head.headers, metadata::Headers::Grpc).map_err(Refused::Fault)?;
+    let mut metadata =
+        metadata::from_request(head.headers, metadata::Headers::Grpc).map_err(Refused::Fault)?;
     if let Some(accepted) = accepted {
         metadata.insert(GRPC_ACCEPT_ENCODING, accepted);
     }
-    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally));
+    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _);
     let messages = Messages::raw(body, encoding, Direction::Request, entry.route.bounds, tally);
-    Ok(Call { method: Arc::clone(&entry.method), metadata, deadline, messages, permit })
+    Ok(Call {
+        method: Arc::clone(&entry.method),
+        metadata,
+        deadline,
+        messages,
+        permit,
+    })
 }
 
 /// Whether the head is one of gRPC over HTTP/2.
@@ -97,9 +117,18 @@ fn shape(head: &Parts) -> Result<(), Refused> {
     if head.method != Method::POST {
         return Err(Refused::Http(StatusCode::METHOD_NOT_ALLOWED));
     }
-    let codec = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let codec = head
+        .headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     let codec = codec.strip_prefix(b"application/grpc").unwrap_or_default();
-    match codec.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii() {
+    match codec
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii()
+    {
         b"" | b"+proto" => Ok(()),
         // Source: gRPC over HTTP/2, "Requests": a content type that is not supported is answered with 415.
         _ => Err(Refused::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE)),

@@ -20,7 +20,9 @@ pub fn refuse(dialect: Dialect, fault: &Fault) -> Response<Body> {
     if let Some(delay) = fault.delay() {
         // Whole seconds, rounded up: a client that comes back earlier comes back too early.
         let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -44,7 +46,9 @@ fn http(fault: &Fault) -> Response<Body> {
         headers.insert(ALLOW, allow);
     }
     if response.status() == StatusCode::REQUEST_TIMEOUT {
-        response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

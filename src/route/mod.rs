@@ -21,7 +21,7 @@ use http::Method;
 
 pub use captures::Captures;
 use captures::Slot;
-pub use entry::{Bound, Entry, Form, Route, Streaming};
+pub use entry::{Entry, Form, Route, Streaming};
 pub use host::{Host, HostError};
 pub use path::PathError;
 use path::Segments;

@@ -78,7 +78,11 @@ impl Body {
     }
 
     const fn from_state(state: State) -> Self {
-        Self { state, held: None, counter: None }
+        Self {
+            state,
+            held: None,
+            counter: None,
+        }
     }
 
     /// The same body, each of whose data frames `counter` is told of.
@@ -128,25 +132,57 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let polled = self.poll_state(cx);
+        if let (Some(counter), Poll::Ready(Some(Ok(frame)))) = (&self.counter, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            counter.count(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Empty => true,
+            State::Whole(..) | State::Trailers(_) => false,
+            State::Incoming(body, _) => body.is_end_stream(),
+            State::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
+            State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            State::Incoming(body, _) => body.size_hint(),
+            State::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match &mut self.state {
             State::Incoming(body, side) => {
                 let side = *side;
                 Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
             }
             State::Stream(body) => body.as_mut().poll_frame(cx),
-            State::Empty | State::Whole(..) | State::Trailers(_) => {
-                let frame = match std::mem::replace(&mut self.state, State::Empty) {
-                    State::Whole(bytes, trailers) => {
-                        if let Some(trailers) = trailers {
-                            self.state = State::Trailers(trailers);
-                        }
-                        Some(Ok(Frame::data(bytes)))
-                    }
-                    State::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
-                    State::Empty | State::Incoming(..) | State::Stream(_) => None,
-                };
-                Poll::Ready(frame)
+            State::Empty | State::Whole(..) | State::Trailers(_) => Poll::Ready(self.take_next().map(Ok)),
+        }
+    }
+
+    /// The next frame of a body that is known whole.
+    fn take_next(&mut self) -> Option<Frame<Bytes>> {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Whole(bytes, trailers) => {
+                if let Some(trailers) = trailers {
+                    self.state = State::Trailers(trailers);
+                }
+                Some(Frame::data(bytes))
             }
+            State::Trailers(trailers) => Some(Frame::trailers(*trailers)),
+            State::Empty | State::Incoming(..) | State::Stream(_) => None,
         }
     }
 }

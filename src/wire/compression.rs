@@ -78,7 +78,10 @@ pub struct Inflater {
 impl Inflater {
     /// An inflater whose output may be `ratio` times its input.
     pub fn new(ratio: usize) -> Self {
-        Self { decoder: MultiGzDecoder::new(Vec::new()), ratio }
+        Self {
+            decoder: MultiGzDecoder::new(Vec::new()),
+            ratio,
+        }
     }
 
     /// What the next chunk decompresses to.
@@ -140,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_stream_decompresses_chunk_by_chunk_and_a_bomb_in_it_is_refused() {
-        let text: Vec<u8> = (0..20_000u32).flat_map(|number| number.to_string().into_bytes()).collect();
+        let text: Vec<u8> = (0..20_000u32)
+            .flat_map(|number| number.to_string().into_bytes())
+            .collect();
         let packed = gzip(&text).unwrap();
         let mut inflater = Inflater::new(100);
         let mut got = Vec::new();
@@ -150,7 +155,10 @@ mod tests {
         assert_eq!(got, text);
         let bomb = gzip(&vec![0; 10 << 20]).unwrap();
         let mut inflater = Inflater::new(100);
-        assert!(matches!(inflater.push(&bomb), Err(CompressionError::Ratio { .. })));
+        assert!(matches!(
+            inflater.push(&bomb),
+            Err(CompressionError::Ratio { .. })
+        ));
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub(super) enum Encoding {
 
 /// The content encoding.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Fault> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let Some(value) = headers.get(CONTENT_ENCODING) else {
+        return Ok(Encoding::Identity);
+    };
     match value.as_bytes().to_ascii_lowercase().as_slice() {
         b"identity" | b"" => Ok(Encoding::Identity),
         b"gzip" | b"x-gzip" => Ok(Encoding::Gzip),
@@ -42,7 +44,9 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Fault> {
 
 /// Checks that the content type is one that is read as JSON: none, any JSON type, or what `curl -d` sends.
 pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Fault> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
     let media_type = parts.next().unwrap_or_default();
@@ -61,7 +65,10 @@ pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Fault> {
             format!("header content-type: {value:?} is not taken here; application/json is"),
         ));
     }
-    match parts.find_map(|part| part.strip_prefix("charset=")).map(|charset| charset.trim_matches('"')) {
+    match parts
+        .find_map(|part| part.strip_prefix("charset="))
+        .map(|charset| charset.trim_matches('"'))
+    {
         None | Some("utf-8" | "utf8" | "us-ascii") => Ok(()),
         Some(charset) => Err(Fault::client(
             Kind::UnsupportedMediaType,
@@ -101,10 +108,15 @@ pub(super) async fn collect(
     match encoding {
         Encoding::Identity => Ok(bytes),
         Encoding::Gzip => {
-            let growth = Growth { limit, ratio: bounds.max_decompression_ratio };
+            let growth = Growth {
+                limit,
+                ratio: bounds.max_decompression_ratio,
+            };
             compression::gunzip(&bytes, growth).map_err(|error| {
                 let kind = match error {
-                    CompressionError::TooLarge { .. } | CompressionError::Ratio { .. } => Kind::MessageTooLarge,
+                    CompressionError::TooLarge { .. } | CompressionError::Ratio { .. } => {
+                        Kind::MessageTooLarge
+                    }
                     CompressionError::Unknown(_) | CompressionError::Corrupt(_) => Kind::InvalidArgument,
                 };
                 Fault::client(kind, format!("in the request body, {error}")).caused_by(error)
@@ -154,7 +166,10 @@ pub(super) async fn next_data(
         }
         let earned = Duration::from_secs(received as u64 / LEAST_RATE);
         let Ok(frame) = timeout_at(began + GRACE + earned, body.frame()).await else {
-            return Err(Fault::client(Kind::RequestTimeout, "the request body came too slowly"));
+            return Err(Fault::client(
+                Kind::RequestTimeout,
+                "the request body came too slowly",
+            ));
         };
         match frame.transpose()? {
             None => return Ok(None),
@@ -171,7 +186,10 @@ pub(super) async fn next_data(
 }
 
 fn too_large(limit: usize) -> Fault {
-    Fault::client(Kind::MessageTooLarge, format!("the request body is over the limit of {limit} bytes"))
+    Fault::client(
+        Kind::MessageTooLarge,
+        format!("the request body is over the limit of {limit} bytes"),
+    )
 }
 
 #[cfg(test)]
@@ -197,7 +215,11 @@ mod tests {
             ("application/xml", false),
             ("application/grpc-web", false),
         ] {
-            assert_eq!(expect_json(&headers(CONTENT_TYPE, content_type)).is_ok(), taken, "{content_type}");
+            assert_eq!(
+                expect_json(&headers(CONTENT_TYPE, content_type)).is_ok(),
+                taken,
+                "{content_type}"
+            );
         }
         assert!(expect_json(&HeaderMap::new()).is_ok());
     }
@@ -205,9 +227,19 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_taken_to_the_limit_and_no_further() {
         for (length, fits) in [(9, true), (10, true), (11, false)] {
-            let bounds = Bounds { max_message_bytes: 10, max_decompression_ratio: 100 };
+            let bounds = Bounds {
+                max_message_bytes: 10,
+                max_decompression_ratio: 100,
+            };
             let body = Body::whole(vec![b'x'; length].into());
-            let got = collect(body, &HeaderMap::new(), Encoding::Identity, bounds, Instant::now()).await;
+            let got = collect(
+                body,
+                &HeaderMap::new(),
+                Encoding::Identity,
+                bounds,
+                Instant::now(),
+            )
+            .await;
             assert_eq!(got.is_ok(), fits, "{length} bytes");
         }
     }
@@ -225,9 +257,19 @@ mod tests {
                 std::task::Poll::Pending
             }
         }
-        let bounds = Bounds { max_message_bytes: 10, max_decompression_ratio: 100 };
+        let bounds = Bounds {
+            max_message_bytes: 10,
+            max_decompression_ratio: 100,
+        };
         let body = Body::stream(Silent);
-        let fault = collect(body, &HeaderMap::new(), Encoding::Identity, bounds, Instant::now()).await;
+        let fault = collect(
+            body,
+            &HeaderMap::new(),
+            Encoding::Identity,
+            bounds,
+            Instant::now(),
+        )
+        .await;
         assert_eq!(fault.unwrap_err().kind(), Kind::RequestTimeout);
     }
 }

@@ -10,21 +10,31 @@ use crate::wire::timeout;
 /// The first of `grpc-timeout`, `Connect-Timeout-Ms` and `X-Server-Timeout` (seconds) that is there.
 pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     if let Some(value) = headers.get("grpc-timeout") {
-        return timeout::parse(value.as_bytes()).map(Some).map_err(|error| bad("grpc-timeout", &error.to_string()));
+        return timeout::parse(value.as_bytes())
+            .map(Some)
+            .map_err(|error| bad("grpc-timeout", &error.to_string()));
     }
     if let Some(value) = headers.get("connect-timeout-ms") {
-        return milliseconds(value)
-            .map(Some)
-            .ok_or_else(|| bad("connect-timeout-ms", "one to ten digits are expected, in milliseconds"));
+        return milliseconds(value).map(Some).ok_or_else(|| {
+            bad(
+                "connect-timeout-ms",
+                "one to ten digits are expected, in milliseconds",
+            )
+        });
     }
     if let Some(value) = headers.get("x-server-timeout") {
-        return seconds(value).map(Some).ok_or_else(|| bad("x-server-timeout", "a number of seconds is expected"));
+        return seconds(value)
+            .map(Some)
+            .ok_or_else(|| bad("x-server-timeout", "a number of seconds is expected"));
     }
     Ok(None)
 }
 
 fn milliseconds(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok().filter(|text| (1..=10).contains(&text.len()))?;
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| (1..=10).contains(&text.len()))?;
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -54,10 +64,16 @@ mod tests {
             (&[("grpc-timeout", "250m")], Ok(Some(250))),
             (&[("connect-timeout-ms", "80")], Ok(Some(80))),
             (&[("x-server-timeout", "1.5")], Ok(Some(1500))),
-            (&[("x-server-timeout", "9"), ("grpc-timeout", "1S")], Ok(Some(1000))),
+            (
+                &[("x-server-timeout", "9"), ("grpc-timeout", "1S")],
+                Ok(Some(1000)),
+            ),
             (&[("grpc-timeout", "soon")], Err("header grpc-timeout")),
             (&[("connect-timeout-ms", "1.5")], Err("header connect-timeout-ms")),
-            (&[("connect-timeout-ms", "12345678901")], Err("header connect-timeout-ms")),
+            (
+                &[("connect-timeout-ms", "12345678901")],
+                Err("header connect-timeout-ms"),
+            ),
             (&[("x-server-timeout", "-1")], Err("header x-server-timeout")),
             (&[("x-server-timeout", "1e9")], Err("header x-server-timeout")),
         ];

@@ -20,8 +20,13 @@ struct RpcStatus {
 
 /// The JSON of a status. Details whose type the schema knows are spelt out, others keep their bytes in base64.
 pub(super) fn json(status: &Status, transcoder: &Transcoder) -> Value {
-    let details = RpcStatus::decode(status.details.clone()).map(|status| status.details).unwrap_or_default();
-    let details: Vec<Value> = details.into_iter().map(|detail| spell_out(&detail, transcoder)).collect();
+    let details = RpcStatus::decode(status.details.clone())
+        .map(|status| status.details)
+        .unwrap_or_default();
+    let details: Vec<Value> = details
+        .into_iter()
+        .map(|detail| spell_out(&detail, transcoder))
+        .collect();
     let mut object = Map::new();
     object.insert("code".to_owned(), json!(status.code.number()));
     object.insert("message".to_owned(), json!(status.message));
@@ -44,7 +49,9 @@ fn known(detail: &prost_types::Any, transcoder: &Transcoder) -> Option<Value> {
     let message = transcoder.message(name)?;
     let mut text = BytesMut::new();
     let wire = Bytes::from(detail.value.clone());
-    transcoder.write(Target::Message(message), None, &wire, &mut text, DETAILS_LIMIT).ok()?;
+    transcoder
+        .write(Target::Message(message), None, &wire, &mut text, DETAILS_LIMIT)
+        .ok()?;
     let mut object = Map::new();
     object.insert("@type".to_owned(), json!(detail.type_url));
     match serde_json::from_slice(&text).ok()? {

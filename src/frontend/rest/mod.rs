@@ -90,7 +90,13 @@ fn trailers(head: &Parts) -> Trailers {
         return Trailers::Free;
     }
     match head.headers.get(TE).and_then(|value| value.to_str().ok()) {
-        Some(te) if te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")) => Trailers::Announced,
+        Some(te)
+            if te
+                .split(',')
+                .any(|part| part.trim().eq_ignore_ascii_case("trailers")) =>
+        {
+            Trailers::Announced
+        }
         Some(_) | None => Trailers::None,
     }
 }

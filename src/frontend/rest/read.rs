@@ -14,13 +14,22 @@ use crate::frontend::rest::{body, deadline, upload};
 use crate::route::entry::{Bound, Entry, Form};
 use crate::translate::json::JsonReason;
 use crate::translate::messages::seal;
-use crate::translate::{Messages, http_body};
+use crate::translate::{Messages, raw_body};
 use crate::wire::body::Body;
 use crate::wire::envelope::PREFIX;
 
 /// The call that a request asks for. For a unary request nothing goes upstream before all of it is valid.
 pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
-    let Admitted { head, body, entry, binding, captures, permit, tally, now } = admitted;
+    let Admitted {
+        head,
+        body,
+        entry,
+        binding,
+        captures,
+        permit,
+        tally,
+        now,
+    } = admitted;
     let bound = entry.bound(binding);
     let asked = deadline::asked(&head.headers)?;
     let deadline = Deadline::earlier(now, asked, entry.timeout());
@@ -35,13 +44,24 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
 
     let messages = if entry.method.kind.client_streams() {
         let parts = upload::parts(&entry, binding, &head, body, message)?;
-        Messages::stream(parts, crate::translate::messages::Direction::Request, entry.route.bounds, tally)
+        Messages::stream(
+            parts,
+            crate::translate::messages::Direction::Request,
+            entry.route.bounds,
+            tally,
+        )
     } else {
         unary(&entry, bound, &head, body, &mut message, now).await?;
         Messages::whole(seal(message)?, entry.route.bounds, tally)
     };
     let metadata = metadata::from_request(head.headers, metadata::Headers::Http)?;
-    Ok(Call { method: Arc::clone(&entry.method), metadata, deadline, messages, permit })
+    Ok(Call {
+        method: Arc::clone(&entry.method),
+        metadata,
+        deadline,
+        messages,
+        permit,
+    })
 }
 
 /// Adds what the body gives to the one message of a request.
@@ -71,7 +91,12 @@ async fn unary(
         Form::Raw(field) => {
             let encoding = body::encoding(&head.headers)?;
             let data = body::collect(body, &head.headers, encoding, bounds, now).await?;
-            http_body::encode(field, head.headers.get(http::header::CONTENT_TYPE), &data, message);
+            raw_body::encode(
+                field,
+                head.headers.get(http::header::CONTENT_TYPE),
+                &data,
+                message,
+            );
             Ok(())
         }
     }
@@ -86,13 +111,16 @@ pub(super) fn read_json(
     message: &mut BytesMut,
 ) -> Result<(), Fault> {
     let limit = entry.route.bounds.max_message_bytes;
-    entry.json.read(target, bound.binding.owned.as_ref(), text, message, limit).map_err(|error| {
-        let kind = match error.reason {
-            JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
-            _ => Kind::InvalidArgument,
-        };
-        Fault::client(kind, format!("in the request body, {error}"))
-    })
+    entry
+        .json
+        .read(target, bound.binding.owned.as_ref(), text, message, limit)
+        .map_err(|error| {
+            let kind = match error.reason {
+                JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
+                _ => Kind::InvalidArgument,
+            };
+            Fault::client(kind, format!("in the request body, {error}"))
+        })
 }
 
 /// Sees to a body that the binding does not take.
@@ -109,7 +137,10 @@ async fn no_body(head: &Parts, body: Body, now: tokio::time::Instant) -> Result<
         None => Ok(()),
         Some(_) => Err(Fault::client(
             Kind::InvalidArgument,
-            format!("{} takes no body here; its fields go into the path and the query", head.method),
+            format!(
+                "{} takes no body here; its fields go into the path and the query",
+                head.method
+            ),
         )),
     }
 }

@@ -20,7 +20,7 @@ use crate::route::entry::{Entry, Form, Streaming};
 use crate::status::{Code, Status};
 use crate::translate::json::Target;
 use crate::translate::tally::Outcome;
-use crate::translate::{Messages, Part, Tally, http_body};
+use crate::translate::{Messages, Part, Tally, raw_body};
 use crate::wire::body::Body;
 use crate::wire::ending;
 
@@ -31,7 +31,10 @@ const FRAME: usize = 32 << 10;
 /// not choose. Source: RFC 9110, section 12.5.1.
 pub(super) fn negotiate(accept: GetAll<'_, HeaderValue>, default: Streaming) -> Streaming {
     let mut best: Option<(f32, Streaming)> = None;
-    let ranges = accept.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let ranges = accept
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     for range in ranges {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -70,9 +73,11 @@ pub(super) fn respond(
         Form::None => Framing::Raw(None),
     };
     let kind = match (&framing, &first) {
-        (Framing::Raw(field), Some(Part::Message(message))) => {
-            content_type(&http_body::decode(*field, message.clone()).map(|body| body.content_type).unwrap_or_default())
-        }
+        (Framing::Raw(field), Some(Part::Message(message))) => content_type(
+            &raw_body::decode(*field, message.clone())
+                .map(|body| body.content_type)
+                .unwrap_or_default(),
+        ),
         (Framing::Raw(_), _) => content_type(""),
         (Framing::Lines(_), _) => HeaderValue::from_static("application/x-ndjson"),
         (Framing::Array(_), _) => HeaderValue::from_static("application/json"),
@@ -191,9 +196,12 @@ impl Framed {
         let before = out.len();
         let target = match &self.framing {
             Framing::Raw(field) => {
-                let body = http_body::decode(*field, message.clone()).map_err(|error| {
-                    Fault::upstream(crate::fault::Kind::UpstreamMessage, "an answer is no google.api.HttpBody")
-                        .caused_by(error)
+                let body = raw_body::decode(*field, message.clone()).map_err(|error| {
+                    Fault::upstream(
+                        crate::fault::Kind::UpstreamMessage,
+                        "an answer is no google.api.HttpBody",
+                    )
+                    .caused_by(error)
                 })?;
                 out.put_slice(&body.data);
                 return Ok(());
@@ -210,10 +218,13 @@ impl Framed {
                 *target
             }
         };
-        self.entry.json.write(target, None, message, out, limit).map_err(|error| {
-            out.truncate(before);
-            not_json(&error)
-        })?;
+        self.entry
+            .json
+            .write(target, None, message, out, limit)
+            .map_err(|error| {
+                out.truncate(before);
+                not_json(&error)
+            })?;
         match &self.framing {
             Framing::Lines(_) => out.put_u8(b'\n'),
             Framing::Events(_) => out.put_slice(b"\n\n"),
@@ -290,7 +301,10 @@ impl HttpBody for Framed {
     type Data = Bytes;
     type Error = Fault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         if let State::Messages = this.state {
             match this.poll_data(cx) {
@@ -327,7 +341,10 @@ mod tests {
             (&["application/json;stream=true"], Streaming::Array),
             (&["text/event-stream"], Streaming::Sse),
             (&["application/x-ndjson"], Streaming::Ndjson),
-            (&["application/json;q=0.5, text/event-stream;q=0.9"], Streaming::Sse),
+            (
+                &["application/json;q=0.5, text/event-stream;q=0.9"],
+                Streaming::Sse,
+            ),
             (&["text/html", "application/json, */*;q=0.1"], Streaming::Array),
             (&["text/event-stream, application/json"], Streaming::Sse),
             (&["text/event-stream;q=0"], Streaming::Ndjson),
@@ -337,7 +354,11 @@ mod tests {
             for value in *values {
                 headers.append(ACCEPT, HeaderValue::from_static(value));
             }
-            assert_eq!(negotiate(headers.get_all(ACCEPT), Streaming::Ndjson), *expected, "{values:?}");
+            assert_eq!(
+                negotiate(headers.get_all(ACCEPT), Streaming::Ndjson),
+                *expected,
+                "{values:?}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::frontend::rest::read::read_json;
 use crate::route::entry::{Entry, Form};
 use crate::translate::json::Target;
 use crate::translate::messages::{Part, PartStream};
-use crate::translate::http_body;
+use crate::translate::raw_body;
 use crate::wire::body::Body;
 use crate::wire::compression::Inflater;
 use crate::wire::envelope::PREFIX;
@@ -92,7 +92,11 @@ struct JsonUpload {
 impl JsonUpload {
     async fn step(mut self) -> Result<Option<(Part, Self)>, Fault> {
         loop {
-            let cut = if self.ended { self.values.finish() } else { self.values.next() };
+            let cut = if self.ended {
+                self.values.finish()
+            } else {
+                self.values.next()
+            };
             if let Some(value) = cut.map_err(|error| self.bad_stream(error))? {
                 let message = self.message(&value)?;
                 return Ok(Some((Part::Message(message), self)));
@@ -114,9 +118,9 @@ impl JsonUpload {
             Some(data) => match &mut self.inflater {
                 None => self.values.push(&data),
                 Some(inflater) => {
-                    let text = inflater
-                        .push(&data)
-                        .map_err(|error| Fault::client(Kind::InvalidArgument, format!("in the request body, {error}")))?;
+                    let text = inflater.push(&data).map_err(|error| {
+                        Fault::client(Kind::InvalidArgument, format!("in the request body, {error}"))
+                    })?;
                     self.values.push(&text);
                 }
             },
@@ -130,14 +134,18 @@ impl JsonUpload {
             message.extend_from_slice(&first);
         }
         let bound = self.entry.bound(self.binding);
-        read_json(&self.entry, bound, self.target, value, &mut message).map_err(|fault| self.numbered(&fault))?;
+        read_json(&self.entry, bound, self.target, value, &mut message)
+            .map_err(|fault| self.numbered(&fault))?;
         self.index += 1;
         Ok(message.freeze())
     }
 
     /// The same fault, with the index of the message.
     fn numbered(&self, fault: &Fault) -> Fault {
-        Fault::client(fault.kind(), format!("message {}: {}", self.index, fault.message()))
+        Fault::client(
+            fault.kind(),
+            format!("message {}: {}", self.index, fault.message()),
+        )
     }
 
     fn bad_stream(&self, error: StreamError) -> Fault {
@@ -147,7 +155,10 @@ impl JsonUpload {
                 Kind::InvalidArgument
             }
         };
-        Fault::client(kind, format!("message {}: in the request body, {error}", self.index))
+        Fault::client(
+            kind,
+            format!("message {}: in the request body, {error}", self.index),
+        )
     }
 }
 
@@ -176,7 +187,12 @@ impl RawUpload {
         if let Some(first) = self.first.take() {
             message.extend_from_slice(&first);
         }
-        http_body::encode(self.field, self.content_type.take().as_ref(), &chunk, &mut message);
+        raw_body::encode(
+            self.field,
+            self.content_type.take().as_ref(),
+            &chunk,
+            &mut message,
+        );
         Ok(Some((Part::Message(message.freeze()), self)))
     }
 }

@@ -15,7 +15,7 @@ use crate::route::entry::Form;
 use crate::status::{Code, Status};
 use crate::translate::json::{Target, WireError, WireReason};
 use crate::translate::tally::Outcome;
-use crate::translate::{End, Messages, Part, http_body};
+use crate::translate::{End, Messages, Part, raw_body};
 use crate::wire::body::Body;
 use crate::wire::compression;
 
@@ -28,12 +28,17 @@ const WORTH_COMPRESSING: usize = 1024;
 
 /// The response that a reply becomes.
 pub(super) async fn write(reply: Reply, asked: &Asked) -> Result<Response<Body>, Fault> {
-    let Reply { metadata, mut messages } = reply;
+    let Reply {
+        metadata,
+        mut messages,
+    } = reply;
     if asked.entry.method.kind.server_streams() {
         return streamed(metadata, messages, asked).await;
     }
     let (message, end) = only(&mut messages).await?;
-    let Some(message) = message else { return Ok(failed(metadata, end, asked)) };
+    let Some(message) = message else {
+        return Ok(failed(metadata, end, asked));
+    };
     let mut response = match asked.entry.bound(asked.binding).response {
         Form::Raw(field) => raw(field, message)?,
         Form::Json(target) => text(target, &message, asked)?,
@@ -61,7 +66,10 @@ async fn only(messages: &mut Messages) -> Result<(Option<Bytes>, End), Fault> {
 }
 
 fn miscounted(what: &str) -> Fault {
-    Fault::upstream(Kind::UpstreamProtocol, format!("the upstream answered a unary call with {what}"))
+    Fault::upstream(
+        Kind::UpstreamProtocol,
+        format!("the upstream answered a unary call with {what}"),
+    )
 }
 
 /// The response to a call that failed before it sent anything.
@@ -91,13 +99,20 @@ fn text(target: Target, message: &[u8], asked: &Asked) -> Result<Response<Body>,
     asked
         .entry
         .json
-        .write(target, None, message, &mut text, asked.entry.route.bounds.max_message_bytes.saturating_mul(8))
+        .write(
+            target,
+            None,
+            message,
+            &mut text,
+            asked.entry.route.bounds.max_message_bytes.saturating_mul(8),
+        )
         .map_err(|error| not_json(&error))?;
     let mut text = text.freeze();
     let mut compressed = false;
     if asked.gzip && text.len() >= WORTH_COMPRESSING {
-        text = compression::gzip(&text)
-            .map_err(|error| Fault::gateway(Kind::Internal, "the answer could not be compressed").caused_by(error))?;
+        text = compression::gzip(&text).map_err(|error| {
+            Fault::gateway(Kind::Internal, "the answer could not be compressed").caused_by(error)
+        })?;
         compressed = true;
     }
     let length = text.len();
@@ -123,13 +138,21 @@ pub(super) fn not_json(error: &WireError) -> Fault {
 
 /// The raw bytes of an `HttpBody`.
 fn raw(field: Option<u32>, message: Bytes) -> Result<Response<Body>, Fault> {
-    let body = http_body::decode(field, message).map_err(|error| {
-        Fault::upstream(Kind::UpstreamMessage, "the upstream's answer is no google.api.HttpBody").caused_by(error)
+    let body = raw_body::decode(field, message).map_err(|error| {
+        Fault::upstream(
+            Kind::UpstreamMessage,
+            "the upstream's answer is no google.api.HttpBody",
+        )
+        .caused_by(error)
     })?;
     let length = body.data.len();
     let mut response = Response::new(Body::whole(body.data));
-    response.headers_mut().insert(CONTENT_TYPE, content_type(&body.content_type));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, content_type(&body.content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(response)
 }
 
@@ -176,9 +199,15 @@ fn count(response: &Response<Body>, asked: &Asked) {
 }
 
 /// A stream: its head goes out with the first message, or once it is clear that there is none for now.
-async fn streamed(metadata: HeaderMap, mut messages: Messages, asked: &Asked) -> Result<Response<Body>, Fault> {
+async fn streamed(
+    metadata: HeaderMap,
+    mut messages: Messages,
+    asked: &Asked,
+) -> Result<Response<Body>, Fault> {
     let first = match timeout(FIRST_WORD, messages.next()).await {
-        Ok(Ok(Some(Part::End(end)))) if end.status.code != Code::Ok => return Ok(failed(metadata, end, asked)),
+        Ok(Ok(Some(Part::End(end)))) if end.status.code != Code::Ok => {
+            return Ok(failed(metadata, end, asked));
+        }
         Ok(Ok(Some(part))) => Some(part),
         Ok(Ok(None)) => return Err(crate::translate::messages::no_status()),
         Ok(Err(fault)) => return Err(fault),

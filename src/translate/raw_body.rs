@@ -22,7 +22,10 @@ pub struct HttpBody {
 /// Appends the wire form of a body: the message itself, or the field of this number.
 pub fn encode(field: Option<u32>, content_type: Option<&HeaderValue>, data: &Bytes, message: &mut BytesMut) {
     let body = HttpBody {
-        content_type: content_type.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned(),
+        content_type: content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
         data: data.clone(),
     };
     if let Some(number) = field {
@@ -38,15 +41,27 @@ pub fn encode(field: Option<u32>, content_type: Option<&HeaderValue>, data: &Byt
 /// # Errors
 /// [`prost::DecodeError`] for bytes that are no such message.
 pub fn decode(field: Option<u32>, message: Bytes) -> Result<HttpBody, prost::DecodeError> {
-    let Some(number) = field else { return HttpBody::decode(message) };
+    let Some(number) = field else {
+        return HttpBody::decode(message);
+    };
     let mut body = HttpBody::default();
     let mut rest = message;
     while !rest.is_empty() {
         let (tag, wire_type) = prost::encoding::decode_key(&mut rest)?;
         if tag == number {
-            prost::encoding::message::merge(wire_type, &mut body, &mut rest, prost::encoding::DecodeContext::default())?;
+            prost::encoding::message::merge(
+                wire_type,
+                &mut body,
+                &mut rest,
+                prost::encoding::DecodeContext::default(),
+            )?;
         } else {
-            prost::encoding::skip_field(wire_type, tag, &mut rest, prost::encoding::DecodeContext::default())?;
+            prost::encoding::skip_field(
+                wire_type,
+                tag,
+                &mut rest,
+                prost::encoding::DecodeContext::default(),
+            )?;
         }
     }
     Ok(body)
@@ -68,7 +83,10 @@ mod tests {
             }
             encode(field, Some(&content_type), &data, &mut message);
             let body = decode(field, message.freeze()).unwrap();
-            assert_eq!((body.content_type.as_str(), body.data), ("image/png", data.clone()));
+            assert_eq!(
+                (body.content_type.as_str(), body.data),
+                ("image/png", data.clone())
+            );
         }
     }
 

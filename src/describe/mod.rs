@@ -1,0 +1,3 @@
+//! Descriptions of a plan: pure functions of it.
+
+pub mod reflection;

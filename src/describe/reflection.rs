@@ -1,0 +1,5 @@
+//! Server reflection, the answering side.
+
+/// What server reflection tells.
+#[derive(Clone, Debug, Default)]
+pub struct Exposed {}
