@@ -103,7 +103,7 @@ impl Mark {
 
 /// A parsed file.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub(super) struct Document {
     name: String,
     text: String,
     nodes: Vec<Node>,

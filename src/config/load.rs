@@ -15,6 +15,7 @@ use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
 use super::value::{Address, Count, Endpoint, Services};
+use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -398,6 +399,11 @@ impl Check<'_> {
         if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
             let message = "names no service; write \"*\" for all that the backend offers";
             found.push(self.key_error(route.services.spot, message));
+        }
+        for host in &route.hosts {
+            if let Err(error) = host.parse::<Host>() {
+                found.push(self.error(host.spot, format!("\"{}\" is no host: {error}", host.value)));
+            }
         }
     }
 }
