@@ -1,3 +1,3 @@
-//! Descriptions of a plan: pure functions of it.
+//! What the gateway says about itself: pure functions of what it serves.
 
 pub mod reflection;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
@@ -61,54 +60,64 @@ where
     // Draining waits for this worker as for one task; the worker waits for its own.
     let _token = drain.tasks().token();
     let tasks = TaskTracker::new();
-    let mut acceptor = Acceptor {
+    let door = Door {
         connector: Connector::new(&settings, &tasks, &drain, handler),
-        stop: drain.watch(),
         farewells: Arc::default(),
-        log: Quiet::default(),
-        listener,
         settings,
         connections,
         tasks,
     };
-    while let Some((stream, address)) = acceptor.next().await {
-        acceptor.take(stream, address);
+    let mut stop = drain.watch();
+    let mut log = Quiet::default();
+    while let Some((stream, address)) = next(&listener, &mut stop, &door.settings, &mut log).await {
+        door.take(stream, address);
     }
-    // Clients that were connected by the kernel meanwhile may have sent a request; it is answered.
-    while let Some(accepted) = acceptor.listener.accept().now_or_never() {
-        let Ok((stream, address)) = accepted else { break };
-        acceptor.take(stream, address);
-    }
-    let Acceptor { listener, tasks, .. } = acceptor;
-    drop(listener);
-    tasks.close();
-    tasks.wait().await;
+    door.take_waiting(listener.into_std()?);
+    door.tasks.close();
+    door.tasks.wait().await;
     Ok(())
 }
 
-struct Acceptor<H> {
-    listener: TcpListener,
+/// The next connection; `None` when the worker is to stop.
+async fn next(
+    listener: &TcpListener,
+    stop: &mut Stop,
+    settings: &Settings,
+    log: &mut Quiet,
+) -> Option<(TcpStream, SocketAddr)> {
+    tokio::select! {
+        biased;
+        () = stop.begun() => None,
+        accepted = accept(listener, settings, log) => Some(accepted),
+    }
+}
+
+/// What happens to accepted sockets.
+struct Door<H> {
     connector: Connector<H>,
     settings: Arc<Settings>,
     connections: Arc<Connections>,
     tasks: TaskTracker,
-    stop: Stop,
     farewells: Arc<AtomicUsize>,
-    log: Quiet,
 }
 
-impl<H, F> Acceptor<H>
+impl<H, F> Door<H>
 where
     H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    /// The next connection; `None` when the worker is to stop.
-    async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
-        let accept = accept(&self.listener, &self.settings, &mut self.log);
-        tokio::select! {
-            biased;
-            () = self.stop.begun() => None,
-            accepted = accept => Some(accepted),
+    /// Takes what the kernel has connected already and closes the socket. Such a client may have sent a request, which
+    /// is answered. The socket is asked directly, because the runtime may not have heard of them yet.
+    #[expect(clippy::needless_pass_by_value, reason = "the socket is closed here")]
+    fn take_waiting(&self, listener: std::net::TcpListener) {
+        while let Ok((stream, address)) = listener.accept() {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
+            match stream {
+                Ok(stream) => self.take(stream, address),
+                Err(error) => tracing::debug!(%error, "a connection could not be served"),
+            }
         }
     }
 

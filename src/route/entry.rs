@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost_reflect::MessageDescriptor;
+
 use crate::route::Host;
 use crate::schema::Method;
-use crate::translate::Bounds;
-use crate::translate::binding::Binding;
+use crate::translate::{Bounds, raw_body};
+use crate::translate::binding::{Binding, BodyRule};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
 
 /// How a stream of answers is framed for a REST client that does not choose.
@@ -85,6 +87,36 @@ pub struct Bound {
     pub request: Form,
     /// The body of an answer.
     pub response: Form,
+}
+
+impl Bound {
+    /// A binding of `method`, whose bodies are JSON but where a `google.api.HttpBody` makes them raw.
+    pub fn new(binding: Binding, method: &Method) -> Self {
+        let request = match (binding.body, binding.body_target()) {
+            (BodyRule::All, Some(_)) if is_http_body(&method.input) => Form::Raw(None),
+            (BodyRule::Field(number), Some(_)) if has_http_body(&method.input, number) => Form::Raw(Some(number)),
+            (_, Some(target)) => Form::Json(target),
+            (_, None) => Form::None,
+        };
+        let response = match binding.response {
+            Target::Message(_) if is_http_body(&method.output) => Form::Raw(None),
+            Target::Field { number, .. } if has_http_body(&method.output, number) => Form::Raw(Some(number)),
+            target @ (Target::Message(_) | Target::Field { .. }) => Form::Json(target),
+        };
+        Self { binding, request, response }
+    }
+}
+
+fn is_http_body(message: &MessageDescriptor) -> bool {
+    message.full_name() == raw_body::NAME
+}
+
+/// Whether a field is one `google.api.HttpBody`.
+fn has_http_body(message: &MessageDescriptor, number: u32) -> bool {
+    message.get_field(number).is_some_and(|field| match field.kind() {
+        prost_reflect::Kind::Message(inner) => !field.is_list() && !field.is_map() && is_http_body(&inner),
+        _ => false,
+    })
 }
 
 /// What a body is.

@@ -50,6 +50,17 @@ impl FromStr for Host {
     }
 }
 
+impl Host {
+    /// Whether the pattern covers the host of an authority, with or without a port.
+    pub fn matches(&self, authority: &str) -> bool {
+        let host = normal(authority);
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,8 +12,7 @@ pub mod method;
 pub(crate) mod raw;
 pub mod reflection;
 pub mod rules;
-mod sources;
-pub mod template;
+pub(crate) mod sources;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

@@ -391,7 +391,7 @@ struct Binding {
     #[serde(default, alias = "responseBody")]
     response_body: String,
     #[serde(default, alias = "additionalBindings")]
-    additional_bindings: Vec<Binding>,
+    additional_bindings: Vec<Self>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,6 +12,7 @@ use crate::fault::{Fault, Kind, Side};
 use crate::frontend::Admitted;
 use crate::frontend::rest::{body, deadline, upload};
 use crate::route::entry::{Bound, Entry, Form};
+use crate::translate::binding::Given;
 use crate::translate::json::JsonReason;
 use crate::translate::messages::seal;
 use crate::translate::{Messages, raw_body};
@@ -37,7 +38,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
 
     let mut message = BytesMut::with_capacity(256);
     message.put_bytes(0, PREFIX);
-    bound
+    let given = bound
         .binding
         .read(&entry.json, &captures, head.uri.query(), &mut message)
         .map_err(|error| Fault::client(Kind::InvalidArgument, error.to_string()))?;
@@ -51,7 +52,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
             tally,
         )
     } else {
-        unary(&entry, bound, &head, body, &mut message, now).await?;
+        unary(&entry, bound, given, &head, body, &mut message, now).await?;
         Messages::whole(seal(message)?, entry.route.bounds, tally)
     };
     let metadata = metadata::from_request(head.headers, metadata::Headers::Http)?;
@@ -68,6 +69,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
 async fn unary(
     entry: &Entry,
     bound: &Bound,
+    given: Given,
     head: &Parts,
     body: Body,
     message: &mut BytesMut,
@@ -76,17 +78,15 @@ async fn unary(
     let bounds = entry.route.bounds;
     match bound.request {
         Form::None => no_body(head, body, now).await,
-        Form::Json(target) => {
+        Form::Json(_) => {
             body::expect_json(&head.headers)?;
             let encoding = body::encoding(&head.headers)?;
             let text = body::collect(body, &head.headers, encoding, bounds, now).await?;
-            if head.method == Method::PATCH {
-                bound
-                    .binding
-                    .patch_mask(head.uri.query(), &text, message)
-                    .map_err(|error| Fault::client(Kind::InvalidArgument, error.to_string()))?;
-            }
-            read_json(entry, bound, target, &text, message)
+            read_json(entry, bound, &text, message)?;
+            bound
+                .binding
+                .patch_mask(given, &text, message)
+                .map_err(|error| Fault::client(Kind::InvalidArgument, format!("in the request body, {error}")))
         }
         Form::Raw(field) => {
             let encoding = body::encoding(&head.headers)?;
@@ -106,21 +106,17 @@ async fn unary(
 pub(super) fn read_json(
     entry: &Entry,
     bound: &Bound,
-    target: crate::translate::json::Target,
     text: &[u8],
     message: &mut BytesMut,
 ) -> Result<(), Fault> {
     let limit = entry.route.bounds.max_message_bytes;
-    entry
-        .json
-        .read(target, bound.binding.owned.as_ref(), text, message, limit)
-        .map_err(|error| {
-            let kind = match error.reason {
-                JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
-                _ => Kind::InvalidArgument,
-            };
-            Fault::client(kind, format!("in the request body, {error}"))
-        })
+    bound.binding.read_body(&entry.json, text, message, limit).map_err(|error| {
+        let kind = match error.reason {
+            JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
+            _ => Kind::InvalidArgument,
+        };
+        Fault::client(kind, format!("in the request body, {error}"))
+    })
 }
 
 /// Sees to a body that the binding does not take.

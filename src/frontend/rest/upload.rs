@@ -12,7 +12,6 @@ use crate::fault::{Fault, Kind};
 use crate::frontend::rest::body::{self, Encoding};
 use crate::frontend::rest::read::read_json;
 use crate::route::entry::{Entry, Form};
-use crate::translate::json::Target;
 use crate::translate::messages::{Part, PartStream};
 use crate::translate::raw_body;
 use crate::wire::body::Body;
@@ -35,7 +34,7 @@ pub(super) fn parts(
     let first = first.freeze().slice(PREFIX..);
     match entry.bound(binding).request {
         Form::None => Ok(Box::pin(stream::iter([Ok(Part::Message(first))]))),
-        Form::Json(target) => {
+        Form::Json(_) => {
             body::expect_json(&head.headers)?;
             let limit = entry.route.bounds.max_message_bytes;
             let inflater = match body::encoding(&head.headers)? {
@@ -45,7 +44,6 @@ pub(super) fn parts(
             let upload = JsonUpload {
                 entry: Arc::clone(entry),
                 binding,
-                target,
                 body,
                 inflater,
                 values: Values::new(limit),
@@ -79,7 +77,6 @@ pub(super) fn parts(
 struct JsonUpload {
     entry: Arc<Entry>,
     binding: Option<u32>,
-    target: Target,
     body: Body,
     inflater: Option<Inflater>,
     values: Values,
@@ -134,7 +131,7 @@ impl JsonUpload {
             message.extend_from_slice(&first);
         }
         let bound = self.entry.bound(self.binding);
-        read_json(&self.entry, bound, self.target, value, &mut message)
+        read_json(&self.entry, bound, value, &mut message)
             .map_err(|fault| self.numbered(&fault))?;
         self.index += 1;
         Ok(message.freeze())
