@@ -6,10 +6,10 @@
 //! One search visits a node of the trie at most once for each number of segments that follow `**` in a template, so its
 //! cost is bounded by the templates and not by the path.
 
-mod captures;
 pub mod entry;
 mod host;
 mod path;
+mod slots;
 mod trie;
 
 use std::collections::BTreeSet;
@@ -19,16 +19,15 @@ use std::ops::ControlFlow;
 use ahash::{AHashMap, AHashSet};
 use http::Method;
 
-pub use captures::Captures;
-use captures::Slot;
 pub use entry::{Entry, Form, Route, Streaming};
 pub use host::{Host, HostError};
 pub use path::PathError;
 use path::Segments;
+use slots::Slot;
 use trie::{Leaf, Node, Slash, Trie};
 
 use crate::schema::HttpMethod;
-use crate::schema::template::Template;
+use crate::schema::template::{Captures, Template};
 use crate::wire::url::{self, Escapes};
 
 /// Whether `/v1/books/` is `/v1/books`.
@@ -239,7 +238,7 @@ impl RoutesBuilder {
         let bound = self.routes.bounds.len();
         self.routes.bounds.push(Bound {
             place,
-            slots: captures::slots(template),
+            slots: slots::slots(template),
             escapes: match self.options.unescape {
                 PathUnescape::AllExceptSlash => Escapes::ButSlash,
                 PathUnescape::AllExceptReserved => Escapes::ButReserved,
@@ -331,7 +330,7 @@ impl Routes {
         Ok(Matched {
             entry: bound.place.entry,
             binding: bound.place.binding,
-            captures: Captures::read(&bound.slots, path, bound.escapes)
+            captures: slots::read(&bound.slots, path, bound.escapes)
                 .map_err(|error| NoRoute::Malformed(PathError::Escape(error)))?,
         })
     }

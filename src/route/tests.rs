@@ -735,7 +735,7 @@ fn the_trie_agrees_with_a_search_through_every_template() {
     let methods = [GET, POST, Method::HEAD, Method::PUT];
     let mut random = Random::new(1);
     let mut matched = 0;
-    for _ in 0..400 {
+    for _ in 0..200 {
         let mut builder = RoutesBuilder::new();
         let mut lines = Vec::new();
         for _ in 0..30 {
@@ -767,7 +767,7 @@ fn the_trie_agrees_with_a_search_through_every_template() {
             matched += usize::from(got.starts_with(|first: char| first.is_ascii_digit()));
         }
     }
-    assert!(matched > 10_000, "only {matched} paths matched");
+    assert!(matched > 5_000, "only {matched} paths matched");
 }
 
 #[test]

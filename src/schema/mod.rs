@@ -13,6 +13,7 @@ pub(crate) mod raw;
 pub mod reflection;
 pub mod rules;
 pub(crate) mod sources;
+pub mod template;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

@@ -3,8 +3,12 @@
 //! Source: `google.api.HttpRule`, "Path template syntax". Beyond that grammar, literals may follow `**`, and `/`
 //! alone is the root.
 
+mod captures;
+
 use std::fmt;
 use std::ops::Range;
+
+pub use captures::Captures;
 
 use crate::wire::url::{self, Escapes};
 
