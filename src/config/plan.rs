@@ -10,6 +10,8 @@ use http::header::HOST;
 use http::request::Parts;
 use ipnet::IpNet;
 
+use super::diagnostic::Diagnostic;
+use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
@@ -40,8 +42,10 @@ pub struct Plan {
     pub reflection: Exposed,
     /// HTTP rules that are not in use, each with its reason.
     pub disabled: Vec<Disabled>,
-    /// Backends whose schema is not known yet.
+    /// Routes whose backend's schema is not known yet.
     pub pending: Vec<Pending>,
+    /// What works, and probably not as meant.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// What a request head leads to.
@@ -189,14 +193,14 @@ pub struct Disabled {
     pub reason: String,
 }
 
-/// A backend whose schema is not known yet.
+/// A route whose backend's schema is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The backend's name.
     pub backend: String,
-    /// The service patterns of the routes that wait for it.
-    pub patterns: Vec<String>,
-    /// The hosts of those routes; empty for any.
+    /// The services that the route takes.
+    pub patterns: Vec<Services>,
+    /// The hosts of the route; empty for any.
     pub hosts: Vec<Host>,
     /// Why the schema is not known; for operators.
     pub reason: String,
