@@ -140,7 +140,8 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
     }
 }
 
-fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
+/// The files and the name of TLS towards a backend.
+pub fn backend_tls(file: &File, written: &file::Backend) -> BackendTls {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
     let tls = written.tls.as_ref().map(|tls| BackendTls {
         ca: tls.ca.as_ref().map(path),
@@ -151,6 +152,10 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .map(|(a, b)| (path(a), path(b))),
         server_name: tls.server_name.as_ref().map(|name| name.value.clone()),
     });
+    tls.unwrap_or_default()
+}
+
+fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
     Backend {
         name: name.to_owned(),
         endpoints: written
@@ -166,7 +171,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .timeout
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
-        tls: tls.unwrap_or_default(),
+        tls: backend_tls(file, written),
     }
 }
 
