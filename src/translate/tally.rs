@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fault::{Kind, Side};
 use crate::status::Code;
+use crate::wire::body::Count;
 
 /// Counts of one call. All counts are relaxed: nobody decides by them.
 #[derive(Debug, Default)]
@@ -12,6 +13,7 @@ pub struct Tally {
     request_bytes: AtomicU64,
     request_messages: AtomicU64,
     reply_messages: AtomicU64,
+    reply_bytes: AtomicU64,
     outcome: OnceLock<Outcome>,
 }
 
@@ -35,9 +37,9 @@ impl Outcome {
 }
 
 impl Tally {
-    /// Counts bytes of the request body as the client sent them.
-    pub fn add_request_bytes(&self, bytes: usize) {
-        self.request_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Counts bytes of the response body as the client gets them.
+    pub fn add_reply_bytes(&self, bytes: usize) {
+        self.reply_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts messages on their way up.
@@ -61,6 +63,11 @@ impl Tally {
         self.request_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the response body so far.
+    pub fn reply_bytes(&self) -> u64 {
+        self.reply_bytes.load(Ordering::Relaxed)
+    }
+
     /// Messages on their way up so far.
     pub fn request_messages(&self) -> u64 {
         self.request_messages.load(Ordering::Relaxed)
@@ -74,5 +81,12 @@ impl Tally {
     /// How the call ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome.get().copied()
+    }
+}
+
+/// The body that a tally counts is the request's, as the client sends it.
+impl Count for Tally {
+    fn count(&self, bytes: usize) {
+        self.request_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -35,7 +35,7 @@ pub enum ConnectError {
 }
 
 /// Settings of HTTP/2 connections to upstreams. Sizes are bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Http2 {
     /// Streams at once on one connection.
     pub max_streams: u32,

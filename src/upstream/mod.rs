@@ -7,6 +7,7 @@ pub mod connect;
 pub mod dice;
 pub mod pool;
 pub mod stream;
+pub mod tls;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Lease, Pool, Unreachable};

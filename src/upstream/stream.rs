@@ -2,12 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -25,11 +27,19 @@ pub enum SendError {
     /// The upstream may have processed it.
     #[error("the upstream broke off before it answered")]
     Broken(#[source] h2::Error),
+    /// The request itself went wrong on its way: its body broke off or is not valid.
+    #[error("the request body failed")]
+    Request(#[source] Fault),
 }
 
 impl From<SendError> for Fault {
     fn from(error: SendError) -> Self {
-        Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error)
+        match error {
+            SendError::Request(fault) => fault,
+            SendError::Unprocessed(_) | SendError::Broken(_) => {
+                Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error)
+            }
+        }
     }
 }
 
@@ -56,16 +66,23 @@ impl Lease {
         let pump = if ends_at_once {
             None
         } else {
-            Pump::start(stream, body, tasks).await
+            Pump::start(stream, body, tasks).await?
         };
-        let (head, stream) = answer.await.map_err(classify)?.into_parts();
+        let (head, stream) = match answer.await {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                return Err(pump
+                    .and_then(|pump| pump.fault())
+                    .map_or_else(|| classify(error), SendError::Request));
+            }
+        };
         let body = if stream.is_end_stream() {
             Body::empty()
         } else {
             Body::stream(Answer {
                 stream,
                 state: State::Data,
-                _pump: pump,
+                pump,
                 _place: self.place,
             })
         };
@@ -86,24 +103,52 @@ fn classify(error: h2::Error) -> SendError {
 }
 
 /// The task that sends a request body; dropping it stops the task, which resets the stream.
-struct Pump(AbortHandle);
+struct Pump {
+    task: AbortHandle,
+    /// Why the body could not be sent on, for whoever waits for the answer.
+    fault: Arc<Mutex<Option<Fault>>>,
+}
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 impl Pump {
     /// Sends what is there already, and spawns a task for the rest, if there is any.
-    async fn start(stream: SendStream<Bytes>, body: Body, tasks: &TaskTracker) -> Option<Self> {
+    async fn start(
+        stream: SendStream<Bytes>,
+        body: Body,
+        tasks: &TaskTracker,
+    ) -> Result<Option<Self>, SendError> {
         let mut upload = Upload {
             stream,
             body,
             waiting: None,
         };
-        let done = poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll(cx).is_ready())).await;
-        (!done).then(|| Self(tasks.spawn(upload).abort_handle()))
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll(cx))).await {
+            Poll::Ready(Ok(())) => Ok(None),
+            Poll::Ready(Err(fault)) => Err(SendError::Request(fault)),
+            Poll::Pending => {
+                let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
+                let slot = Arc::clone(&fault);
+                let task = tasks.spawn(async move {
+                    if let Err(fault) = upload.await {
+                        *slot.lock() = Some(fault);
+                    }
+                });
+                Ok(Some(Self {
+                    task: task.abort_handle(),
+                    fault,
+                }))
+            }
+        }
+    }
+
+    /// Why the body could not be sent on; the first to ask is told.
+    fn fault(&self) -> Option<Fault> {
+        self.fault.lock().take()
     }
 }
 
@@ -116,20 +161,20 @@ struct Upload {
 }
 
 impl Future for Upload {
-    type Output = ();
+    type Output = Result<(), Fault>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let this = &mut *self;
         loop {
             if let Poll::Ready(_reset) = this.stream.poll_reset(cx) {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             while let Some((chunk, last)) = &mut this.waiting {
                 if chunk.is_empty() {
                     let last = *last;
                     this.waiting = None;
                     if last {
-                        return Poll::Ready(());
+                        return Poll::Ready(Ok(()));
                     }
                     break;
                 }
@@ -138,14 +183,14 @@ impl Future for Upload {
                     0 => match ready!(this.stream.poll_capacity(cx)) {
                         Some(Ok(room)) => room,
                         // The stream is gone; whoever waits for the answer hears why.
-                        Some(Err(_)) | None => return Poll::Ready(()),
+                        Some(Err(_)) | None => return Poll::Ready(Ok(())),
                     },
                     room => room,
                 };
                 let piece = chunk.split_to(room.min(chunk.len()));
                 let ends = *last && chunk.is_empty();
                 if this.stream.send_data(piece, ends).is_err() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
@@ -156,15 +201,15 @@ impl Future for Upload {
                         this.waiting = Some((data, this.body.is_end_stream()));
                     }
                 }
-                Some(Err(_)) => {
+                Some(Err(fault)) => {
                     // The client broke off, or sent what is not valid: half a request must not look like a whole one.
                     this.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(());
+                    return Poll::Ready(Err(fault));
                 }
                 None => {
                     // An error here means that the stream is gone; whoever waits for the answer hears why.
                     let _ = this.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
             }
         }
@@ -175,7 +220,7 @@ impl Future for Upload {
 struct Answer {
     stream: RecvStream,
     state: State,
-    _pump: Option<Pump>,
+    pump: Option<Pump>,
     _place: Place,
 }
 
@@ -183,6 +228,15 @@ enum State {
     Data,
     Trailers,
     Done,
+}
+
+impl Answer {
+    /// Why the answer broke off: the request's own fault, if it has one.
+    fn broken(&self, error: h2::Error) -> Fault {
+        self.pump.as_ref().and_then(Pump::fault).unwrap_or_else(|| {
+            Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
+        })
+    }
 }
 
 impl HttpBody for Answer {
@@ -204,7 +258,7 @@ impl HttpBody for Answer {
                 Some(Err(error)) if ended_early_without_error(&error) => this.state = State::Done,
                 Some(Err(error)) => {
                     this.state = State::Done;
-                    return Poll::Ready(Some(Err(broken(error))));
+                    return Poll::Ready(Some(Err(this.broken(error))));
                 }
                 None => this.state = State::Trailers,
             }
@@ -214,7 +268,7 @@ impl HttpBody for Answer {
             this.state = State::Done;
             return Poll::Ready(match trailers {
                 Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-                Err(error) => Some(Err(broken(error))),
+                Err(error) => Some(Err(this.broken(error))),
             });
         }
         Poll::Ready(None)
@@ -230,8 +284,4 @@ impl HttpBody for Answer {
 /// Source: RFC 9113, section 8.1.
 fn ended_early_without_error(error: &h2::Error) -> bool {
     error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
-}
-
-fn broken(error: h2::Error) -> Fault {
-    Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
 }

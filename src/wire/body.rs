@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,6 +20,14 @@ pub struct Body {
     state: State,
     /// Dropped with the body: what is in use as long as it streams.
     held: Option<Box<dyn Send>>,
+    /// Told the size of each data frame.
+    counter: Option<Arc<dyn Count>>,
+}
+
+/// Something that counts the bytes of a body as they pass.
+pub trait Count: Send + Sync {
+    /// Counts `bytes` more.
+    fn count(&self, bytes: usize);
 }
 
 enum State {
@@ -69,7 +78,18 @@ impl Body {
     }
 
     const fn from_state(state: State) -> Self {
-        Self { state, held: None }
+        Self {
+            state,
+            held: None,
+            counter: None,
+        }
+    }
+
+    /// The same body, each of whose data frames `counter` is told of.
+    #[must_use]
+    pub fn counted(mut self, counter: Arc<dyn Count>) -> Self {
+        self.counter = Some(counter);
+        self
     }
 
     /// The same body, which keeps `thing` until it is dropped.
@@ -112,26 +132,13 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match &mut self.state {
-            State::Incoming(body, side) => {
-                let side = *side;
-                Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
-            }
-            State::Stream(body) => body.as_mut().poll_frame(cx),
-            State::Empty | State::Whole(..) | State::Trailers(_) => {
-                let frame = match std::mem::replace(&mut self.state, State::Empty) {
-                    State::Whole(bytes, trailers) => {
-                        if let Some(trailers) = trailers {
-                            self.state = State::Trailers(trailers);
-                        }
-                        Some(Ok(Frame::data(bytes)))
-                    }
-                    State::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
-                    State::Empty | State::Incoming(..) | State::Stream(_) => None,
-                };
-                Poll::Ready(frame)
-            }
+        let polled = self.poll_state(cx);
+        if let (Some(counter), Poll::Ready(Some(Ok(frame)))) = (&self.counter, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            counter.count(data.len());
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -149,6 +156,33 @@ impl HttpBody for Body {
             State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             State::Incoming(body, _) => body.size_hint(),
             State::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match &mut self.state {
+            State::Incoming(body, side) => {
+                let side = *side;
+                Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
+            }
+            State::Stream(body) => body.as_mut().poll_frame(cx),
+            State::Empty | State::Whole(..) | State::Trailers(_) => Poll::Ready(self.take_next().map(Ok)),
+        }
+    }
+
+    /// The next frame of a body that is known whole.
+    fn take_next(&mut self) -> Option<Frame<Bytes>> {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Whole(bytes, trailers) => {
+                if let Some(trailers) = trailers {
+                    self.state = State::Trailers(trailers);
+                }
+                Some(Frame::data(bytes))
+            }
+            State::Trailers(trailers) => Some(Frame::trailers(*trailers)),
+            State::Empty | State::Incoming(..) | State::Stream(_) => None,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
+use flate2::read;
+use flate2::write::{GzEncoder, MultiGzDecoder};
 use thiserror::Error;
 
 /// Why a compressed message could not be read.
@@ -52,7 +52,7 @@ pub fn gunzip(bytes: &[u8], growth: Growth) -> Result<Bytes, CompressionError> {
     let allowed = growth.limit.min(by_ratio);
     let mut message = Vec::with_capacity(bytes.len().saturating_mul(4).min(allowed));
     let one_more = u64::try_from(allowed).unwrap_or(u64::MAX).saturating_add(1);
-    MultiGzDecoder::new(bytes)
+    read::MultiGzDecoder::new(bytes)
         .take(one_more)
         .read_to_end(&mut message)
         .map_err(CompressionError::Corrupt)?;
@@ -64,6 +64,42 @@ pub fn gunzip(bytes: &[u8], growth: Growth) -> Result<Bytes, CompressionError> {
         });
     }
     Ok(message.into())
+}
+
+/// Decompresses a gzip stream chunk by chunk.
+///
+/// What comes out of one chunk is bounded by the ratio; what is done with it is bounded by whoever takes it.
+#[derive(Debug)]
+pub struct Inflater {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    ratio: usize,
+}
+
+impl Inflater {
+    /// An inflater whose output may be `ratio` times its input.
+    pub fn new(ratio: usize) -> Self {
+        Self {
+            decoder: MultiGzDecoder::new(Vec::new()),
+            ratio,
+        }
+    }
+
+    /// What the next chunk decompresses to.
+    ///
+    /// # Errors
+    /// [`CompressionError::Corrupt`] and [`CompressionError::Ratio`].
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, CompressionError> {
+        let allowed = chunk.len().saturating_mul(self.ratio).max(HARMLESS);
+        // In small pieces, so that a bomb is noticed before it has gone off: gzip grows by 1032 at the most.
+        for piece in chunk.chunks(256) {
+            self.decoder.write_all(piece).map_err(CompressionError::Corrupt)?;
+            self.decoder.flush().map_err(CompressionError::Corrupt)?;
+            if self.decoder.get_ref().len() > allowed {
+                return Err(CompressionError::Ratio { ratio: self.ratio });
+            }
+        }
+        Ok(std::mem::take(self.decoder.get_mut()))
+    }
 }
 
 /// Compresses one message.
@@ -102,6 +138,26 @@ mod tests {
         assert!(matches!(
             gunzip(&packed, growth),
             Err(CompressionError::Ratio { ratio: 100 })
+        ));
+    }
+
+    #[test]
+    fn a_stream_decompresses_chunk_by_chunk_and_a_bomb_in_it_is_refused() {
+        let text: Vec<u8> = (0..20_000u32)
+            .flat_map(|number| number.to_string().into_bytes())
+            .collect();
+        let packed = gzip(&text).unwrap();
+        let mut inflater = Inflater::new(100);
+        let mut got = Vec::new();
+        for chunk in packed.chunks(777) {
+            got.extend(inflater.push(chunk).unwrap());
+        }
+        assert_eq!(got, text);
+        let bomb = gzip(&vec![0; 10 << 20]).unwrap();
+        let mut inflater = Inflater::new(100);
+        assert!(matches!(
+            inflater.push(&bomb),
+            Err(CompressionError::Ratio { .. })
         ));
     }
 

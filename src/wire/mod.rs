@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod json_stream;
 pub mod percent;
 pub mod timeout;
+pub mod url;
 
 use std::fmt;
 

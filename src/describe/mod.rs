@@ -1,0 +1,3 @@
+//! What the gateway says about itself: pure functions of what it serves.
+
+pub mod reflection;

@@ -1,0 +1,7 @@
+//! The listener as its clients see it: bytes on sockets, hyper's peers h2 and rustls, and nothing of our own in between.
+
+mod http1;
+mod http2;
+mod lifetime;
+mod support;
+mod tls;
