@@ -405,7 +405,7 @@ fn rule_12_the_path_owns_its_fields() {
     for (body, expected) in [
         (r#"{"name":"x","book":{"author":{"lastName":"l"}}}"#, None),
         (r#"{"pageSize":3}"#, Some("pageSize")),
-        (r#"{"page_size":1}"#, Some("page_size")),
+        (r#"{"page_size":1}"#, Some("page")),
         (r#"{"book":{"author":{"firstName":"x"}}}"#, Some("firstName")),
         (r#"{"city":"c"}"#, Some("city")),
         (r#"{"place":{"wing":"c"}}"#, Some("wing")),
