@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::grpc::Grpc;
-use crate::backend::reflection::Reflection;
+use crate::backend::reflection::{self, Reflection};
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found};
@@ -28,8 +28,8 @@ use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
-use crate::translate::tally::Outcome;
 use crate::translate::Lane;
+use crate::translate::tally::Outcome;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::Body;
@@ -42,6 +42,8 @@ pub struct Prepared {
     pub plan: Arc<Plan>,
     /// For each backend its endpoints, and TLS if one of them needs it.
     backends: Vec<PreparedBackend>,
+    /// The methods that the gateway answers itself.
+    own: Vec<Arc<Entry>>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +79,8 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
-        Ok(Prepared { plan, backends })
+        let own = reflection::entries(&plan.limits);
+        Ok(Prepared { plan, backends, own })
     }
 
     fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
@@ -335,12 +338,12 @@ impl Worker {
                 Ok(self.entry(entry, stack::build(params, backend)))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        let own = plan
+        let own = prepared
             .own
             .iter()
             .map(|entry| {
-                let reflection = Reflection::new(plan.reflection.clone());
-                self.entry(entry, stack::build(params, reflection))
+                let backend = Reflection::new(plan.reflection.clone());
+                self.entry(entry, stack::build(params, backend))
             })
             .collect();
         let nowhere = self.all_series(String::new(), "");

@@ -10,6 +10,8 @@ use http::header::HOST;
 use http::request::Parts;
 use ipnet::IpNet;
 
+use super::diagnostic::Diagnostic;
+use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
@@ -38,12 +40,12 @@ pub struct Plan {
     pub routes: Routes,
     /// What server reflection tells.
     pub reflection: Exposed,
-    /// The methods of server reflection, which the gateway answers itself.
-    pub own: Vec<Arc<Entry>>,
     /// HTTP rules that are not in use, each with its reason.
     pub disabled: Vec<Disabled>,
-    /// Backends whose schema is not known yet.
+    /// Routes whose backend's schema is not known yet.
     pub pending: Vec<Pending>,
+    /// What works, and probably not as meant.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// What a request head leads to.
@@ -191,14 +193,14 @@ pub struct Disabled {
     pub reason: String,
 }
 
-/// A backend whose schema is not known yet.
+/// A route whose backend's schema is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The backend's name.
     pub backend: String,
-    /// The service patterns of the routes that wait for it.
-    pub patterns: Vec<String>,
-    /// The hosts of those routes; empty for any.
+    /// The services that the route takes.
+    pub patterns: Vec<Services>,
+    /// The hosts of the route; empty for any.
     pub hosts: Vec<Host>,
     /// Why the schema is not known; for operators.
     pub reason: String,
@@ -213,12 +215,7 @@ impl Pending {
 
     /// Whether a pattern covers the service.
     fn covers(&self, service: &str) -> bool {
-        self.patterns
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => service.starts_with(prefix),
-                None => pattern == service,
-            })
+        self.patterns.iter().any(|pattern| pattern.take(service))
     }
 
     fn fault(&self) -> Fault {
