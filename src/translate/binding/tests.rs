@@ -413,10 +413,7 @@ fn rule_12_the_path_owns_its_fields() {
     ] {
         let got = bench.read(&all, "/v1/1/f/2", Some(body));
         match expected {
-            Some(name) => assert!(
-                got.contains(name) && got.contains("the path"),
-                "{got}"
-            ),
+            Some(name) => assert!(got.contains(name) && got.contains("the path"), "{got}"),
             None => assert!(
                 got.contains(r#""pageSize":1"#) && got.contains(r#""firstName":"f""#),
                 "{got}"
