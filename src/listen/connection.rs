@@ -53,6 +53,9 @@ const PENDING_RESETS: usize = 20;
 /// Streams reset by us for errors of the client; h2 ends the connection beyond it, with a default of 1024.
 const LOCAL_RESETS: usize = 100;
 
+/// How long a connection that was made just before draining may take to begin its request.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// The time over which a client's resets are counted.
 const RESET_WINDOW: Duration = Duration::from_secs(10);
 
@@ -290,8 +293,10 @@ async fn preface(stream: &mut Stream, before: &mut BytesMut) -> Option<Protocol>
     }
 }
 
+/// Resolves a moment after draining has begun: what was sent by then has been read.
 async fn silent_until_drained(stop: &mut Stop) {
     stop.begun().await;
+    tokio::time::sleep(LAST_WORD).await;
 }
 
 /// What a client is told whose head hyper could not read.

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::support::{Gateway, refuse};
 use crate::config::Limits;
@@ -177,8 +177,7 @@ async fn a_request_that_was_sent_before_draining_is_answered() {
     gateway.drain.begin();
     client.set_nonblocking(true).unwrap();
     let mut client = super::support::Client(tokio::net::TcpStream::from_std(client).unwrap());
-    let answer = client.answer().await;
-    assert_eq!((answer.status, answer.closes()), (200, true));
-    client.0.shutdown().await.unwrap();
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(client.rest().await, "");
     assert_eq!(gateway.drain.done().await, Drained::Clean);
 }
