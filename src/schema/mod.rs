@@ -1,5 +1,7 @@
 //! What a backend's descriptors say: messages, methods, HTTP rules. Pure: reads no file, opens no socket.
 
+pub mod descriptor;
+pub mod editions;
 pub mod method;
 
 use std::sync::Arc;
