@@ -4,10 +4,8 @@
 //! `.proto` sources ([`Schema::from_sources`]) or from what a server told by reflection ([`Schema::from_learned`]).
 //! Malformed input is an error and never a panic.
 
-mod annotation;
-pub(crate) mod embedded;
-mod error;
-pub(crate) mod files;
+pub mod descriptor;
+pub mod editions;
 pub mod method;
 pub(crate) mod raw;
 pub mod reflection;
