@@ -140,17 +140,24 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
     }
 }
 
-fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
+/// The files of a backend's TLS, as the process can open them.
+pub fn backend_tls(file: &File, backend: &file::Backend) -> BackendTls {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    let tls = written.tls.as_ref().map(|tls| BackendTls {
-        ca: tls.ca.as_ref().map(path),
-        certificate: tls
-            .certificate
-            .as_ref()
-            .zip(tls.key.as_ref())
-            .map(|(a, b)| (path(a), path(b))),
-        server_name: tls.server_name.as_ref().map(|name| name.value.clone()),
-    });
+    match &backend.tls {
+        None => BackendTls::default(),
+        Some(tls) => BackendTls {
+            ca: tls.ca.as_ref().map(path),
+            certificate: tls
+                .certificate
+                .as_ref()
+                .zip(tls.key.as_ref())
+                .map(|(certificate, key)| (path(certificate), path(key))),
+            server_name: tls.server_name.as_ref().map(|name| name.value.clone()),
+        },
+    }
+}
+
+fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
     Backend {
         name: name.to_owned(),
         endpoints: written
@@ -166,7 +173,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .timeout
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
-        tls: tls.unwrap_or_default(),
+        tls: backend_tls(file, written),
     }
 }
 

@@ -17,7 +17,7 @@ mod read;
 mod schemas;
 pub mod value;
 
-pub use compile::{SchemaState, compile};
+pub use compile::{SchemaState, backend_tls, compile};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;

@@ -215,12 +215,7 @@ impl Pending {
 
     /// Whether a pattern covers the service.
     fn covers(&self, service: &str) -> bool {
-        self.patterns
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => service.starts_with(prefix),
-                None => pattern == service,
-            })
+        self.patterns.iter().any(|pattern| pattern.take(service))
     }
 
     fn fault(&self) -> Fault {
