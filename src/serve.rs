@@ -79,8 +79,11 @@ pub enum ServeError {
 pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let file = config::load(source).map_err(ServeError::Config)?;
     let (log, writer) = Log::start(format)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(async {
         let running = start(&file, log).await?;
         ready(&running.addresses);
@@ -112,7 +115,9 @@ pub struct Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,10 +184,21 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let workers = bound.start(&workers_plan, &metrics, &log, &connections, &drain)?;
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
     if let Some(sockets) = admin {
-        let settings = Settings { counters: Arc::default(), pressure, ..admin_settings(file) };
+        let settings = Settings {
+            counters: Arc::default(),
+            pressure,
+            ..admin_settings(file)
+        };
         serve_admin(sockets, settings, &metrics, &readiness, &drain, &mut background)?;
     }
-    let control = Control { file: file.clone(), schemas, shared, plans: first, readiness: Arc::clone(&readiness), metrics };
+    let control = Control {
+        file: file.clone(),
+        schemas,
+        shared,
+        plans: first,
+        readiness: Arc::clone(&readiness),
+        metrics,
+    };
     background.spawn(control.run(lessons));
     readiness.set_ready();
     for address in &addresses.listeners {
@@ -191,10 +207,20 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     if let Some(address) = addresses.admin {
         tracing::info!("admin on {address}");
     }
-    Ok(Running { addresses, readiness, drain, workers, background })
+    Ok(Running {
+        addresses,
+        readiness,
+        drain,
+        workers,
+        background,
+    })
 }
 
-fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>, generation: u64) -> Result<Plan, ServeError> {
+fn compile(
+    file: &File,
+    schemas: &BTreeMap<String, SchemaState>,
+    generation: u64,
+) -> Result<Plan, ServeError> {
     let mut plan = config::compile(file, schemas).map_err(ServeError::Config)?;
     plan.generation = generation;
     Ok(plan)
@@ -213,7 +239,11 @@ fn announce(plan: &Plan, readiness: &Readiness, metrics: &Metrics) {
         tracing::warn!(backend = %pending.backend, reason = %pending.reason, "a backend has not told its schema yet");
         readiness.wait_for(format!("backend {}", pending.backend), pending.reason.clone());
     }
-    tracing::info!(generation = plan.generation, methods = plan.entries.len(), "a plan is in place");
+    tracing::info!(
+        generation = plan.generation,
+        methods = plan.entries.len(),
+        "a plan is in place"
+    );
 }
 
 /// The listeners' sockets and settings, before they are shared out to the workers.
@@ -226,8 +256,12 @@ struct Bound {
 
 impl Bound {
     fn new(plan: &Plan, counters: &Arc<Counters>, pressure: &Arc<Pressure>) -> Result<Self, ServeError> {
-        let mut bound =
-            Self { sockets: Vec::new(), addresses: Vec::new(), settings: Vec::new(), workers: plan.workers };
+        let mut bound = Self {
+            sockets: Vec::new(),
+            addresses: Vec::new(),
+            settings: Vec::new(),
+            workers: plan.workers,
+        };
         for listener in &plan.listeners {
             let tls = match &listener.tls {
                 None => None,
@@ -235,7 +269,10 @@ impl Bound {
                     let identities: Vec<Identity> = files
                         .certificates
                         .iter()
-                        .map(|(certificate, key)| Identity { certificate: certificate.clone(), key: key.clone() })
+                        .map(|(certificate, key)| Identity {
+                            certificate: certificate.clone(),
+                            key: key.clone(),
+                        })
                         .collect();
                     Some(Tls::load(&identities, files.client_ca.as_deref())?)
                 }
@@ -265,7 +302,11 @@ impl Bound {
     ) -> Result<Workers, ServeError> {
         let shares = (0..self.workers)
             .map(|worker| Share {
-                listeners: self.sockets.iter_mut().filter_map(|sockets| sockets.take(worker)).collect(),
+                listeners: self
+                    .sockets
+                    .iter_mut()
+                    .filter_map(|sockets| sockets.take(worker))
+                    .collect(),
                 settings: self.settings.clone(),
                 plans: plans.clone(),
                 shard: metrics.shard(worker),
@@ -312,7 +353,13 @@ impl Share {
                 async move { gateway.handle(request, peer).await }
             };
             let connections = Arc::clone(&self.connections);
-            serving.spawn(listen::serve(listener, settings, connections, self.drain.clone(), handler));
+            serving.spawn(listen::serve(
+                listener,
+                settings,
+                connections,
+                self.drain.clone(),
+                handler,
+            ));
         }
         while let Some(served) = serving.join_next().await {
             if let Ok(Err(error)) = served {
@@ -346,7 +393,9 @@ fn serve_admin(
     drain: &Drain,
     background: &mut JoinSet<()>,
 ) -> io::Result<()> {
-    let Some(listener) = sockets.take(0) else { return Ok(()) };
+    let Some(listener) = sockets.take(0) else {
+        return Ok(());
+    };
     let metrics = metrics.clone();
     let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head);
     let connections = Connections::new(&settings.limits);
@@ -380,7 +429,11 @@ fn learn(file: &File, schemas: &BTreeMap<String, SchemaState>, background: &mut 
         let student = Student {
             name: name.clone(),
             file: file.clone(),
-            endpoints: backend.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
+            endpoints: backend
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.0.clone())
+                .collect(),
         };
         background.spawn(student.run(sender.clone()));
     }
@@ -443,19 +496,25 @@ impl Student {
     }
 
     async fn ask(&self, endpoint: &http::Uri) -> Result<Schema, String> {
-        let Some(backend) = self.file.backends.get(&self.name) else { return Err("it is not configured".to_owned()) };
+        let Some(backend) = self.file.backends.get(&self.name) else {
+            return Err("it is not configured".to_owned());
+        };
         let tls = config::backend_tls(&self.file, backend);
         let tls = match endpoint.scheme_str() {
             Some("https") => Some(Arc::new(
                 tls::client_config(
                     tls.ca.as_deref(),
-                    tls.certificate.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path())),
+                    tls.certificate
+                        .as_ref()
+                        .map(|(certificate, key)| (certificate.as_path(), key.as_path())),
                 )
                 .map_err(|error| error.to_string())?,
             )),
             _ => None,
         };
-        let learned = discover::reflection::fetch(endpoint.clone(), tls, LESSON).await.map_err(|error| chain(&error))?;
+        let learned = discover::reflection::fetch(endpoint.clone(), tls, LESSON)
+            .await
+            .map_err(|error| chain(&error))?;
         let rules = config::rules(&self.file, backend)
             .map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
         Schema::from_learned(learned, &rules).map_err(|error| chain(&error))

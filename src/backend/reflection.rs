@@ -67,8 +67,13 @@ impl Service<Call> for Reflection {
 /// The methods of server reflection as entries of a route of their own.
 pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
     // What is embedded compiles, or `embedded_reflection_is_complete` fails; without it, reflection is not offered.
-    let Ok(schema) = Schema::from_files(embedded::files().map(|(_, file)| file).collect(), &Rules::empty()) else { return Vec::new() };
-    let Ok(json) = Transcoder::compile(&schema, JsonOptions::default()) else { return Vec::new() };
+    let Ok(schema) = Schema::from_files(embedded::files().map(|(_, file)| file).collect(), &Rules::empty())
+    else {
+        return Vec::new();
+    };
+    let Ok(json) = Transcoder::compile(&schema, JsonOptions::default()) else {
+        return Vec::new();
+    };
     let route = Arc::new(Route {
         name: "reflection".to_owned(),
         backend: usize::MAX,
@@ -120,7 +125,10 @@ mod tests {
 
     #[test]
     fn embedded_reflection_is_complete() {
-        let paths: Vec<_> = entries(&Limits::default()).iter().map(|entry| entry.method.path.to_string()).collect();
+        let paths: Vec<_> = entries(&Limits::default())
+            .iter()
+            .map(|entry| entry.method.path.to_string())
+            .collect();
         assert_eq!(paths, PATHS);
     }
 }

@@ -140,21 +140,19 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
     }
 }
 
-/// The files of a backend's TLS, as the process can open them.
-pub fn backend_tls(file: &File, backend: &file::Backend) -> BackendTls {
+/// The files and the name of TLS towards a backend.
+pub fn backend_tls(file: &File, written: &file::Backend) -> BackendTls {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    match &backend.tls {
-        None => BackendTls::default(),
-        Some(tls) => BackendTls {
-            ca: tls.ca.as_ref().map(path),
-            certificate: tls
-                .certificate
-                .as_ref()
-                .zip(tls.key.as_ref())
-                .map(|(certificate, key)| (path(certificate), path(key))),
-            server_name: tls.server_name.as_ref().map(|name| name.value.clone()),
-        },
-    }
+    let tls = written.tls.as_ref().map(|tls| BackendTls {
+        ca: tls.ca.as_ref().map(path),
+        certificate: tls
+            .certificate
+            .as_ref()
+            .zip(tls.key.as_ref())
+            .map(|(a, b)| (path(a), path(b))),
+        server_name: tls.server_name.as_ref().map(|name| name.value.clone()),
+    });
+    tls.unwrap_or_default()
 }
 
 fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {

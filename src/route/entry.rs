@@ -7,9 +7,9 @@ use prost_reflect::MessageDescriptor;
 
 use crate::route::Host;
 use crate::schema::Method;
-use crate::translate::{Bounds, raw_body};
 use crate::translate::binding::{Binding, BodyRule};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
+use crate::translate::{Bounds, raw_body};
 
 /// How a stream of answers is framed for a REST client that does not choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,7 +94,9 @@ impl Bound {
     pub fn new(binding: Binding, method: &Method) -> Self {
         let request = match (binding.body, binding.body_target()) {
             (BodyRule::All, Some(_)) if is_http_body(&method.input) => Form::Raw(None),
-            (BodyRule::Field(number), Some(_)) if has_http_body(&method.input, number) => Form::Raw(Some(number)),
+            (BodyRule::Field(number), Some(_)) if has_http_body(&method.input, number) => {
+                Form::Raw(Some(number))
+            }
             (_, Some(target)) => Form::Json(target),
             (_, None) => Form::None,
         };
@@ -103,7 +105,11 @@ impl Bound {
             Target::Field { number, .. } if has_http_body(&method.output, number) => Form::Raw(Some(number)),
             target @ (Target::Message(_) | Target::Field { .. }) => Form::Json(target),
         };
-        Self { binding, request, response }
+        Self {
+            binding,
+            request,
+            response,
+        }
     }
 }
 

@@ -83,10 +83,9 @@ async fn unary(
             let encoding = body::encoding(&head.headers)?;
             let text = body::collect(body, &head.headers, encoding, bounds, now).await?;
             read_json(entry, bound, &text, message)?;
-            bound
-                .binding
-                .patch_mask(given, &text, message)
-                .map_err(|error| Fault::client(Kind::InvalidArgument, format!("in the request body, {error}")))
+            bound.binding.patch_mask(given, &text, message).map_err(|error| {
+                Fault::client(Kind::InvalidArgument, format!("in the request body, {error}"))
+            })
         }
         Form::Raw(field) => {
             let encoding = body::encoding(&head.headers)?;
@@ -110,13 +109,16 @@ pub(super) fn read_json(
     message: &mut BytesMut,
 ) -> Result<(), Fault> {
     let limit = entry.route.bounds.max_message_bytes;
-    bound.binding.read_body(&entry.json, text, message, limit).map_err(|error| {
-        let kind = match error.reason {
-            JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
-            _ => Kind::InvalidArgument,
-        };
-        Fault::client(kind, format!("in the request body, {error}"))
-    })
+    bound
+        .binding
+        .read_body(&entry.json, text, message, limit)
+        .map_err(|error| {
+            let kind = match error.reason {
+                JsonReason::TooLarge { .. } => Kind::MessageTooLarge,
+                _ => Kind::InvalidArgument,
+            };
+            Fault::client(kind, format!("in the request body, {error}"))
+        })
 }
 
 /// Sees to a body that the binding does not take.

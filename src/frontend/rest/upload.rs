@@ -131,8 +131,7 @@ impl JsonUpload {
             message.extend_from_slice(&first);
         }
         let bound = self.entry.bound(self.binding);
-        read_json(&self.entry, bound, value, &mut message)
-            .map_err(|fault| self.numbered(&fault))?;
+        read_json(&self.entry, bound, value, &mut message).map_err(|fault| self.numbered(&fault))?;
         self.index += 1;
         Ok(message.freeze())
     }
