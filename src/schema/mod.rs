@@ -4,8 +4,12 @@
 //! `.proto` sources ([`Schema::from_sources`]) or from what a server told by reflection ([`Schema::from_learned`]).
 //! Malformed input is an error and never a panic.
 
+mod annotation;
 pub mod descriptor;
 pub mod editions;
+pub(crate) mod embedded;
+mod error;
+pub(crate) mod files;
 pub mod method;
 pub(crate) mod raw;
 pub mod reflection;
