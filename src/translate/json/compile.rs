@@ -269,12 +269,17 @@ impl Compiler<'_> {
             tag,
             wire: of.wire(),
             oneof: NONE,
+            is_null: singular && self.takes_null(of),
             takes_null: self.takes_null(of),
             required: singular && features.presence == Presence::Required,
             closed: matches!(of, Kind::Enum(id) if self.closed(id)),
             hint: self.hints,
             name: bracketed.as_deref().unwrap_or(name).into(),
-            default: self.default(&key, of, shape),
+            default: if bracketed.is_some() {
+                Box::default()
+            } else {
+                self.default(&key, of, shape)
+            },
             key: key.into(),
         };
         self.hints += 1;

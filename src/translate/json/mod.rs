@@ -5,6 +5,9 @@
 mod base64;
 mod compile;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod mask;
 mod names;
 mod options;
@@ -20,7 +23,7 @@ mod write;
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::schema::Schema;
 
@@ -72,7 +75,15 @@ impl Transcoder {
     /// # Errors
     /// [`PlanError`] for a descriptor that contradicts itself.
     pub fn compile(schema: &Schema, options: JsonOptions) -> Result<Self, PlanError> {
-        Ok(Self(Arc::new(compile::compile(&schema.files, options)?)))
+        Self::from_files(&schema.files, options)
+    }
+
+    /// Compiles the plan of every message in a set of encoded `FileDescriptorProto`s, in any order.
+    ///
+    /// # Errors
+    /// [`PlanError`] for a descriptor that contradicts itself.
+    pub fn from_files(files: &[Bytes], options: JsonOptions) -> Result<Self, PlanError> {
+        Ok(Self(Arc::new(compile::compile(files, options)?)))
     }
 
     /// The message with a full name such as `library.v1.Book`.

@@ -206,7 +206,9 @@ pub(super) struct Field {
     pub(super) wire: u8,
     /// The bit of its oneof, or [`NONE`].
     pub(super) oneof: u16,
-    /// `null` is a value of it.
+    /// `null` is a value of it, not its absence.
+    pub(super) is_null: bool,
+    /// `null` is a value of its kind: as an element too.
     pub(super) takes_null: bool,
     pub(super) required: bool,
     /// Which enum values are no values of it but unknown fields.

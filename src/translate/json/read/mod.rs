@@ -178,11 +178,14 @@ impl<'a> Reader<'a> {
     /// A member without a field. `start` is where its name starts.
     #[inline(never)]
     fn unknown(&mut self, start: usize, typed: Typed) -> Done {
-        let name = self.text.get(start..self.at).unwrap_or_default();
-        let name = name
-            .get(1..)
-            .and_then(|name| name.split(|&byte| byte == b'"').next())
-            .unwrap_or_default();
+        let end = scan::plain(self.text, start + 1);
+        // A name with escapes was left in the scratch text by the lookup.
+        let plain = self.text.get(end) == Some(&b'"');
+        let name = if plain {
+            &self.text[start + 1..end]
+        } else {
+            &*self.scratch.text
+        };
         if (typed != Typed::No && name == b"@type") || (typed == Typed::Empty && name == b"value") {
             return self.skip();
         }
@@ -205,7 +208,7 @@ impl<'a> Reader<'a> {
         } else {
             self.inner(field, node)?
         };
-        if self.token() == b'n' && !field.takes_null {
+        if self.token() == b'n' && !field.is_null {
             return self.absent(field);
         }
         if field.oneof != super::plan::NONE && seen.mark(usize::from(field.oneof), self.scratch) {
