@@ -134,7 +134,11 @@ pub(super) fn listener_tls(file: &File, written: &file::Listener) -> Option<List
         let first = tls.certificate.as_ref().zip(tls.key.as_ref());
         let further = tls.certificates.iter().map(|pair| (&pair.certificate, &pair.key));
         ListenerTls {
-            certificates: first.into_iter().chain(further).map(|(a, b)| (path(a), path(b))).collect(),
+            certificates: first
+                .into_iter()
+                .chain(further)
+                .map(|(a, b)| (path(a), path(b)))
+                .collect(),
             client_ca: tls.client_ca.as_ref().map(path),
         }
     })

@@ -86,7 +86,11 @@ pub fn json(fault: &Fault) -> StatusJson {
             "retryDelay": format!("{}.{:03}s", delay.as_secs(), delay.subsec_millis()),
         }));
     }
-    StatusJson { code: fault.kind().code().number(), message: fault.message().to_owned(), details }
+    StatusJson {
+        code: fault.kind().code().number(),
+        message: fault.message().to_owned(),
+        details,
+    }
 }
 
 #[cfg(test)]

@@ -228,8 +228,14 @@ fn check_syntax(file: &[u8]) -> Result<(), SchemaError> {
     match syntax.value.text() {
         Some("proto2" | "proto3") => Ok(()),
         other => Err(SchemaError::Descriptor {
-            file: fields().filter(|field| field.number == 1).find_map(|field| field.value.text()).map(str::to_owned),
-            problem: format!("syntax {:?} is neither proto2 nor proto3", other.unwrap_or_default()),
+            file: fields()
+                .filter(|field| field.number == 1)
+                .find_map(|field| field.value.text())
+                .map(str::to_owned),
+            problem: format!(
+                "syntax {:?} is neither proto2 nor proto3",
+                other.unwrap_or_default()
+            ),
         }),
     }
 }

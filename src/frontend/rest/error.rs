@@ -28,7 +28,11 @@ pub(super) fn json(status: &Status, transcoder: &Transcoder) -> StatusJson {
         .into_iter()
         .map(|detail| spell_out(&detail, transcoder))
         .collect();
-    StatusJson { code: status.code.number(), message: status.message.clone(), details }
+    StatusJson {
+        code: status.code.number(),
+        message: status.message.clone(),
+        details,
+    }
 }
 
 fn spell_out(detail: &prost_types::Any, transcoder: &Transcoder) -> Value {
