@@ -119,8 +119,18 @@ fn workers(written: Option<Count>) -> usize {
 }
 
 fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener {
+    Listener {
+        address: written.address.0,
+        tls: listener_tls(file, written),
+        trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
+        limits: written.limits.over(limits),
+    }
+}
+
+/// The files of a listener's TLS.
+pub(super) fn listener_tls(file: &File, written: &file::Listener) -> Option<ListenerTls> {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    let tls = written.tls.as_ref().map(|tls| {
+    written.tls.as_ref().map(|tls| {
         let first = tls.certificate.as_ref().zip(tls.key.as_ref());
         let further = tls.certificates.iter().map(|pair| (&pair.certificate, &pair.key));
         ListenerTls {
@@ -131,13 +141,7 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
                 .collect(),
             client_ca: tls.client_ca.as_ref().map(path),
         }
-    });
-    Listener {
-        address: written.address.0,
-        tls,
-        trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
-        limits: written.limits.over(limits),
-    }
+    })
 }
 
 /// The files and the name of TLS towards a backend.

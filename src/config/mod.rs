@@ -25,7 +25,8 @@ pub use json_schema::json_schema;
 pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
 pub use located::{Located, Spot};
 pub use plan::Plan;
-pub use schemas::{certificates, rules, schemas};
+pub(crate) use schemas::told;
+pub use schemas::{check, rules, schemas};
 
 pub use crate::limits::Limits;
 
