@@ -1,3 +1,5 @@
+//! Rules against messages of every kind, and requests against rules.
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
