@@ -24,7 +24,11 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Every file that can't be read or does not compile, at the place that names it.
 pub fn schemas(file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
     let (schemas, errors) = read_all(file);
-    if errors.is_empty() { Ok(schemas) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(schemas)
+    } else {
+        Err(errors)
+    }
 }
 
 /// All that can be known of a configuration without asking a backend: the plan as it would start.
@@ -115,10 +119,7 @@ fn from_protos(file: &File, protos: &ProtoFiles, rules: &Rules) -> Result<Schema
     };
     let entries: Vec<PathBuf> = protos.protos.iter().map(entry).collect();
     proto_files::load(&entries, &include, rules).map_err(|error| {
-        let spot = protos
-            .protos
-            .first()
-            .map_or(Spot::Default, |path| path.spot);
+        let spot = protos.protos.first().map_or(Spot::Default, |path| path.spot);
         file.origin.error(spot, "schema", told(&error))
     })
 }
@@ -158,7 +159,10 @@ fn certificates(file: &File) -> Vec<Diagnostic> {
     for backend in file.backends.values() {
         if let Some(tls) = &backend.tls {
             let files = backend_tls(file, backend);
-            let own = files.certificate.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            let own = files
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
             if let Err(error) = client_config(files.ca.as_deref(), own) {
                 found.push(file.origin.key_error(tls.spot, "tls", told(&error)));
             }
