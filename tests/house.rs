@@ -85,10 +85,6 @@ struct Source {
 impl Source {
     /// The module below `src/` that the file belongs to, such as `wire`.
     fn module(&self) -> Option<&str> {
-        // Limits are plain data that everybody may know, wherever the configuration keeps them.
-        if self.path == "src/config/limits.rs" {
-            return Some("limits");
-        }
         let first = self.path.strip_prefix("src/")?.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))
     }
@@ -105,11 +101,7 @@ impl Source {
                     continue;
                 }
                 let rest = &self.code[at + start.len()..];
-                for name in heads(rest) {
-                    let limits = name == "config" && rest.starts_with("config::limits")
-                        || name == "config" && rest.starts_with("config::Limits");
-                    found.insert(if limits { "limits".to_owned() } else { name });
-                }
+                found.extend(heads(rest));
             }
         }
         found

@@ -5,6 +5,8 @@
 //! Malformed input is an error and never a panic.
 
 mod annotation;
+pub mod descriptor;
+pub mod editions;
 pub(crate) mod embedded;
 mod error;
 pub(crate) mod files;
@@ -187,6 +189,7 @@ impl Schema {
 fn pool(files: &[Bytes]) -> Result<DescriptorPool, SchemaError> {
     let mut pool = DescriptorPool::new();
     for file in files {
+        check_syntax(file)?;
         pool.decode_file_descriptor_proto(file.clone())
             .map_err(|error| SchemaError::Descriptor {
                 file: error.file().map(str::to_owned),
@@ -214,6 +217,27 @@ fn pool(files: &[Bytes]) -> Result<DescriptorPool, SchemaError> {
         }
     }
     Ok(pool)
+}
+
+/// Refuses a syntax that the pool does not know; it would not survive one.
+fn check_syntax(file: &[u8]) -> Result<(), SchemaError> {
+    let fields = || raw::fields(file).filter_map(Result::ok);
+    let Some(syntax) = fields().filter(|field| field.number == 12).last() else {
+        return Ok(());
+    };
+    match syntax.value.text() {
+        Some("proto2" | "proto3") => Ok(()),
+        other => Err(SchemaError::Descriptor {
+            file: fields()
+                .filter(|field| field.number == 1)
+                .find_map(|field| field.value.text())
+                .map(str::to_owned),
+            problem: format!(
+                "syntax {:?} is neither proto2 nor proto3",
+                other.unwrap_or_default()
+            ),
+        }),
+    }
 }
 
 /// A pool that can't be built where imports are missing fails because of the imports.

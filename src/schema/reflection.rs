@@ -321,3 +321,6 @@ impl Dialogue {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,7 @@ pub(crate) fn imports(name: &str, source: &str) -> Result<Vec<String>, SchemaErr
 
 /// Whether an import of this name needs no source.
 pub(crate) fn is_embedded(name: &str) -> bool {
-    embedded_resolver().open_file(name).is_ok()
+    embedded::file(name).is_some() || embedded_resolver().open_file(name).is_ok()
 }
 
 /// Finds what the gateway brings along.
