@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
-use super::expose::expose;
+use super::expose::{expose, path_options};
 use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
-use super::plan::{Backend, BackendTls, Listener, ListenerTls, Pending, Plan};
+use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::value::{Count, Services};
 use crate::balance::LoadBalancing;
 use crate::describe::reflection::Exposed;
@@ -76,6 +76,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .iter()
             .map(|(name, written)| backend(file, name, written, &limits))
             .collect(),
+        declared: routes.iter().map(declared).collect(),
         entries: exposed.entries,
         routes: exposed.routes,
         reflection: reflection(&chosen.entries, &routes, &states),
@@ -102,6 +103,19 @@ impl Resolved<'_> {
             .iter()
             .filter(|pattern| pattern.take(service));
         takes.max_by_key(|pattern| pattern.rank())
+    }
+}
+
+fn declared(route: &Resolved<'_>) -> Declared {
+    Declared {
+        services: route
+            .written
+            .services
+            .iter()
+            .map(|pattern| pattern.value.clone())
+            .collect(),
+        route: Arc::clone(&route.route),
+        path: path_options(route.written),
     }
 }
 

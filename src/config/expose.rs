@@ -165,7 +165,7 @@ fn shown(rule: &HttpRule) -> String {
     }
 }
 
-fn path_options(written: &file::Route) -> PathOptions {
+pub(super) fn path_options(written: &file::Route) -> PathOptions {
     PathOptions {
         trailing_slash: match written.trailing_slash {
             file::TrailingSlash::Strict => TrailingSlash::Significant,
