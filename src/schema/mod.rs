@@ -139,14 +139,32 @@ impl Schema {
 
     /// From what a server told by reflection: the services that it listed count.
     ///
+    /// A service whose files make no schema is left out with a warning, as long as another one remains.
+    ///
     /// # Errors
     /// As [`Schema::from_files`].
-    pub fn from_learned(learned: Learned, rules: &Rules) -> Result<Self, SchemaError> {
-        let services = learned.services.into_iter().collect();
-        let mut schema = Self::build(learned.files, Services::Named(&services), rules)?;
-        schema
-            .warnings
-            .extend(learned.warnings.into_iter().map(Warning::Service));
+    pub fn from_learned(learned: &Learned, rules: &Rules) -> Result<Self, SchemaError> {
+        let named = |services: &[String]| services.iter().cloned().collect::<HashSet<String>>();
+        let build = |learned: &Learned| {
+            Self::build(
+                learned.files.clone(),
+                Services::Named(&named(&learned.services)),
+                rules,
+            )
+        };
+        let mut warnings = learned.warnings.clone();
+        let mut schema = match build(learned) {
+            Ok(schema) => schema,
+            Err(error) => {
+                let (sound, unsound) = learned.sift(|alone| build(alone).map(|_| ()));
+                if sound.services.is_empty() {
+                    return Err(error);
+                }
+                warnings.extend(unsound);
+                build(&sound)?
+            }
+        };
+        schema.warnings.extend(warnings.into_iter().map(Warning::Service));
         Ok(schema)
     }
 
@@ -225,8 +243,14 @@ fn check_syntax(file: &[u8]) -> Result<(), SchemaError> {
     match syntax.value.text() {
         Some("proto2" | "proto3") => Ok(()),
         other => Err(SchemaError::Descriptor {
-            file: fields().filter(|field| field.number == 1).find_map(|field| field.value.text()).map(str::to_owned),
-            problem: format!("syntax {:?} is neither proto2 nor proto3", other.unwrap_or_default()),
+            file: fields()
+                .filter(|field| field.number == 1)
+                .find_map(|field| field.value.text())
+                .map(str::to_owned),
+            problem: format!(
+                "syntax {:?} is neither proto2 nor proto3",
+                other.unwrap_or_default()
+            ),
         }),
     }
 }

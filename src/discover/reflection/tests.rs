@@ -234,7 +234,7 @@ where
 fn check(learned: Learned) {
     assert_eq!(learned.services, ["library.v1.Library", "rooms.Rooms"]);
     assert_eq!(learned.warnings, []);
-    let schema = Schema::from_learned(learned, &Rules::empty()).unwrap();
+    let schema = Schema::from_learned(&learned, &Rules::empty()).unwrap();
     let paths: Vec<&str> = schema.methods.iter().map(|method| &*method.path).collect();
     assert_eq!(
         paths,
