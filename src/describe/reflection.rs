@@ -9,6 +9,7 @@ mod cut;
 mod index;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,14 +40,21 @@ pub const PATHS: [&str; 2] = [
 ];
 
 /// What is exposed, as files. Immutable; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Exposed(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     /// The full names of the services, sorted.
     services: Vec<String>,
     index: Index,
+}
+
+impl fmt::Debug for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exposed")
+            .field("services", &self.0.services)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Exposed {

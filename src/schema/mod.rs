@@ -31,7 +31,7 @@ use reflection::{Learned, Undescribed};
 use rules::{RuleProblem, Unmatched};
 
 /// One generation of a backend's schema. Immutable.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Schema {
     /// Encoded `FileDescriptorProto`s as they were received, dependencies first.
     ///
@@ -46,6 +46,18 @@ pub struct Schema {
     pub fingerprint: u64,
     /// What was left out or could not be used, for the operator.
     pub warnings: Vec<Warning>,
+}
+
+impl fmt::Debug for Schema {
+    /// The pool would print every declaration that it holds, several times.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schema")
+            .field("files", &self.files.len())
+            .field("methods", &self.methods)
+            .field("fingerprint", &self.fingerprint)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Something in a schema that could not be used and stops nothing else.
