@@ -730,4 +730,100 @@ fn deeply_nested_messages_are_refused() {
     };
     assert!(nested(50).is_ok());
     assert!(nested(5_000).is_err());
+    for depth in 90..105 {
+        let _read_or_refused = nested(depth);
+    }
+}
+
+#[test]
+fn deeply_nested_annotations_are_read_or_refused() {
+    for depth in [1, 50, 90, 95, 96, 97, 98, 99, 100, 101, 5_000] {
+        let mut rule = Vec::new();
+        for _ in 0..depth {
+            let inner = std::mem::take(&mut rule);
+            raw::put_bytes(&mut rule, 2, b"/x");
+            raw::put_bytes(&mut rule, 11, &inner);
+        }
+        let mut options = Vec::new();
+        raw::put_bytes(&mut options, 72_295_728, &rule);
+        let mut method = Vec::new();
+        for (number, value) in [(1, &b"R"[..]), (2, b".M"), (3, b".M"), (4, &options)] {
+            raw::put_bytes(&mut method, number, value);
+        }
+        let (mut service, mut message, mut file) = (Vec::new(), Vec::new(), Vec::new());
+        raw::put_bytes(&mut service, 1, b"S");
+        raw::put_bytes(&mut service, 2, &method);
+        raw::put_bytes(&mut message, 1, b"M");
+        for (number, value) in [
+            (1, &b"a.proto"[..]),
+            (3, b"google/api/annotations.proto"),
+            (4, &message),
+            (6, &service),
+        ] {
+            raw::put_bytes(&mut file, number, value);
+        }
+        if let Ok(schema) = Schema::from_files(vec![file.into()], &Rules::empty()) {
+            assert_ne!(schema.warnings, [], "{depth}");
+        }
+    }
+}
+
+#[test]
+fn mutated_sources_never_panic() {
+    let mut state: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let seed: Vec<char> = format!(
+        "{LIBRARY} enum E {{ A = 0; B = -1; reserved 2 to max; }} message N {{ oneof o {{ string s = 1; E e = 2 [json_name = 'x\\n']; }}
+         optional int32 i = 3; extensions 5 to 9; message D {{ repeated double d = 1 [packed = false]; }} }}"
+    )
+    .chars()
+    .collect();
+    for _ in 0..300 {
+        let mut text = seed.clone();
+        for _ in 0..=random(3) {
+            let (at, from) = (random(text.len()), random(text.len()));
+            match random(4) {
+                0 => text[at] = text[from],
+                1 => drop(text.remove(at)),
+                2 => text.insert(at, text[from]),
+                _ => text.insert(
+                    at,
+                    ['{', '}', '\"', '\\', '-', '0', 'é', ';', '.', '['][random(10)],
+                ),
+            }
+        }
+        let mut sources = sources();
+        sources.insert("library/v1/library.proto".to_owned(), text.into_iter().collect());
+        let entries = ["library/v1/library.proto".to_owned()];
+        let _read_or_refused = sources::compile(&entries, &sources);
+    }
+}
+
+#[test]
+fn deeply_nested_options_are_read_or_refused() {
+    let nested = |depth: usize| {
+        let rule = format!(
+            "get: \"/x\" {} {}",
+            "additional_bindings { get: \"/y\" ".repeat(depth),
+            "}".repeat(depth)
+        );
+        let text = format!(
+            "syntax = \"proto3\"; import \"google/api/annotations.proto\"; message M {{}}
+             service S {{ rpc R(M) returns (M) {{ option (google.api.http) = {{ {rule} }}; }} }}"
+        );
+        let sources = BTreeMap::from([("a.proto".to_owned(), text)]);
+        Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty())
+    };
+    assert_eq!(templates(&nested(1).unwrap(), "/S/R"), ["/x", "/y"]);
+    for depth in [2, 50, 60] {
+        if let Ok(schema) = nested(depth) {
+            assert_ne!(schema.warnings, [], "{depth}");
+        }
+    }
+    assert!(nested(62).unwrap_err().to_string().contains("brackets nest"));
 }
