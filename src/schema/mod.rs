@@ -5,6 +5,8 @@
 //! Malformed input is an error and never a panic.
 
 mod annotation;
+pub mod descriptor;
+pub mod editions;
 pub(crate) mod embedded;
 mod error;
 pub(crate) mod files;
@@ -13,6 +15,7 @@ pub(crate) mod raw;
 pub mod reflection;
 pub mod rules;
 pub(crate) mod sources;
+pub mod template;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
