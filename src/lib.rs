@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backend;
 pub mod balance;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod describe;

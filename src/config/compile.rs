@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
-use super::expose::expose;
+use super::expose::{expose, path_options};
 use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
-use super::plan::{Backend, BackendTls, Listener, ListenerTls, Pending, Plan};
+use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::value::{Count, Services};
 use crate::balance::LoadBalancing;
 use crate::describe::reflection::Exposed;
@@ -76,6 +76,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .iter()
             .map(|(name, written)| backend(file, name, written, &limits))
             .collect(),
+        declared: routes.iter().map(declared).collect(),
         entries: exposed.entries,
         routes: exposed.routes,
         reflection: reflection(&chosen.entries, &routes, &states),
@@ -105,6 +106,19 @@ impl Resolved<'_> {
     }
 }
 
+fn declared(route: &Resolved<'_>) -> Declared {
+    Declared {
+        services: route
+            .written
+            .services
+            .iter()
+            .map(|pattern| pattern.value.clone())
+            .collect(),
+        route: Arc::clone(&route.route),
+        path: path_options(route.written),
+    }
+}
+
 fn state<'a>(schemas: &'a BTreeMap<String, SchemaState>, backend: &str) -> &'a SchemaState {
     static UNKNOWN: std::sync::LazyLock<SchemaState> =
         std::sync::LazyLock::new(|| SchemaState::Pending("it was not asked yet".to_owned()));
@@ -119,8 +133,18 @@ fn workers(written: Option<Count>) -> usize {
 }
 
 fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener {
+    Listener {
+        address: written.address.0,
+        tls: listener_tls(file, written),
+        trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
+        limits: written.limits.over(limits),
+    }
+}
+
+/// The files of a listener's TLS.
+pub(super) fn listener_tls(file: &File, written: &file::Listener) -> Option<ListenerTls> {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    let tls = written.tls.as_ref().map(|tls| {
+    written.tls.as_ref().map(|tls| {
         let first = tls.certificate.as_ref().zip(tls.key.as_ref());
         let further = tls.certificates.iter().map(|pair| (&pair.certificate, &pair.key));
         ListenerTls {
@@ -131,13 +155,7 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
                 .collect(),
             client_ca: tls.client_ca.as_ref().map(path),
         }
-    });
-    Listener {
-        address: written.address.0,
-        tls,
-        trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
-        limits: written.limits.over(limits),
-    }
+    })
 }
 
 /// The files and the name of TLS towards a backend.

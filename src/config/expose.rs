@@ -3,19 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost_reflect::{Kind, MessageDescriptor};
-
 use super::choose::Chosen;
 use super::compile::{Resolved, SchemaState};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::plan::Disabled;
 use crate::route::entry::Bound;
-use crate::route::{Entry, Form, PathOptions, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
+use crate::route::{Entry, PathOptions, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
 use crate::schema::{HttpMethod, HttpRule, Method};
 use crate::translate::binding::{Binding, BindingError, BindingOptions, OwnedFields, UnknownQuery};
-use crate::translate::json::{JsonOptions, Target, Transcoder};
-use crate::translate::raw_body;
+use crate::translate::json::{JsonOptions, Transcoder};
 
 /// What the gateway exposes.
 #[derive(Debug, Default)]
@@ -155,16 +152,9 @@ impl Binder<'_> {
     }
 }
 
-/// A binding and what the bodies on its two sides are.
 fn bound(method: &Method, binding: Result<Binding, BindingError>) -> Result<Bound, String> {
     let binding = binding.map_err(|error| error.to_string())?;
-    Ok(Bound {
-        request: binding
-            .body_target()
-            .map_or(Form::None, |target| form(target, &method.input)),
-        response: form(binding.response, &method.output),
-        binding,
-    })
+    Ok(Bound::new(binding, method))
 }
 
 /// A rule as it is told to people, such as `GET /v1/{name=shelves/*}`.
@@ -175,23 +165,7 @@ fn shown(rule: &HttpRule) -> String {
     }
 }
 
-/// What a body is that stands for a message, or for a field of one.
-fn form(target: Target, message: &MessageDescriptor) -> Form {
-    match target {
-        Target::Message(_) if message.full_name() == raw_body::NAME => Form::Raw(None),
-        Target::Field { number, .. } if is_raw_body(message, number) => Form::Raw(Some(number)),
-        Target::Message(_) | Target::Field { .. } => Form::Json(target),
-    }
-}
-
-fn is_raw_body(message: &MessageDescriptor, number: u32) -> bool {
-    message.get_field(number).is_some_and(|field| {
-        !field.is_list()
-            && matches!(field.kind(), Kind::Message(inner) if inner.full_name() == raw_body::NAME)
-    })
-}
-
-fn path_options(written: &file::Route) -> PathOptions {
+pub(super) fn path_options(written: &file::Route) -> PathOptions {
     PathOptions {
         trailing_slash: match written.trailing_slash {
             file::TrailingSlash::Strict => TrailingSlash::Significant,

@@ -10,6 +10,7 @@ mod expose;
 pub mod file;
 mod interpolate;
 mod json_schema;
+mod learn;
 mod load;
 mod located;
 pub mod plan;
@@ -22,10 +23,12 @@ pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
 pub use json_schema::json_schema;
+pub use learn::{LearnError, learn};
 pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
 pub use located::{Located, Spot};
 pub use plan::Plan;
-pub use schemas::{certificates, rules, schemas};
+pub(crate) use schemas::told;
+pub use schemas::{check, rules, schemas};
 
 pub use crate::limits::Limits;
 

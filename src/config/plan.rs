@@ -16,7 +16,7 @@ use crate::balance::LoadBalancing;
 use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
-use crate::route::{Captures, Entry, Host, NoRoute, Routes};
+use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
 use crate::wire::Dialect;
 
 /// A configuration and the schemas of its backends, compiled.
@@ -34,6 +34,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// Where calls go.
     pub backends: Vec<Backend>,
+    /// The routes as they are declared, in the order of the file.
+    pub declared: Vec<Declared>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// From host and path to an entry.
@@ -171,6 +173,35 @@ pub struct Backend {
     pub tls: BackendTls,
 }
 
+/// A route as it is declared: which services it may have, whether its backend offers them or not.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// Which services it takes.
+    pub services: Vec<Services>,
+    /// What its entries share.
+    pub route: Arc<Route>,
+    /// How its paths are read.
+    pub path: PathOptions,
+}
+
+impl Declared {
+    /// The pattern by which the route takes a service: the most specific of those that do.
+    pub fn pattern(&self, service: &str) -> Option<&Services> {
+        let takes = self.services.iter().filter(|pattern| pattern.take(service));
+        takes.max_by_key(|pattern| pattern.rank())
+    }
+
+    /// Whether it answers a host.
+    pub fn answers(&self, host: Option<&str>) -> bool {
+        answers(&self.route.hosts, host)
+    }
+}
+
+/// Whether one of the patterns covers the host; no pattern covers every host.
+fn answers(hosts: &[Host], host: Option<&str>) -> bool {
+    hosts.is_empty() || host.is_some_and(|host| hosts.iter().any(|pattern| pattern.matches(host)))
+}
+
 /// TLS towards a backend. Verification is always on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackendTls {
@@ -209,8 +240,7 @@ pub struct Pending {
 impl Pending {
     /// Whether a route that waits answers this host.
     fn answers(&self, host: Option<&str>) -> bool {
-        self.hosts.is_empty()
-            || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)))
+        answers(&self.hosts, host)
     }
 
     /// Whether a pattern covers the service.

@@ -5,15 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
-use super::compile::SchemaState;
+use super::compile::{SchemaState, backend_tls, compile, listener_tls};
 use super::diagnostic::Diagnostic;
 use super::file::{Backend, File, ProtoFiles, SchemaSource};
-use super::located::Located;
+use super::located::{Located, Spot};
+use super::plan::Plan;
 use crate::discover::proto_files;
+use crate::listen::tls::{Identity, Tls};
 use crate::schema::{Rules, Schema};
+use crate::upstream::tls::client_config;
 
 /// The largest descriptor set or rules file that is read. Not measured: googleapis as a whole has 30 MiB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -23,21 +23,43 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// # Errors
 /// Every file that can't be read or does not compile, at the place that names it.
 pub fn schemas(file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
-    let mut schemas = BTreeMap::new();
-    let mut errors = Vec::new();
-    for (name, backend) in &file.backends {
-        match schema(file, backend) {
-            Ok(schema) => {
-                schemas.insert(name.clone(), schema);
-            }
-            Err(found) => errors.extend(found),
-        }
-    }
+    let (schemas, errors) = read_all(file);
     if errors.is_empty() {
         Ok(schemas)
     } else {
         Err(errors)
     }
+}
+
+/// All that can be known of a configuration without asking a backend: the plan as it would start.
+///
+/// # Errors
+/// Everything that is wrong with the configuration and with the files that it names.
+pub fn check(file: &File) -> Result<Plan, Vec<Diagnostic>> {
+    let (schemas, mut errors) = read_all(file);
+    errors.extend(certificates(file));
+    match compile(file, &schemas) {
+        Ok(plan) if errors.is_empty() => Ok(plan),
+        Ok(_) => Err(errors),
+        Err(more) => {
+            errors.extend(more);
+            Err(errors)
+        }
+    }
+}
+
+/// A backend whose files are wrong is pending, so that the rest can be judged without it.
+fn read_all(file: &File) -> (BTreeMap<String, SchemaState>, Vec<Diagnostic>) {
+    let mut schemas = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (name, backend) in &file.backends {
+        let state = schema(file, backend).unwrap_or_else(|found| {
+            errors.extend(found);
+            SchemaState::Pending("its files can't be read".to_owned())
+        });
+        schemas.insert(name.clone(), state);
+    }
+    (schemas, errors)
 }
 
 fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>> {
@@ -97,11 +119,8 @@ fn from_protos(file: &File, protos: &ProtoFiles, rules: &Rules) -> Result<Schema
     };
     let entries: Vec<PathBuf> = protos.protos.iter().map(entry).collect();
     proto_files::load(&entries, &include, rules).map_err(|error| {
-        let spot = protos
-            .protos
-            .first()
-            .map_or(super::located::Spot::Default, |path| path.spot);
-        file.origin.error(spot, "schema", error.to_string())
+        let spot = protos.protos.first().map_or(Spot::Default, |path| path.spot);
+        file.origin.error(spot, "schema", told(&error))
     })
 }
 
@@ -125,66 +144,44 @@ fn unreadable(file: &File, path: &Located<PathBuf>, error: &dyn std::fmt::Displa
     file.origin.error(path.spot, "path", message)
 }
 
-/// Checks that every certificate and key that the configuration names is there and is one.
-///
-/// What is in them is checked by who uses them.
-pub fn certificates(file: &File) -> Vec<Diagnostic> {
+/// Checks the certificates, keys and authorities that the configuration names, as those will who use them.
+fn certificates(file: &File) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let mut check = |path: Option<&Located<PathBuf>>, what: What| {
-        if let Some(path) = path {
-            found.extend(what.check(file, path));
+    for written in &file.listeners {
+        if let (Some(tls), Some(files)) = (&written.tls, listener_tls(file, written)) {
+            let identity = |(certificate, key)| Identity { certificate, key };
+            let identities: Vec<Identity> = files.certificates.into_iter().map(identity).collect();
+            if let Err(error) = Tls::load(&identities, files.client_ca.as_deref()) {
+                found.push(file.origin.key_error(tls.spot, "tls", told(&error)));
+            }
         }
-    };
-    for tls in file.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        check(tls.certificate.as_ref(), What::Certificates);
-        check(tls.key.as_ref(), What::Key);
-        for pair in &tls.certificates {
-            check(Some(&pair.certificate), What::Certificates);
-            check(Some(&pair.key), What::Key);
-        }
-        check(tls.client_ca.as_ref(), What::Certificates);
     }
-    for tls in file.backends.values().filter_map(|backend| backend.tls.as_ref()) {
-        check(tls.ca.as_ref(), What::Certificates);
-        check(tls.certificate.as_ref(), What::Certificates);
-        check(tls.key.as_ref(), What::Key);
+    for backend in file.backends.values() {
+        if let Some(tls) = &backend.tls {
+            let files = backend_tls(file, backend);
+            let own = files
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            if let Err(error) = client_config(files.ca.as_deref(), own) {
+                found.push(file.origin.key_error(tls.spot, "tls", told(&error)));
+            }
+        }
     }
     found
 }
 
-/// What a PEM file has to hold.
-#[derive(Clone, Copy)]
-enum What {
-    Certificates,
-    Key,
-}
-
-impl What {
-    fn check(self, file: &File, path: &Located<PathBuf>) -> Option<Diagnostic> {
-        let bytes = match read(&file.origin.resolve(path)) {
-            Ok(bytes) => bytes,
-            Err(error) => return Some(unreadable(file, path, &error)),
-        };
-        let (name, sound) = match self {
-            Self::Certificates => {
-                let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-                (
-                    "certificate",
-                    all.and_then(|all| {
-                        if all.is_empty() {
-                            Err(pem::Error::NoItemsFound)
-                        } else {
-                            Ok(())
-                        }
-                    }),
-                )
-            }
-            Self::Key => ("private key", PrivateKeyDer::from_pem_slice(&bytes).map(|_| ())),
-        };
-        // The error of a key is not told in full: it could quote it.
-        sound.err().map(|_| {
-            let message = format!("{} holds no {name} in PEM", path.value.display());
-            file.origin.error(path.spot, "path", message)
-        })
+/// An error with its causes, in one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
     }
+    text
 }

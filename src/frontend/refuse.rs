@@ -2,7 +2,8 @@
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::fault::{DOMAIN, Fault};
 use crate::frontend::grpc::GRPC;
@@ -37,7 +38,7 @@ fn grpc(fault: &Fault) -> Response<Body> {
 
 /// An HTTP status and a `google.rpc.Status` in JSON.
 fn http(fault: &Fault) -> Response<Body> {
-    let text = json(fault).to_string();
+    let text = json(fault).text();
     let mut response = Response::new(Body::whole(text.into()));
     *response.status_mut() = fault.kind().http_status();
     let headers = response.headers_mut();
@@ -53,8 +54,27 @@ fn http(fault: &Fault) -> Response<Body> {
     response
 }
 
-/// A fault as `google.rpc.Status` in JSON, with the details that the gateway itself writes.
-pub fn json(fault: &Fault) -> serde_json::Value {
+/// `google.rpc.Status` in JSON, members in the order of the message.
+#[derive(Debug, Serialize)]
+pub struct StatusJson {
+    /// The code's number.
+    pub code: u8,
+    /// For developers.
+    pub message: String,
+    /// Details as `google.protobuf.Any`.
+    pub details: Vec<Value>,
+}
+
+impl StatusJson {
+    /// The JSON text.
+    pub fn text(&self) -> String {
+        // Strings and JSON values always have a text; were it not so, the HTTP status still tells.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A fault as `google.rpc.Status`, with the details that the gateway itself writes.
+pub fn json(fault: &Fault) -> StatusJson {
     let mut details = vec![json!({
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": fault.kind().reason(),
@@ -66,7 +86,11 @@ pub fn json(fault: &Fault) -> serde_json::Value {
             "retryDelay": format!("{}.{:03}s", delay.as_secs(), delay.subsec_millis()),
         }));
     }
-    json!({ "code": fault.kind().code().number(), "message": fault.message(), "details": details })
+    StatusJson {
+        code: fault.kind().code().number(),
+        message: fault.message().to_owned(),
+        details,
+    }
 }
 
 #[cfg(test)]

@@ -90,8 +90,9 @@ impl Connections {
     }
 
     fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
-        let at = self.hash.hash_one(address) as usize % SHARDS;
-        &self.shards[at]
+        // The lowest byte picks one; the remainder is below the number of shards.
+        let [byte, ..] = self.hash.hash_one(address).to_le_bytes();
+        &self.shards[usize::from(byte) % SHARDS]
     }
 }
 

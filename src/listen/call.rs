@@ -98,7 +98,8 @@ where
     }
 
     fn refuse(&self, head: &Parts, fault: &Fault) -> Response<Body> {
-        tracing::debug!(reason = fault.kind().reason(), %fault, "request head refused");
+        let client = self.peer.address();
+        tracing::debug!(%client, reason = fault.kind().reason(), %fault, "request refused");
         self.link.counters().heads_refused.add();
         let mut response = (self.settings.refuse)(head, fault);
         // Where such a request ends is in doubt, so nothing more is read from the connection.

@@ -1,12 +1,11 @@
 //! One connection, from its first bytes to its end.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -24,37 +23,22 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::fault::{Fault, Kind};
 use crate::listen::admission::Place;
+use crate::listen::builders::Tasks;
 use crate::listen::call::Calls;
-use crate::listen::drain::{Drain, Level, Stop};
-use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
+use crate::listen::drain::{Drain, Stop};
+use crate::listen::driver::{Driver, End};
+use crate::listen::link::{Clock, LINGER, Link, Protocol};
 use crate::listen::stream::{Stream, Watched};
 use crate::listen::tls::Tls;
-use crate::listen::{Settings, answer};
+use crate::listen::{Settings, answer, builders};
 use crate::peer::Peer;
 use crate::wire::body::Body;
 
 /// The first read of a connection whose protocol is not known: the head of most requests fits.
 const FIRST_READ: usize = 2048;
 
-/// Bytes that hyper keeps of one HTTP/1.1 connection in each direction. Its own default is 400 KiB, which times ten
-/// thousand connections is 8 GB. Not measured.
-const HTTP1_BUFFER: usize = 64 << 10;
-
-/// Bytes of one HTTP/2 stream that wait for the client. hyper's default is 400 KiB, for each of a hundred streams.
-/// Not measured.
-const SEND_BUFFER: usize = 64 << 10;
-
-/// The largest HTTP/2 frame that is taken, which is the smallest that may be asked for. Source: RFC 9113, section 4.2.
-const FRAME: u32 = 16 << 10;
-
-/// Streams reset by the client before the handler saw them; h2 ends the connection beyond it.
-const PENDING_RESETS: usize = 20;
-
-/// Streams reset by us for errors of the client; h2 ends the connection beyond it, with a default of 1024.
-const LOCAL_RESETS: usize = 100;
-
-/// The time over which a client's resets are counted.
-const RESET_WINDOW: Duration = Duration::from_secs(10);
+/// How long a connection that was made just before draining may take to begin its request.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Makes connections of accepted sockets; one for each worker and listener.
 #[derive(Clone)]
@@ -73,8 +57,8 @@ where
 {
     pub(crate) fn new(settings: &Arc<Settings>, tasks: &TaskTracker, drain: &Drain, handler: H) -> Self {
         Self {
-            http1: http1_builder(&settings.limits),
-            http2: http2_builder(&settings.limits, Tasks(tasks.clone())),
+            http1: builders::http1(&settings.limits),
+            http2: builders::http2(&settings.limits, Tasks(tasks.clone())),
             settings: Arc::clone(settings),
             drain: drain.clone(),
             handler,
@@ -105,7 +89,7 @@ where
         let accepted = Instant::now();
         let opened = match &self.settings.tls {
             None => Opened::cleartext(stream),
-            Some(tls) => match handshake(stream, tls, &self.settings).await {
+            Some(tls) => match self.secure(stream, tls, address).await {
                 Some(opened) => opened,
                 None => return,
             },
@@ -131,7 +115,18 @@ where
         }
     }
 
+    /// The connection after its handshake; `None` when that failed, or draining began and it did not end soon.
+    async fn secure(&self, stream: TcpStream, tls: &Tls, client: SocketAddr) -> Option<Opened> {
+        let mut stop = self.drain.watch();
+        tokio::select! {
+            biased;
+            opened = handshake(stream, tls, &self.settings, client) => opened,
+            () = a_while_after(&mut stop, LINGER) => None,
+        }
+    }
+
     async fn http1(&self, io: TokioIo<Watched>, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
+        let client = calls.peer.address();
         let service = service_fn(move |request| Arc::clone(&calls).answer(request));
         let mut connection = self.http1.serve_connection(io, service);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
@@ -145,7 +140,7 @@ where
                     link.counters().heads_refused.add();
                     answer::say(io.into_inner(), &answer::refusal(self.settings.refuse, &fault)).await;
                 } else {
-                    tracing::debug!(%error, "connection ended");
+                    tracing::debug!(%client, %error, "connection ended");
                 }
                 return;
             }
@@ -167,12 +162,13 @@ where
     }
 
     async fn http2(&self, io: TokioIo<Watched>, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
+        let client = calls.peer.address();
         let service = service_fn(move |request| Arc::clone(&calls).answer(request));
         let mut connection = self.http2.serve_connection(io, service);
         let age = jittered(self.settings.limits.max_connection_age);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, Some(age)));
         if let End::Closed(Err(error)) = driver.drive(Pin::new(&mut connection)).await {
-            tracing::debug!(%error, "connection ended");
+            tracing::debug!(%client, %error, "connection ended");
         }
     }
 }
@@ -197,7 +193,7 @@ impl Opened {
 }
 
 /// Runs the TLS handshake within its time; `None` when it failed.
-async fn handshake(stream: TcpStream, tls: &Tls, settings: &Settings) -> Option<Opened> {
+async fn handshake(stream: TcpStream, tls: &Tls, settings: &Settings, client: SocketAddr) -> Option<Opened> {
     let handshake = async {
         // The first byte of a TLS record of type handshake. Source: RFC 8446, section 5.1.
         const HANDSHAKE: u8 = 22;
@@ -223,7 +219,7 @@ async fn handshake(stream: TcpStream, tls: &Tls, settings: &Settings) -> Option<
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
     settings.counters.handshakes_failed.add();
-    tracing::debug!(%error, "TLS handshake failed");
+    tracing::debug!(%client, %error, "TLS handshake failed");
     None
 }
 
@@ -265,7 +261,7 @@ async fn first_bytes(
     let told = tokio::select! {
         biased;
         protocol = preface(&mut stream, &mut before) => protocol,
-        () = silent_until_drained(&mut stop) => None,
+        () = a_while_after(&mut stop, LAST_WORD) => None,
         () = tokio::time::sleep_until(since + settings.limits.header_timeout) => {
             settings.counters.heads_late.add();
             None
@@ -290,8 +286,10 @@ async fn preface(stream: &mut Stream, before: &mut BytesMut) -> Option<Protocol>
     }
 }
 
-async fn silent_until_drained(stop: &mut Stop) {
+/// Resolves some time after draining has begun: what was sent by then has been read.
+async fn a_while_after(stop: &mut Stop, grace: Duration) {
     stop.begun().await;
+    tokio::time::sleep(grace).await;
 }
 
 /// What a client is told whose head hyper could not read.
@@ -315,51 +313,6 @@ fn unreadable(status: StatusCode, error: &hyper::Error, limits: &Limits) -> Faul
     }
 }
 
-fn http1_builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        // hyper's timer runs while a kept connection idles too, for which the time is another; the clock does both.
-        .header_read_timeout(None)
-        // With half-closing, a client that leaves while its answer is made would not be noticed.
-        .half_close(false)
-        .max_buf_size(HTTP1_BUFFER)
-        .max_header_size(head_bytes(limits).min(HTTP1_BUFFER));
-    // Naming the number, even the same one, moves hyper's parser from the stack to the heap.
-    const HYPERS_DEFAULT: usize = 100;
-    if limits.max_headers != HYPERS_DEFAULT {
-        builder.max_headers(limits.max_headers);
-    }
-    builder
-}
-
-/// Request line and headers together, as hyper counts them.
-fn head_bytes(limits: &Limits) -> usize {
-    /// The method, the version and the line ends around them, with room for long methods.
-    const REQUEST_LINE: usize = 64;
-    limits.max_header_bytes + limits.max_uri_bytes + REQUEST_LINE
-}
-
-fn http2_builder(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
-    let mut builder = http2::Builder::new(tasks);
-    // h2 answers what passes its own limit with a bare 431 that gRPC clients take for INTERNAL. So it takes more
-    // than the limit, and the check of the head refuses the difference in the client's dialect.
-    let list = u32::try_from(head_bytes(limits) + limits.max_header_bytes).unwrap_or(u32::MAX);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_streams)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_frame_size(FRAME)
-        .max_header_list_size(list)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .keep_alive_interval(limits.ping_interval)
-        .keep_alive_timeout(limits.ping_timeout);
-    builder
-}
-
 /// An age up to a tenth shorter or longer, so that connections made together do not all leave together.
 fn jittered(age: Duration) -> Duration {
     // Each RandomState is keyed anew; nothing here needs more randomness than that.
@@ -369,178 +322,9 @@ fn jittered(age: Duration) -> Duration {
     age / 10_000 * parts
 }
 
-/// Spawns the streams of HTTP/2 connections where draining sees them.
-#[derive(Clone)]
-struct Tasks(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
-}
-
-/// How a connection ended.
-enum End {
-    /// By itself, or by its client.
-    Closed(hyper::Result<()>),
-    /// A head took too long.
-    HeadLate,
-    /// By force.
-    Cut,
-}
-
-/// A hyper connection that can be told to finish.
-trait Finish: Future<Output = hyper::Result<()>> {
-    /// No further requests; those in flight are answered.
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<S, B> Finish for http1::Connection<TokioIo<Watched>, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, B, E> Finish for http2::Connection<TokioIo<Watched>, S, E>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Drives a connection and ends it when its clock or the drain signal says so.
-struct Driver<'a> {
-    link: &'a Link,
-    settings: &'a Settings,
-    clock: Clock,
-    stop: Stop,
-    resets: Resets,
-    /// The connection was told to finish.
-    told: bool,
-}
-
-impl<'a> Driver<'a> {
-    fn new(link: &'a Link, settings: &'a Settings, drain: &Drain, clock: Clock) -> Self {
-        Self {
-            link,
-            settings,
-            clock,
-            stop: drain.watch(),
-            resets: Resets::default(),
-            told: false,
-        }
-    }
-
-    async fn drive<C: Finish>(&mut self, mut connection: Pin<&mut C>) -> End {
-        poll_fn(|cx| self.poll(cx, connection.as_mut())).await
-    }
-
-    fn poll<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End> {
-        loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                return Poll::Ready(End::Closed(result));
-            }
-            if self.too_many_resets() {
-                // The stream says so to the client when it is read next, which is now.
-                continue;
-            }
-            match self.stop.poll_level(cx) {
-                Level::Cut => return Poll::Ready(End::Cut),
-                Level::Draining if !self.told => {
-                    self.tell(connection.as_mut());
-                    continue;
-                }
-                Level::Draining | Level::Serving => {}
-            }
-            let limits = &self.settings.limits;
-            match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
-                Expired::Age => self.tell(connection.as_mut()),
-                Expired::Stage(Stage::Idle) if !self.told => self.tell(connection.as_mut()),
-                Expired::Stage(Stage::Head) => return Poll::Ready(End::HeadLate),
-                Expired::Stage(Stage::Idle | Stage::Busy | Stage::Stalled | Stage::Closing) => {
-                    return Poll::Ready(End::Cut);
-                }
-            }
-        }
-    }
-
-    fn tell<C: Finish>(&mut self, connection: Pin<&mut C>) {
-        self.told = true;
-        connection.finish();
-    }
-
-    /// Whether the client has just passed its resets.
-    fn too_many_resets(&mut self) -> bool {
-        let resets = self.link.resets();
-        if resets == self.resets.seen || self.link.protocol() == Protocol::Http1 || self.link.calm() {
-            return false;
-        }
-        if !self
-            .resets
-            .passes(resets, self.settings.limits.max_resets, Instant::now())
-        {
-            return false;
-        }
-        self.link.counters().calmed.add();
-        self.link.ask_for_calm();
-        true
-    }
-}
-
-/// Resets of one client, counted over a window of time.
-#[derive(Debug, Default)]
-struct Resets {
-    seen: u32,
-    window: Option<(Instant, u32)>,
-}
-
-impl Resets {
-    fn passes(&mut self, resets: u32, max: u32, now: Instant) -> bool {
-        let before = self.seen;
-        self.seen = resets;
-        let start = match self.window {
-            Some((since, start)) if now.saturating_duration_since(since) < RESET_WINDOW => start,
-            _ => {
-                self.window = Some((now, before));
-                before
-            }
-        };
-        resets.wrapping_sub(start) > max
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn resets_are_counted_for_ten_seconds() {
-        let mut resets = Resets::default();
-        let start = Instant::now();
-        assert!(!resets.passes(199, 200, start));
-        assert!(!resets.passes(200, 200, start + Duration::from_secs(9)));
-        assert!(resets.passes(201, 200, start + Duration::from_secs(9)));
-        let mut resets = Resets::default();
-        assert!(!resets.passes(200, 200, start));
-        assert!(!resets.passes(400, 200, start + Duration::from_secs(10)));
-        assert!(resets.passes(401, 200, start + Duration::from_secs(11)));
-    }
 
     #[test]
     fn ages_differ_by_a_tenth_at_most() {

@@ -8,10 +8,12 @@
 mod accept;
 mod admission;
 mod answer;
+mod builders;
 mod call;
 mod connection;
 pub mod counters;
 mod drain;
+mod driver;
 pub mod forwarded;
 pub mod head;
 mod link;

@@ -145,7 +145,7 @@ mod tests {
             let mut scan = Scan::default();
             let mut last = None;
             for byte in head.as_bytes() {
-                last = last.or(scan.feed(&[*byte]));
+                last = last.or_else(|| scan.feed(&[*byte]));
             }
             assert_eq!(last, Some(framing), "byte by byte: {head}");
         }

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 
+use crate::frontend::refuse::StatusJson;
 use crate::status::Status;
 use crate::translate::json::{Target, Transcoder};
 
@@ -19,7 +20,7 @@ struct RpcStatus {
 }
 
 /// The JSON of a status. Details whose type the schema knows are spelt out, others keep their bytes in base64.
-pub(super) fn json(status: &Status, transcoder: &Transcoder) -> Value {
+pub(super) fn json(status: &Status, transcoder: &Transcoder) -> StatusJson {
     let details = RpcStatus::decode(status.details.clone())
         .map(|status| status.details)
         .unwrap_or_default();
@@ -27,11 +28,11 @@ pub(super) fn json(status: &Status, transcoder: &Transcoder) -> Value {
         .into_iter()
         .map(|detail| spell_out(&detail, transcoder))
         .collect();
-    let mut object = Map::new();
-    object.insert("code".to_owned(), json!(status.code.number()));
-    object.insert("message".to_owned(), json!(status.message));
-    object.insert("details".to_owned(), Value::Array(details));
-    Value::Object(object)
+    StatusJson {
+        code: status.code.number(),
+        message: status.message.clone(),
+        details,
+    }
 }
 
 fn spell_out(detail: &prost_types::Any, transcoder: &Transcoder) -> Value {

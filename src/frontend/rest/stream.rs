@@ -10,10 +10,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, GetAll, HeaderValue, TRAILER, VARY};
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
-use serde_json::{Value, json};
 
 use crate::fault::Fault;
-use crate::frontend::refuse;
+use crate::frontend::refuse::{self, StatusJson};
 use crate::frontend::rest::write::{content_type, not_json, shared};
 use crate::frontend::rest::{Asked, Trailers, error};
 use crate::route::entry::{Entry, Form, Streaming};
@@ -242,14 +241,14 @@ impl Framed {
     }
 
     /// What ends a stream that is not.
-    fn complain(&self, status: &Value, out: &mut BytesMut) {
+    fn complain(&self, status: &StatusJson, out: &mut BytesMut) {
         let text = match &self.framing {
-            Framing::Lines(_) => format!("{}\n", json!({ "error": status })),
+            Framing::Lines(_) => format!("{{\"error\":{}}}\n", status.text()),
             Framing::Array(_) => {
                 let before = if self.index == 0 { '[' } else { ',' };
-                format!("{before}{}]", json!({ "error": status }))
+                format!("{before}{{\"error\":{}}}]", status.text())
             }
-            Framing::Events(_) => format!("event: error\ndata: {status}\n\n"),
+            Framing::Events(_) => format!("event: error\ndata: {}\n\n", status.text()),
             Framing::Raw(_) => return,
         };
         out.put_slice(text.as_bytes());

@@ -83,7 +83,7 @@ pub(super) fn failed(metadata: HeaderMap, end: End, asked: &Asked) -> Response<B
 }
 
 fn status_response(status: &Status, asked: &Asked) -> Response<Body> {
-    let text = error::json(status, &asked.entry.json).to_string();
+    let text = error::json(status, &asked.entry.json).text();
     let mut response = Response::new(Body::whole(text.into()));
     *response.status_mut() = status.code.http_status();
     response.headers_mut().insert(CONTENT_TYPE, JSON);

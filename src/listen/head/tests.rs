@@ -112,7 +112,8 @@ fn the_host_is_said_once() {
 #[test]
 fn a_body_is_framed_in_one_way() {
     let host = ("host", "a");
-    let table: &[(&[(&str, &str)], Option<Kind>)] = &[
+    type Lines = [(&'static str, &'static str)];
+    let table: &[(&Lines, Option<Kind>)] = &[
         (&[("content-length", "5")], None),
         (&[("content-length", "5"), ("content-length", "5")], BAD),
         (&[("content-length", "5, 5")], BAD),

@@ -1,12 +1,17 @@
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
-use super::support::{Gateway, refuse};
+use super::support::{Client, Gateway, refuse};
 use crate::config::Limits;
 use crate::listen::pressure::Level;
 use crate::listen::tls::{Identity, Tls};
-use crate::listen::{Drained, Settings};
+use crate::listen::worker::Workers;
+use crate::listen::{Connections, Drain, Drained, Settings, Sockets, serve};
+use crate::wire::body::Body;
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -176,9 +181,69 @@ async fn a_request_that_was_sent_before_draining_is_answered() {
     std::io::Write::write_all(&mut client, GET.as_bytes()).unwrap();
     gateway.drain.begin();
     client.set_nonblocking(true).unwrap();
-    let mut client = super::support::Client(tokio::net::TcpStream::from_std(client).unwrap());
-    let answer = client.answer().await;
-    assert_eq!((answer.status, answer.closes()), (200, true));
-    client.0.shutdown().await.unwrap();
+    let mut client = Client(tokio::net::TcpStream::from_std(client).unwrap());
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(client.rest().await, "");
     assert_eq!(gateway.drain.done().await, Drained::Clean);
+}
+
+#[tokio::test]
+async fn trusted_proxies_are_known_to_the_handler() {
+    for (networks, trusted) in [(vec![], false), (vec!["127.0.0.0/8".parse().unwrap()], true)] {
+        let mut settings = Settings::new(Limits::default(), refuse);
+        settings.trusted_proxies = networks;
+        let gateway = Gateway::with(settings);
+        let mut client = gateway.client().await;
+        client.say("GET /peer HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let said = client.answer().await.body;
+        assert_eq!(
+            said,
+            format!("127.0.0.1 secure=false trusted={trusted} certificates=0")
+        );
+    }
+}
+
+#[test]
+fn workers_share_a_port_and_drain_together() {
+    let mut sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
+    let shares = (0..2).map(|worker| sockets.take(worker).unwrap()).collect();
+    let settings = Arc::new(Settings::new(Limits::default(), refuse));
+    let connections = Connections::new(&settings.limits);
+    let drain = Drain::new(Duration::from_secs(10));
+    let workers = Workers::start(shares, {
+        let drain = drain.clone();
+        let connections = Arc::clone(&connections);
+        move |_, socket| async move {
+            let handler = |_, _| async {
+                let worker = std::thread::current().name().unwrap().to_owned();
+                http::Response::new(Body::whole(worker.into()))
+            };
+            serve(socket, settings, connections, drain, handler)
+                .await
+                .unwrap();
+        }
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        let mut names = BTreeSet::new();
+        for _ in 0..32 {
+            let mut client = Client(tokio::net::TcpStream::connect(sockets.address()).await.unwrap());
+            client.say(GET).await;
+            names.insert(client.answer().await.body);
+            clients.push(client);
+        }
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["worker-0", "worker-1"]);
+        assert_eq!(connections.open(), 32);
+        assert_eq!(drain.done().await, Drained::Clean);
+        for mut client in clients {
+            assert_eq!(client.rest().await, "");
+        }
+    });
+    workers.join().unwrap();
+    assert_eq!(connections.open(), 0);
 }

@@ -2,14 +2,28 @@
 //!
 //! Source: the ProtoJSON mapping of protobuf.dev and its conformance suite.
 
+mod base64;
+mod compile;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod mask;
+mod names;
 mod options;
+mod out;
+mod plan;
+mod read;
+#[cfg(test)]
 mod reflect;
+mod scan;
+mod time;
+mod worker;
+mod write;
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::schema::Schema;
 
@@ -53,7 +67,7 @@ impl Target {
 ///
 /// Immutable and shared; what it learns is kept per thread.
 #[derive(Clone, Debug)]
-pub struct Transcoder(Arc<reflect::Reflected>);
+pub struct Transcoder(Arc<plan::Plan>);
 
 impl Transcoder {
     /// Compiles the plan of every message in a schema.
@@ -61,7 +75,15 @@ impl Transcoder {
     /// # Errors
     /// [`PlanError`] for a descriptor that contradicts itself.
     pub fn compile(schema: &Schema, options: JsonOptions) -> Result<Self, PlanError> {
-        Ok(Self(Arc::new(reflect::Reflected::new(&schema.pool, options))))
+        Self::from_files(&schema.files, options)
+    }
+
+    /// Compiles the plan of every message in a set of encoded `FileDescriptorProto`s, in any order.
+    ///
+    /// # Errors
+    /// [`PlanError`] for a descriptor that contradicts itself.
+    pub fn from_files(files: &[Bytes], options: JsonOptions) -> Result<Self, PlanError> {
+        Ok(Self(Arc::new(compile::compile(files, options)?)))
     }
 
     /// The message with a full name such as `library.v1.Book`.
@@ -83,7 +105,7 @@ impl Transcoder {
         out: &mut BytesMut,
         limit: usize,
     ) -> Result<(), JsonError> {
-        self.0.read(target, owned, json, out, limit)
+        read::read(&self.0, target, owned, json, out, limit)
     }
 
     /// Appends the JSON form of a message's wire form to `out`, at most `limit` bytes; nothing is appended on
@@ -99,7 +121,7 @@ impl Transcoder {
         out: &mut BytesMut,
         limit: usize,
     ) -> Result<(), WireError> {
-        self.0.write(target, mask, wire, out, limit)
+        write::write(&self.0, target, mask, wire, out, limit)
     }
 
     /// Compiles a set of paths such as `shelf.book_id`, in proto names.

@@ -1,5 +1,6 @@
 //! What each JSON text means, table by table.
 
+mod differential;
 mod support;
 
 use bytes::BytesMut;

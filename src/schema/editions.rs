@@ -1,0 +1,205 @@
+//! What a declaration means: features resolved from edition or syntax, file, message, oneof and field.
+//!
+//! Source: "Feature settings for editions" of protobuf.dev; the defaults of `FeatureSetDefaults`.
+
+use std::fmt;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::descriptor::{
+    EDITION_2023, EDITION_2024, EnumOptions, EnumType, Features, Field, FieldOptions, File, FileOptions,
+    MessageOptions, MessageType, Oneof, OneofOptions, kind, label,
+};
+
+/// Whether a field can be told from one that holds its default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It can.
+    Explicit,
+    /// It cannot: the default is not written.
+    Implicit,
+    /// It must be there.
+    Required,
+}
+
+/// The features that hold for one declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Of singular fields.
+    pub presence: Presence,
+    /// An enum refuses numbers that it does not declare.
+    pub closed: bool,
+    /// A repeated scalar is written packed.
+    pub packed: bool,
+    /// A message is written between tags, as a group.
+    pub delimited: bool,
+    /// Strings are checked to be UTF-8.
+    pub verify_utf8: bool,
+}
+
+/// Why a descriptor could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EditionError {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub reason: EditionReason,
+}
+
+/// What is wrong with a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EditionReason {
+    /// The bytes are no `FileDescriptorProto`.
+    Malformed,
+    /// The syntax is none that is known.
+    Syntax(String),
+    /// The edition is older or newer than those known.
+    Edition(i32),
+}
+
+impl fmt::Display for EditionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file)?;
+        match &self.reason {
+            EditionReason::Malformed => f.write_str("the bytes are not a file descriptor"),
+            EditionReason::Syntax(syntax) => write!(f, "the syntax `{syntax}` is not known"),
+            EditionReason::Edition(number) => {
+                write!(
+                    f,
+                    "edition {number} is not known; 2023 (1000) and 2024 (1001) are"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for EditionError {}
+
+/// Decodes a file and refuses a syntax or an edition that is not known.
+///
+/// # Errors
+/// [`EditionError`] that names the file.
+pub fn decode(bytes: &Bytes) -> Result<File, EditionError> {
+    let Ok(file) = File::decode(bytes.clone()) else {
+        return Err(EditionError {
+            file: String::new(),
+            reason: EditionReason::Malformed,
+        });
+    };
+    defaults(&file)?;
+    Ok(file)
+}
+
+fn defaults(file: &File) -> Result<Resolved, EditionError> {
+    let fail = |reason| {
+        Err(EditionError {
+            file: file.name.clone().unwrap_or_default(),
+            reason,
+        })
+    };
+    let proto2 = Resolved {
+        presence: Presence::Explicit,
+        closed: true,
+        packed: false,
+        delimited: false,
+        verify_utf8: false,
+    };
+    let edition = Resolved {
+        closed: false,
+        packed: true,
+        verify_utf8: true,
+        ..proto2
+    };
+    match (file.syntax.as_deref(), file.edition.unwrap_or_default()) {
+        (None | Some("" | "proto2"), _) => Ok(proto2),
+        (Some("proto3"), _) => Ok(Resolved {
+            presence: Presence::Implicit,
+            ..edition
+        }),
+        (Some("editions"), EDITION_2023 | EDITION_2024) => Ok(edition),
+        (Some("editions"), number) => fail(EditionReason::Edition(number)),
+        (Some(syntax), _) => fail(EditionReason::Syntax(syntax.to_owned())),
+    }
+}
+
+impl Resolved {
+    /// What holds for the declarations of a file.
+    ///
+    /// # Errors
+    /// [`EditionError`] for a syntax or an edition that is not known.
+    pub fn file(file: &File) -> Result<Self, EditionError> {
+        let options: FileOptions = options(file.options.as_ref());
+        Ok(defaults(file)?.with(options.features))
+    }
+
+    /// What holds inside a message.
+    pub fn message(self, message: &MessageType) -> Self {
+        self.with(message_options(message).features)
+    }
+
+    /// What holds for an enum.
+    pub fn enumeration(self, enumeration: &EnumType) -> Self {
+        let options: EnumOptions = options(enumeration.options.as_ref());
+        self.with(options.features)
+    }
+
+    /// What holds for a field or an extension; `oneof` is the one that it is declared in.
+    pub fn field(self, field: &Field, oneof: Option<&Oneof>) -> Self {
+        let declared: FieldOptions = options(field.options.as_ref());
+        let group: OneofOptions = options(oneof.and_then(|oneof| oneof.options.as_ref()));
+        let mut found = self.with(group.features).with(declared.features);
+        if let Some(packed) = declared.packed {
+            found.packed = packed;
+        }
+        if field.r#type == Some(kind::GROUP) {
+            found.delimited = true;
+        }
+        let singular_message = matches!(field.r#type, Some(kind::GROUP | kind::MESSAGE));
+        if field.label == Some(label::REQUIRED) {
+            found.presence = Presence::Required;
+        } else if found.presence == Presence::Implicit
+            && (singular_message
+                || field.oneof_index.is_some()
+                || field.proto3_optional == Some(true)
+                || field.extendee.is_some())
+        {
+            found.presence = Presence::Explicit;
+        }
+        found
+    }
+
+    fn with(mut self, features: Option<Features>) -> Self {
+        let Some(features) = features else { return self };
+        match features.field_presence {
+            Some(1) => self.presence = Presence::Explicit,
+            Some(2) => self.presence = Presence::Implicit,
+            Some(3) => self.presence = Presence::Required,
+            _ => {}
+        }
+        set(&mut self.closed, features.enum_type, 2, 1);
+        set(&mut self.packed, features.repeated_field_encoding, 1, 2);
+        set(&mut self.delimited, features.message_encoding, 2, 1);
+        set(&mut self.verify_utf8, features.utf8_validation, 2, 3);
+        self
+    }
+}
+
+fn set(flag: &mut bool, value: Option<i32>, yes: i32, no: i32) {
+    if value == Some(yes) {
+        *flag = true;
+    } else if value == Some(no) {
+        *flag = false;
+    }
+}
+
+/// The options of a message that change how it is written.
+pub fn message_options(message: &MessageType) -> MessageOptions {
+    options(message.options.as_ref())
+}
+
+/// Options that do not decode are taken as unset: protobuf's own parsers keep what they do not understand.
+fn options<T: Message + Default>(raw: Option<&Bytes>) -> T {
+    raw.and_then(|bytes| T::decode(bytes.clone()).ok())
+        .unwrap_or_default()
+}

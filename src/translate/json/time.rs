@@ -1,0 +1,384 @@
+//! The text forms of Timestamp, Duration and FieldMask paths.
+//!
+//! Source: `google/protobuf/{timestamp,duration,field_mask}.proto`, "JSON Mapping".
+
+use super::out::Out;
+
+/// Seconds and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    pub(super) seconds: i64,
+    pub(super) nanos: i32,
+}
+
+/// 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
+const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// About ten thousand years, either way.
+const LONGEST: i64 = 315_576_000_000;
+const SECOND: i32 = 1_000_000_000;
+
+/// `2024-02-29T12:00:00.5Z`, or with an offset such as `+02:00`.
+pub(super) fn timestamp(text: &[u8]) -> Option<Time> {
+    let (head, rest) = text.split_at_checked(19)?;
+    for (at, byte) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
+        if head[at] != byte {
+            return None;
+        }
+    }
+    let year = two(head, 0)? * 100 + two(head, 2)?;
+    let (month, day) = (two(head, 5)?, two(head, 8)?);
+    let (hour, minute, second) = (two(head, 11)?, two(head, 14)?, two(head, 17)?);
+    if !(1..=12).contains(&month)
+        || day < 1
+        || day > days(year, month)
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
+        return None;
+    }
+    let (nanos, zone) = fraction(rest)?;
+    let seconds = day_number(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
+    TIMESTAMPS.contains(&seconds).then_some(Time { seconds, nanos })
+}
+
+/// Seconds east of Greenwich.
+fn offset(zone: &[u8]) -> Option<i64> {
+    if zone == b"Z" {
+        return Some(0);
+    }
+    let &[sign @ (b'+' | b'-'), _, _, b':', _, _] = zone else {
+        return None;
+    };
+    let (hours, minutes) = (two(zone, 1)?, two(zone, 4)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let east = hours * 3600 + minutes * 60;
+    Some(if sign == b'+' { east } else { -east })
+}
+
+/// `3s`, `-1.5s`.
+pub(super) fn duration(text: &[u8]) -> Option<Time> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=12).contains(&digits) {
+        return None;
+    }
+    let seconds = text
+        .iter()
+        .take(digits)
+        .fold(0, |sum, &byte| sum * 10 + i64::from(byte - b'0'));
+    let (nanos, unit) = fraction(text.get(digits..)?)?;
+    if unit != b"s" || seconds > LONGEST {
+        return None;
+    }
+    Some(if negative {
+        Time {
+            seconds: -seconds,
+            nanos: -nanos,
+        }
+    } else {
+        Time { seconds, nanos }
+    })
+}
+
+/// One to nine digits after a point, or nothing, in nanoseconds; and what follows.
+fn fraction(text: &[u8]) -> Option<(i32, &[u8])> {
+    let Some(rest) = text.strip_prefix(b".") else {
+        return Some((0, text));
+    };
+    let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=9).contains(&count) {
+        return None;
+    }
+    let mut nanos = 0;
+    for at in 0..9 {
+        nanos = nanos * 10 + if at < count { i32::from(rest[at] - b'0') } else { 0 };
+    }
+    Some((nanos, &rest[count..]))
+}
+
+/// Two digits.
+#[inline]
+fn two(text: &[u8], at: usize) -> Option<i64> {
+    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| i64::from(tens * 10 + ones))
+}
+
+fn days(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar, whose years are counted from March here, so that the
+/// leap day is the last one. An era is 400 years.
+fn day_number(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Year, month and day of a day since 1970-01-01: the inverse of [`day_number`].
+fn date(day: i64) -> (i64, i64, i64) {
+    let day = day + 719_468;
+    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}
+
+impl Time {
+    /// Appends the timestamp in quotes; false if it has no text.
+    pub(super) fn write_timestamp(self, out: &mut Out<'_>) -> bool {
+        if !TIMESTAMPS.contains(&self.seconds) || !(0..SECOND).contains(&self.nanos) {
+            return false;
+        }
+        let (year, month, day) = date(self.seconds.div_euclid(86_400));
+        let second = self.seconds.rem_euclid(86_400);
+        let mut text = *b"\"0000-00-00T00:00:00";
+        let parts = [
+            (1, year / 100),
+            (3, year % 100),
+            (6, month),
+            (9, day),
+            (12, second / 3600),
+            (15, second / 60 % 60),
+            (18, second % 60),
+        ];
+        for (at, value) in parts {
+            [text[at], text[at + 1]] = pair(value);
+        }
+        out.bytes(&text);
+        write_fraction(self.nanos, out);
+        out.word(u64::from_le_bytes(*b"Z\"\0\0\0\0\0\0"), 2);
+        true
+    }
+
+    /// Appends the duration in quotes; false if it has no text.
+    pub(super) fn write_duration(self, out: &mut Out<'_>) -> bool {
+        let (seconds, nanos) = (self.seconds, self.nanos);
+        let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
+        let fits = seconds.unsigned_abs() <= LONGEST.unsigned_abs();
+        if mixed || !fits || nanos.unsigned_abs() >= SECOND.unsigned_abs() {
+            return false;
+        }
+        out.byte(b'"');
+        if seconds < 0 || nanos < 0 {
+            out.byte(b'-');
+        }
+        out.bytes(itoa::Buffer::new().format(seconds.unsigned_abs()).as_bytes());
+        write_fraction(nanos.wrapping_abs(), out);
+        out.word(u64::from_le_bytes(*b"s\"\0\0\0\0\0\0"), 2);
+        true
+    }
+}
+
+/// Two digits of a number below 100.
+fn pair(value: i64) -> [u8; 2] {
+    let value = value.to_le_bytes()[0];
+    [b'0' + value / 10 % 10, b'0' + value % 10]
+}
+
+/// Nothing, or a point and three, six or nine digits.
+fn write_fraction(nanos: i32, out: &mut Out<'_>) {
+    if nanos == 0 {
+        return;
+    }
+    let (mut rest, mut text) = (nanos, *b".000000000");
+    for digit in text[1..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10).to_le_bytes()[0];
+        rest /= 10;
+    }
+    let size = if nanos % 1_000_000 == 0 {
+        4
+    } else if nanos % 1000 == 0 {
+        7
+    } else {
+        10
+    };
+    out.bytes(&text[..size]);
+}
+
+/// Appends the paths of a FieldMask's text in proto names, each through `each`; false where a name is none.
+pub(super) fn mask_paths(text: &[u8], mut each: impl FnMut(&[u8])) -> bool {
+    if text.is_empty() {
+        return true;
+    }
+    let mut name = Vec::new();
+    for path in text.split(|&byte| byte == b',') {
+        name.clear();
+        for &byte in path {
+            match byte {
+                b'A'..=b'Z' => name.extend([b'_', byte.to_ascii_lowercase()]),
+                b'_' => return false,
+                _ => name.push(byte),
+            }
+        }
+        each(&name);
+    }
+    true
+}
+
+/// Appends a path in JSON names to a FieldMask's text; false if the way back would give another path.
+pub(super) fn mask_text(path: &[u8], text: &mut Vec<u8>) -> bool {
+    let mut upper = false;
+    for &byte in path {
+        match byte {
+            b'a'..=b'z' if upper => text.push(byte.to_ascii_uppercase()),
+            _ if upper => return false,
+            b'A'..=b'Z' => return false,
+            b'_' => {}
+            _ => text.push(byte),
+        }
+        upper = byte == b'_';
+    }
+    !upper
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::{Out, Time, date, day_number, duration, mask_paths, mask_text, timestamp};
+
+    fn written(write: impl FnOnce(&mut Out<'_>) -> bool) -> Option<String> {
+        let mut buffer = BytesMut::new();
+        let mut out = Out::new(&mut buffer, 0, 100);
+        let fine = write(&mut out);
+        out.finish();
+        fine.then(|| String::from_utf8(buffer.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_day_of_ten_thousand_years_goes_both_ways() {
+        let mut expected = (1, 1, 1);
+        for day in -719_162..=2_932_896_i64 {
+            assert_eq!(date(day), expected);
+            assert_eq!(day_number(expected.0, expected.1, expected.2), day);
+            let (year, month, of_month) = expected;
+            expected = if of_month < super::days(year, month) {
+                (year, month, of_month + 1)
+            } else if month < 12 {
+                (year, month + 1, 1)
+            } else {
+                (year + 1, 1, 1)
+            };
+        }
+        assert_eq!(expected, (10_000, 1, 1));
+    }
+
+    #[test]
+    fn timestamps() {
+        let check = |text: &str, expected: Option<&str>| {
+            let time = timestamp(text.as_bytes());
+            let back = time.map(|time| written(|out| time.write_timestamp(out)).unwrap());
+            assert_eq!(
+                back.as_deref(),
+                expected.map(|text| format!("\"{text}\"")).as_deref(),
+                "{text}"
+            );
+        };
+        check("1970-01-01T00:00:00Z", Some("1970-01-01T00:00:00Z"));
+        check("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z"));
+        check(
+            "9999-12-31T23:59:59.999999999Z",
+            Some("9999-12-31T23:59:59.999999999Z"),
+        );
+        check("2024-02-29T23:59:59.5+02:00", Some("2024-02-29T21:59:59.500Z"));
+        check(
+            "2024-02-29T00:00:00.000001-00:30",
+            Some("2024-02-29T00:30:00.000001Z"),
+        );
+        for wrong in [
+            "2023-02-29T00:00:00Z",
+            "2024-00-01T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T23:59:60Z",
+            "2024-01-01t00:00:00Z",
+            "2024-01-01T00:00:00z",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T00:00:00",
+            "2024-01-01T00:00:00.Z",
+            "2024-01-01T00:00:00.1234567890Z",
+            "2024-01-01T00:00:00+0100",
+            "2024-01-01T00:00:00Z ",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "0000-01-01T00:00:00Z",
+            "",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, expected: Option<&str>| {
+            let time = duration(text.as_bytes());
+            let back = time.map(|time| written(|out| time.write_duration(out)).unwrap());
+            assert_eq!(
+                back.as_deref(),
+                expected.map(|text| format!("\"{text}\"")).as_deref(),
+                "{text}"
+            );
+        };
+        check("0s", Some("0s"));
+        check("-0.5s", Some("-0.500s"));
+        check("1.000001s", Some("1.000001s"));
+        check("315576000000s", Some("315576000000s"));
+        check("-315576000000.999999999s", Some("-315576000000.999999999s"));
+        for wrong in [
+            "1",
+            "s",
+            "1.s",
+            "+1s",
+            "1m",
+            "315576000001s",
+            "1.0000000000s",
+            "--1s",
+            " 1s",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn a_time_that_has_no_text_is_refused() {
+        let time = |seconds, nanos| Time { seconds, nanos };
+        assert_eq!(written(|out| time(253_402_300_800, 0).write_timestamp(out)), None);
+        assert_eq!(written(|out| time(0, -1).write_timestamp(out)), None);
+        assert_eq!(written(|out| time(1, -1).write_duration(out)), None);
+        assert_eq!(written(|out| time(i64::MIN + 1, 0).write_duration(out)), None);
+        assert_eq!(written(|out| time(0, 1_000_000_000).write_duration(out)), None);
+    }
+
+    #[test]
+    fn field_mask_paths() {
+        let mut paths = Vec::new();
+        assert!(mask_paths(b"fooBar.x,y1", |path| paths.push(path.to_vec())));
+        assert_eq!(paths, [b"foo_bar.x".to_vec(), b"y1".to_vec()]);
+        assert!(!mask_paths(b"foo_bar", |_| {}));
+        let text = |path: &[u8]| {
+            let mut text = Vec::new();
+            mask_text(path, &mut text).then_some(text)
+        };
+        assert_eq!(text(b"foo_bar.x").as_deref(), Some(&b"fooBar.x"[..]));
+        for wrong in [&b"fooBar"[..], b"foo_1", b"foo__bar", b"foo_", b"foo_.x"] {
+            assert_eq!(text(wrong), None);
+        }
+    }
+}
