@@ -307,7 +307,10 @@ async fn a_bad_body_opens_no_upstream_call() {
         client.post(&format!("/{GET_BOOK}"), body).await.error(400, 3);
     }
     let missing = client.post(&format!("/{GET_BOOK}"), "{\"name\": 1}").await;
-    assert!(missing.error(400, 3).contains("name"), "the field is not named: {missing:?}");
+    assert!(
+        missing.error(400, 3).contains("name"),
+        "the field is not named: {missing:?}"
+    );
     assert_eq!(backend.begun(), 0);
 }
 
