@@ -48,12 +48,15 @@ pub async fn learn(
     let tls = match endpoint.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => {
             let files = backend_tls(file, backend);
-            let own = files.certificate.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            let own = files
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
             Some(Arc::new(client_config(files.ca.as_deref(), own)?))
         }
         Some(_) | None => None,
     };
     let learned = reflection::fetch(endpoint, tls, timeout).await?;
     let rules = rules(file, backend).map_err(LearnError::Rules)?;
-    Ok(Schema::from_learned(learned, &rules)?)
+    Ok(Schema::from_learned(&learned, &rules)?)
 }
