@@ -443,3 +443,22 @@ async fn what_a_server_may_tell_is_bounded() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_server_that_speaks_http_1_alone_is_an_error_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint: Uri = format!("http://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut tcp, answer)
+                .await
+                .unwrap();
+        }
+    });
+    let error = fetch(endpoint, None, Duration::from_secs(10)).await.unwrap_err();
+    assert!(matches!(error, DiscoverError::Broken { .. }), "{error}");
+}
