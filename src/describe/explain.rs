@@ -280,7 +280,9 @@ impl Explanation<'_> {
     /// Why other routes do not have the method.
     fn other_routes(&self, f: &mut fmt::Formatter<'_>, taken: &Taken<'_>) -> fmt::Result {
         let service = &*taken.entry.method.service;
-        let chosen = self.declared(taken.entry).and_then(|declared| declared.pattern(service));
+        let chosen = self
+            .declared(taken.entry)
+            .and_then(|declared| declared.pattern(service));
         let rank = chosen.map_or(0, Services::rank);
         let mut rows = Vec::new();
         for declared in &self.plan.declared {
@@ -328,7 +330,9 @@ impl Explanation<'_> {
                 }
                 let reason = match taken {
                     _ if !answers(&binding.method, &self.head.method) => "answers another method",
-                    _ if !declared.is_some_and(|declared| declared.answers(plan::host(self.head))) => "answers other hosts",
+                    _ if !declared.is_some_and(|declared| declared.answers(plan::host(self.head))) => {
+                        "answers other hosts"
+                    }
                     Some(_) => "fits too; the chosen one is more specific",
                     None => "fits",
                 };
@@ -396,7 +400,10 @@ impl Explanation<'_> {
     }
 
     fn declared(&self, entry: &Entry) -> Option<&Declared> {
-        self.plan.declared.iter().find(|declared| Arc::ptr_eq(&declared.route, &entry.route))
+        self.plan
+            .declared
+            .iter()
+            .find(|declared| Arc::ptr_eq(&declared.route, &entry.route))
     }
 
     /// Whether the path fits a template, asked of a lookup that has nothing else.

@@ -158,28 +158,25 @@ impl Schema {
     ///
     /// # Errors
     /// As [`Schema::from_files`].
-    pub fn from_learned(learned: &Learned, rules: &Rules) -> Result<Self, SchemaError> {
-        let named = |services: &[String]| services.iter().cloned().collect::<HashSet<String>>();
+    pub fn from_learned(learned: Learned, rules: &Rules) -> Result<Self, SchemaError> {
         let build = |learned: &Learned| {
-            Self::build(
-                learned.files.clone(),
-                Services::Named(&named(&learned.services)),
-                rules,
-            )
+            let services: HashSet<String> = learned.services.iter().cloned().collect();
+            Self::build(learned.files.clone(), Services::Named(&services), rules)
         };
-        let mut warnings = learned.warnings.clone();
-        let mut schema = match build(learned) {
+        let mut left_out = Vec::new();
+        let mut schema = match build(&learned) {
             Ok(schema) => schema,
             Err(error) => {
                 let (sound, unsound) = learned.sift(|alone| build(alone).map(|_| ()));
                 if sound.services.is_empty() {
                     return Err(error);
                 }
-                warnings.extend(unsound);
+                left_out = unsound;
                 build(&sound)?
             }
         };
-        schema.warnings.extend(warnings.into_iter().map(Warning::Service));
+        left_out.extend(learned.warnings);
+        schema.warnings.extend(left_out.into_iter().map(Warning::Service));
         Ok(schema)
     }
 
