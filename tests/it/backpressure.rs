@@ -153,7 +153,7 @@ async fn a_backend_that_does_not_read() {
     let gateway = Gateway::to(backend.address).await;
     let before = gateway.resident_bytes();
     let sent = Arc::new(AtomicUsize::new(0));
-    let mut client = Rest::connect(gateway.address, Version::Http1).await;
+    let mut client = Rest::connect(gateway.address, Version::Http2).await;
     let (pieces, body) = rest::pieces();
     let call = http::Request::post(format!("/{UP}"))
         .header("content-type", "application/x-ndjson")
@@ -172,7 +172,7 @@ async fn a_backend_that_does_not_read() {
     });
     is_held_back(&gateway, before, &sent).await;
     call.abort();
-    within("the end of the upload", upload).await.unwrap();
+    upload.abort();
     backend.calls_ended(1).await;
 }
 
