@@ -48,7 +48,10 @@ pub async fn learn(
     let tls = match endpoint.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => {
             let files = backend_tls(file, backend);
-            let own = files.certificate.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            let own = files
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
             Some(Arc::new(client_config(files.ca.as_deref(), own)?))
         }
         Some(_) | None => None,
