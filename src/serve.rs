@@ -18,8 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Readiness};
-use crate::config::{self, Diagnostic, File, Plan, SchemaState, Source};
-use crate::discover;
+use crate::config::{self, Diagnostic, File, Plan, SchemaState, Source, told};
 use crate::fault::Fault;
 use crate::frontend::refuse;
 use crate::gateway::{Gateway, Prepared, Shared};
@@ -499,41 +498,10 @@ impl Student {
         let Some(backend) = self.file.backends.get(&self.name) else {
             return Err("it is not configured".to_owned());
         };
-        let tls = config::backend_tls(&self.file, backend);
-        let tls = match endpoint.scheme_str() {
-            Some("https") => Some(Arc::new(
-                tls::client_config(
-                    tls.ca.as_deref(),
-                    tls.certificate
-                        .as_ref()
-                        .map(|(certificate, key)| (certificate.as_path(), key.as_path())),
-                )
-                .map_err(|error| error.to_string())?,
-            )),
-            _ => None,
-        };
-        let learned = discover::reflection::fetch(endpoint.clone(), tls, LESSON)
+        config::learn(&self.file, backend, endpoint.clone(), LESSON)
             .await
-            .map_err(|error| chain(&error))?;
-        let rules = config::rules(&self.file, backend)
-            .map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
-        Schema::from_learned(learned, &rules).map_err(|error| chain(&error))
+            .map_err(|error| told(&error))
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// Turns what is learned into plans.
@@ -576,7 +544,7 @@ impl Control {
             }
             Err(error) => {
                 self.metrics.plan_refused();
-                tracing::error!(error = %chain(&error), "the plan before stays");
+                tracing::error!(error = %told(&error), "the plan before stays");
             }
         }
     }

@@ -1,3 +1,5 @@
+//! Requests against routes, and a search through every template as the judge.
+
 use super::*;
 use crate::schema::template::Segment;
 use crate::schema::template::random::Random;

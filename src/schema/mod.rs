@@ -34,7 +34,7 @@ use reflection::{Learned, Undescribed};
 use rules::{RuleProblem, Unmatched};
 
 /// One generation of a backend's schema. Immutable.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Schema {
     /// Encoded `FileDescriptorProto`s as they were received, dependencies first.
     ///
@@ -49,6 +49,18 @@ pub struct Schema {
     pub fingerprint: u64,
     /// What was left out or could not be used, for the operator.
     pub warnings: Vec<Warning>,
+}
+
+impl fmt::Debug for Schema {
+    /// The pool would print every declaration that it holds, several times.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schema")
+            .field("files", &self.files.len())
+            .field("methods", &self.methods)
+            .field("fingerprint", &self.fingerprint)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Something in a schema that could not be used and stops nothing else.
@@ -142,14 +154,32 @@ impl Schema {
 
     /// From what a server told by reflection: the services that it listed count.
     ///
+    /// A service whose files make no schema is left out with a warning, as long as another one remains.
+    ///
     /// # Errors
     /// As [`Schema::from_files`].
-    pub fn from_learned(learned: Learned, rules: &Rules) -> Result<Self, SchemaError> {
-        let services = learned.services.into_iter().collect();
-        let mut schema = Self::build(learned.files, Services::Named(&services), rules)?;
-        schema
-            .warnings
-            .extend(learned.warnings.into_iter().map(Warning::Service));
+    pub fn from_learned(learned: &Learned, rules: &Rules) -> Result<Self, SchemaError> {
+        let named = |services: &[String]| services.iter().cloned().collect::<HashSet<String>>();
+        let build = |learned: &Learned| {
+            Self::build(
+                learned.files.clone(),
+                Services::Named(&named(&learned.services)),
+                rules,
+            )
+        };
+        let mut warnings = learned.warnings.clone();
+        let mut schema = match build(learned) {
+            Ok(schema) => schema,
+            Err(error) => {
+                let (sound, unsound) = learned.sift(|alone| build(alone).map(|_| ()));
+                if sound.services.is_empty() {
+                    return Err(error);
+                }
+                warnings.extend(unsound);
+                build(&sound)?
+            }
+        };
+        schema.warnings.extend(warnings.into_iter().map(Warning::Service));
         Ok(schema)
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::error::FileProblem;
+use super::error::{FileProblem, SchemaError};
 use super::files::Header;
 use super::is_reflection;
 use crate::status::Code;
@@ -121,6 +121,9 @@ pub enum UndescribedReason {
     /// A file that its file needs is malformed.
     #[error("a file that the server sent: {0}")]
     File(#[from] FileProblem),
+    /// Its files make no schema.
+    #[error(transparent)]
+    Schema(#[from] Box<SchemaError>),
 }
 
 impl fmt::Display for Undescribed {
@@ -138,6 +141,77 @@ pub struct Learned {
     pub services: Vec<String>,
     /// Services that the server listed and could not describe.
     pub warnings: Vec<Undescribed>,
+}
+
+impl Learned {
+    /// What is left when only services count whose files, by themselves, pass `check`; and the others.
+    pub(super) fn sift(&self, check: impl Fn(&Self) -> Result<(), SchemaError>) -> (Self, Vec<Undescribed>) {
+        let files: BTreeMap<String, (Header, &Bytes)> = self
+            .files
+            .iter()
+            .filter_map(|bytes| Header::read(bytes).ok().map(|header| (header, bytes)))
+            .map(|(header, bytes)| (header.name.clone(), (header, bytes)))
+            .collect();
+        let mut kept = BTreeSet::new();
+        let mut sound = Self::default();
+        let mut unsound = Vec::new();
+        for service in &self.services {
+            let needed = needed(&files, service);
+            let alone = Self {
+                files: needed
+                    .iter()
+                    .filter_map(|name| files.get(*name))
+                    .map(|(_, bytes)| (*bytes).clone())
+                    .collect(),
+                services: vec![service.clone()],
+                warnings: Vec::new(),
+            };
+            match check(&alone) {
+                Ok(()) => {
+                    sound.services.push(service.clone());
+                    kept.extend(needed);
+                }
+                Err(error) => unsound.push(Undescribed {
+                    service: service.clone(),
+                    reason: Box::new(error).into(),
+                }),
+            }
+        }
+        sound.files = kept
+            .iter()
+            .filter_map(|name| files.get(*name))
+            .map(|(_, bytes)| (*bytes).clone())
+            .collect();
+        (sound, unsound)
+    }
+}
+
+/// The names of the files that a service needs.
+fn needed<'a>(files: &'a BTreeMap<String, (Header, &Bytes)>, service: &str) -> BTreeSet<&'a str> {
+    let mut needed = BTreeSet::new();
+    let declares = |header: &&Header| {
+        header
+            .services
+            .iter()
+            .any(|each| header.full_name(&each.name) == service)
+    };
+    let mut waiting: Vec<&Header> = files
+        .values()
+        .map(|(header, _)| header)
+        .filter(declares)
+        .collect();
+    while let Some(header) = waiting.pop() {
+        if needed.insert(header.name.as_str()) {
+            waiting.extend(
+                header
+                    .imports
+                    .iter()
+                    .filter_map(|import| files.get(import))
+                    .map(|(header, _)| header),
+            );
+        }
+    }
+    needed
 }
 
 /// One conversation with one server.

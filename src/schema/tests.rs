@@ -536,9 +536,21 @@ fn sources_may_import_what_the_gateway_knows() {
     assert_eq!(paths(&schema), ["/p.S/R"], "Health is imported and not meant");
 }
 
+/// Reads files as far as a schema does, without the embedded files that nothing imports; whether they can be read.
+fn try_out(files: Vec<Bytes>) -> bool {
+    let Ok(arranged) = files::arrange(files) else {
+        return false;
+    };
+    let bytes: Vec<Bytes> = arranged.files.iter().map(|file| file.bytes.clone()).collect();
+    let Ok(pool) = pool(&bytes) else { return false };
+    look_at(&pool);
+    let _methods = methods(&arranged.files, Services::Given, &pool, &mut Vec::new());
+    true
+}
+
 /// Asks for everything that a reader of descriptors asks for.
-fn look_at(schema: &Schema) {
-    for message in schema.pool.all_messages() {
+fn look_at(pool: &DescriptorPool) {
+    for message in pool.all_messages() {
         for field in message.fields() {
             let _facts = (
                 field.default_value(),
@@ -559,11 +571,11 @@ fn look_at(schema: &Schema) {
         for _ in message.reserved_ranges().chain(message.extension_ranges()) {}
         let _empty = prost_reflect::DynamicMessage::new(message.clone()).encode_to_vec();
     }
-    for declared in schema.pool.all_enums() {
+    for declared in pool.all_enums() {
         let _default = declared.default_value();
         for _ in declared.reserved_ranges() {}
     }
-    for extension in schema.pool.all_extensions() {
+    for extension in pool.all_extensions() {
         let _facts = (
             extension.default_value(),
             extension.containing_message(),
@@ -620,11 +632,6 @@ fn extreme_numbers_and_names_never_panic() {
     let sources = BTreeMap::from([("a.proto".to_owned(), text.to_owned())]);
     let schema = Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty()).unwrap();
     let sound = FileDescriptorProto::decode(file(&schema, "a.proto").clone()).unwrap();
-    let try_out = |file: &FileDescriptorProto| {
-        if let Ok(schema) = Schema::from_files(vec![encoded(file)], &Rules::empty()) {
-            look_at(&schema);
-        }
-    };
     for change in changes {
         for x in [
             i32::MIN,
@@ -645,7 +652,7 @@ fn extreme_numbers_and_names_never_panic() {
         ] {
             let mut file = sound.clone();
             change(&mut file, x);
-            try_out(&file);
+            try_out(vec![encoded(&file)]);
         }
     }
     for change in names {
@@ -662,7 +669,7 @@ fn extreme_numbers_and_names_never_panic() {
         ] {
             let mut file = sound.clone();
             change(&mut file, name.map(str::to_owned));
-            try_out(&file);
+            try_out(vec![encoded(&file)]);
         }
     }
 }
@@ -696,13 +703,10 @@ fn mutated_descriptors_never_panic() {
                 _ => bytes.insert(at, u8::try_from(random(256)).unwrap()),
             }
         }
-        let mut files = schema.files.clone();
-        files.retain(|file| *file != *seeds[round % seeds.len()]);
+        let mut files: Vec<Bytes> = seeds.iter().map(|&seed| seed.clone()).collect();
+        files.remove(round % seeds.len());
         files.insert(0, bytes.into());
-        if let Ok(schema) = Schema::from_files(files, &Rules::empty()) {
-            read += 1;
-            look_at(&schema);
-        }
+        read += usize::from(try_out(files));
     }
     assert!(
         read > 20,
@@ -712,21 +716,114 @@ fn mutated_descriptors_never_panic() {
 
 #[test]
 fn deeply_nested_messages_are_refused() {
-    let mut message = prost_types::DescriptorProto {
-        name: Some("M".to_owned()),
-        ..Default::default()
+    let nested = |depth: usize| {
+        let mut message = Vec::new();
+        for _ in 0..depth {
+            let inner = std::mem::take(&mut message);
+            raw::put_bytes(&mut message, 1, b"M");
+            raw::put_bytes(&mut message, 3, &inner);
+        }
+        let mut file = Vec::new();
+        raw::put_bytes(&mut file, 1, b"deep.proto");
+        raw::put_bytes(&mut file, 4, &message);
+        Schema::from_files(vec![file.into()], &Rules::empty())
     };
-    for _ in 0..5_000 {
-        message = prost_types::DescriptorProto {
-            name: Some("M".to_owned()),
-            nested_type: vec![message],
-            ..Default::default()
-        };
+    assert!(nested(50).is_ok());
+    assert!(nested(5_000).is_err());
+    for depth in 90..105 {
+        let _read_or_refused = nested(depth);
     }
-    let mut bytes = Vec::new();
-    raw::put_bytes(&mut bytes, 1, b"deep.proto");
-    raw::put_bytes(&mut bytes, 4, &message.encode_to_vec());
-    assert!(Schema::from_files(vec![bytes.into()], &Rules::empty()).is_err());
-    // Dropping a value that nests so deeply would use as much stack as reading it.
-    std::mem::forget(message);
+}
+
+#[test]
+fn deeply_nested_annotations_are_read_or_refused() {
+    for depth in [1, 50, 90, 95, 96, 97, 98, 99, 100, 101, 5_000] {
+        let mut rule = Vec::new();
+        for _ in 0..depth {
+            let inner = std::mem::take(&mut rule);
+            raw::put_bytes(&mut rule, 2, b"/x");
+            raw::put_bytes(&mut rule, 11, &inner);
+        }
+        let mut options = Vec::new();
+        raw::put_bytes(&mut options, 72_295_728, &rule);
+        let mut method = Vec::new();
+        for (number, value) in [(1, &b"R"[..]), (2, b".M"), (3, b".M"), (4, &options)] {
+            raw::put_bytes(&mut method, number, value);
+        }
+        let (mut service, mut message, mut file) = (Vec::new(), Vec::new(), Vec::new());
+        raw::put_bytes(&mut service, 1, b"S");
+        raw::put_bytes(&mut service, 2, &method);
+        raw::put_bytes(&mut message, 1, b"M");
+        for (number, value) in [
+            (1, &b"a.proto"[..]),
+            (3, b"google/api/annotations.proto"),
+            (4, &message),
+            (6, &service),
+        ] {
+            raw::put_bytes(&mut file, number, value);
+        }
+        if let Ok(schema) = Schema::from_files(vec![file.into()], &Rules::empty()) {
+            assert_ne!(schema.warnings, [], "{depth}");
+        }
+    }
+}
+
+#[test]
+fn mutated_sources_never_panic() {
+    let mut state: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let seed: Vec<char> = format!(
+        "{LIBRARY} enum E {{ A = 0; B = -1; reserved 2 to max; }} message N {{ oneof o {{ string s = 1; E e = 2 [json_name = 'x\\n']; }}
+         optional int32 i = 3; extensions 5 to 9; message D {{ repeated double d = 1 [packed = false]; }} }}"
+    )
+    .chars()
+    .collect();
+    for _ in 0..300 {
+        let mut text = seed.clone();
+        for _ in 0..=random(3) {
+            let (at, from) = (random(text.len()), random(text.len()));
+            match random(4) {
+                0 => text[at] = text[from],
+                1 => drop(text.remove(at)),
+                2 => text.insert(at, text[from]),
+                _ => text.insert(
+                    at,
+                    ['{', '}', '\"', '\\', '-', '0', 'é', ';', '.', '['][random(10)],
+                ),
+            }
+        }
+        let mut sources = sources();
+        sources.insert("library/v1/library.proto".to_owned(), text.into_iter().collect());
+        let entries = ["library/v1/library.proto".to_owned()];
+        let _read_or_refused = sources::compile(&entries, &sources);
+    }
+}
+
+#[test]
+fn deeply_nested_options_are_read_or_refused() {
+    let nested = |depth: usize| {
+        let rule = format!(
+            "get: \"/x\" {} {}",
+            "additional_bindings { get: \"/y\" ".repeat(depth),
+            "}".repeat(depth)
+        );
+        let text = format!(
+            "syntax = \"proto3\"; import \"google/api/annotations.proto\"; message M {{}}
+             service S {{ rpc R(M) returns (M) {{ option (google.api.http) = {{ {rule} }}; }} }}"
+        );
+        let sources = BTreeMap::from([("a.proto".to_owned(), text)]);
+        Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty())
+    };
+    assert_eq!(templates(&nested(1).unwrap(), "/S/R"), ["/x", "/y"]);
+    for depth in [2, 50, 60] {
+        if let Ok(schema) = nested(depth) {
+            assert_ne!(schema.warnings, [], "{depth}");
+        }
+    }
+    assert!(nested(62).unwrap_err().to_string().contains("brackets nest"));
 }

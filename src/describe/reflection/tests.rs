@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use prost_types::FileDescriptorProto;
 
 use super::*;
-use crate::schema::Rules;
+use crate::schema::files::{Header, ServiceHeader};
+use crate::schema::{Rules, raw};
 
 const LIBRARY: &str = "syntax = \"proto3\"; package library.v1;
 import \"google/api/annotations.proto\"; import \"book.proto\"; import \"admin_types.proto\";
@@ -193,11 +194,9 @@ fn what_is_left_of_a_file_is_what_it_was() {
 
 #[test]
 fn fields_that_nobody_knows_survive_the_cut() {
-    let schema = schema();
-    let mut visible = Visible::default();
-    visible
-        .0
-        .insert("p.S".to_owned(), HashSet::from(["A".to_owned()]));
+    let mut method = Method::clone(&schema().methods[0]);
+    (method.service, method.name) = ("p.S".into(), "A".into());
+    let visible: Visible = [&Arc::new(method)].into_iter().collect();
     let method = |name: &str| {
         let mut method = Vec::new();
         raw::put_bytes(&mut method, 1, name.as_bytes());
@@ -220,10 +219,12 @@ fn fields_that_nobody_knows_survive_the_cut() {
         file.extend([0x70, 0xe8, 0x07]);
         file
     };
-    let file = build(&service);
+    let file = Bytes::from(build(&service));
     let header = Header::read(&file).unwrap();
-    assert_eq!(hide(&header, &file, &visible).unwrap(), build(&expected_service));
-    assert!(Exposed::new([(&schema, &[][..])]).services().count() == 2);
+    assert_eq!(
+        cut::hide(&header, &file, &visible).unwrap(),
+        build(&expected_service)
+    );
 }
 
 #[test]
@@ -261,9 +262,14 @@ fn every_import_of_a_served_file_is_served() {
     let schema = schema();
     for paths in [&["/library.v1.Library/Get"][..], &["/secret.Secret/Tell"], &[]] {
         let exposed = exposed(&schema, paths);
-        for name in exposed.0.by_name.keys() {
-            for import in by_name(&exposed, name).unwrap().dependency {
-                assert!(exposed.0.by_name.contains_key(&import), "{name} imports {import}");
+        for file in exposed.0.index.files() {
+            let header = Header::read(file).unwrap();
+            for import in &header.imports {
+                assert!(
+                    by_name(&exposed, import).is_ok(),
+                    "{} imports {import}",
+                    header.name
+                );
             }
         }
     }
@@ -339,32 +345,110 @@ fn a_file_of_two_schemas_shows_what_either_exposes() {
     assert_eq!(both.conflicts().count(), 0);
 }
 
-#[test]
-fn the_first_of_two_different_files_is_served_and_the_name_told() {
-    let one = schema();
-    let text =
-        "syntax = \"proto3\"; package other; message Book {} service Other { rpc R(Book) returns (Book); }";
-    let sources = BTreeMap::from([("book.proto".to_owned(), text.to_owned())]);
-    let two = Schema::from_sources(&["book.proto".to_owned()], &sources, &Rules::empty()).unwrap();
-    let both = Exposed::new([(&one, &one.methods[..]), (&two, &two.methods[..])]);
-    assert_eq!(both.conflicts().collect::<Vec<_>>(), ["book.proto"]);
-    assert_eq!(by_name(&both, "book.proto").unwrap().package(), "library.v1");
+/// A schema of one file.
+fn single(name: &str, text: &str) -> Schema {
+    let sources = BTreeMap::from([(name.to_owned(), format!("syntax = \"proto3\"; {text}"))]);
+    Schema::from_sources(&[name.to_owned()], &sources, &Rules::empty()).unwrap()
 }
 
-/// Another implementation's client reads what is served: the schema that it learns is the one that is exposed.
+const OTHER: &str = "package other; message Book {} service Other { rpc R(Book) returns (Book); }";
+
+/// All methods of two schemas.
+fn both(one: &Schema, two: &Schema) -> Exposed {
+    let both = Exposed::new([(one, &one.methods[..]), (two, &two.methods[..])]);
+    pool(&both);
+    both
+}
+
+/// The served files are sound and fit together.
+fn pool(exposed: &Exposed) -> prost_reflect::DescriptorPool {
+    let file = exposed
+        .0
+        .index
+        .files()
+        .map(|file| FileDescriptorProto::decode(file.clone()).unwrap())
+        .collect();
+    prost_reflect::DescriptorPool::from_file_descriptor_set(prost_types::FileDescriptorSet { file }).unwrap()
+}
+
+#[test]
+fn a_name_that_two_files_have_is_given_to_the_first() {
+    let (one, two) = (schema(), single("book.proto", OTHER));
+    let both = both(&one, &two);
+    assert_eq!(both.conflicts().count(), 0);
+    assert_eq!(by_name(&both, "book.proto").unwrap().package(), "library.v1");
+    let other = by_symbol(&both, "other.Other").unwrap();
+    assert_eq!((other.name(), other.package()), ("book.2.proto", "other"));
+    assert_eq!(by_name(&both, "book.2.proto").unwrap(), other);
+}
+
+#[test]
+fn importers_follow_a_file_to_its_new_name() {
+    let sources: BTreeMap<String, String> = [
+        ("book.proto", format!("syntax = \"proto3\"; {OTHER}")),
+        (
+            "shop.proto",
+            "syntax = \"proto3\"; package shop; import \"book.proto\";
+             service Shop { rpc Buy(other.Book) returns (other.Book); }"
+                .to_owned(),
+        ),
+    ]
+    .map(|(name, text)| (name.to_owned(), text))
+    .into();
+    let entries: Vec<String> = sources.keys().cloned().collect();
+    let two = Schema::from_sources(&entries, &sources, &Rules::empty()).unwrap();
+    let both = both(&schema(), &two);
+    assert_eq!(both.conflicts().count(), 0);
+    assert_eq!(
+        by_symbol(&both, "shop.Shop").unwrap().dependency,
+        ["book.2.proto"]
+    );
+}
+
+#[test]
+fn one_file_under_two_names_is_served_once() {
+    let one = single("book.proto", OTHER);
+    let sources: BTreeMap<String, String> = [
+        ("deep/book.proto", format!("syntax = \"proto3\"; {OTHER}")),
+        (
+            "shop.proto",
+            "syntax = \"proto3\"; package shop; import \"deep/book.proto\";
+             service Shop { rpc Buy(other.Book) returns (other.Book); }"
+                .to_owned(),
+        ),
+    ]
+    .map(|(name, text)| (name.to_owned(), text))
+    .into();
+    let entries: Vec<String> = sources.keys().cloned().collect();
+    let two = Schema::from_sources(&entries, &sources, &Rules::empty()).unwrap();
+    let both = both(&one, &two);
+    assert_eq!(both.conflicts().count(), 0);
+    assert_eq!(by_symbol(&both, "shop.Shop").unwrap().dependency, ["book.proto"]);
+    assert_eq!(by_name(&both, "deep/book.proto"), Err(5));
+}
+
+#[test]
+fn types_of_one_name_that_differ_are_told() {
+    let one = single("book.proto", OTHER);
+    let two = single(
+        "book.proto",
+        &OTHER.replace("Book {}", "Book { string title = 1; }"),
+    );
+    let both = both(&one, &two);
+    assert_eq!(both.conflicts().collect::<Vec<_>>(), ["book.proto"]);
+    assert_eq!(
+        by_symbol(&both, "other.Book").unwrap().message_type[0]
+            .field
+            .len(),
+        0
+    );
+}
+
 #[test]
 fn the_served_files_make_a_schema() {
     let schema = schema();
     let exposed = exposed(&schema, &["/library.v1.Library/Get"]);
-    let files = exposed.0.files.clone();
-    let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(prost_types::FileDescriptorSet {
-        file: files
-            .iter()
-            .map(|file| FileDescriptorProto::decode(file.clone()).unwrap())
-            .collect(),
-    })
-    .unwrap();
-    let methods: Vec<String> = pool
+    let methods: Vec<String> = pool(&exposed)
         .services()
         .filter(|service| service.full_name().starts_with("library"))
         .flat_map(|service| {

@@ -1,3 +1,5 @@
+//! Templates as text and what they parse to.
+
 use super::random::Random;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Rules against messages of every kind, and requests against rules.
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -413,10 +415,7 @@ fn rule_12_the_path_owns_its_fields() {
     ] {
         let got = bench.read(&all, "/v1/1/f/2", Some(body));
         match expected {
-            Some(name) => assert!(
-                got.contains(&format!("`{name}`")) && got.contains("the path"),
-                "{got}"
-            ),
+            Some(name) => assert!(got.contains(name) && got.contains("the path"), "{got}"),
             None => assert!(
                 got.contains(r#""pageSize":1"#) && got.contains(r#""firstName":"f""#),
                 "{got}"
@@ -429,7 +428,7 @@ fn rule_12_the_path_owns_its_fields() {
         r#"{"book":{"name":"books/7","title":"t"}}"#
     );
     let got = bench.read(&field, "/v1/books/7", Some(r#"{"name":"books/7","title":"t"}"#));
-    assert!(got.contains("`name`") && got.contains("the path"), "{got}");
+    assert!(got.contains("name") && got.contains("the path"), "{got}");
 }
 
 #[test]
