@@ -237,17 +237,17 @@ impl Document {
         }
     }
 
-    fn place(&self, at: Mark) -> Place {
+    fn place(&self, at: Mark) -> Box<Place> {
         let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
         let left = line.chars().count().saturating_sub(at.column);
-        Place {
+        Box::new(Place {
             file: self.name.clone(),
             line: at.line,
             column: at.column + 1,
             width: at.width.min(left).max(1),
             // A tab is one character to the parser, so it is one to the caret.
             text: line.replace('\t', " ").trim_end().to_owned(),
-        }
+        })
     }
 
     /// The way to a node, such as `routes[3].backend`; empty for the outermost.

@@ -356,6 +356,7 @@ pub struct Route {
 /// How JSON is read and written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "a switch of the file each")]
 pub struct Json {
     /// Names of fields as in the proto (`page_size`), not in lower camel case (`pageSize`).
     pub proto_names: bool,

@@ -2,6 +2,7 @@
 //!
 //! It asks the same functions as the gateway does; nothing here decides where a request goes.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::wire::{Dialect, url};
 pub struct Explanation<'a> {
     plan: &'a Plan,
     head: &'a Parts,
+    has_body: bool,
     dialect: Dialect,
     outcome: Result<Taken<'a>, Fault>,
 }
@@ -64,6 +66,7 @@ impl<'a> Explanation<'a> {
         Self {
             plan,
             head,
+            has_body: body.is_some_and(|body| !body.is_empty()),
             dialect,
             outcome,
         }
@@ -162,7 +165,11 @@ impl fmt::Display for Explanation<'_> {
             Err(fault) => {
                 refused(f, fault)?;
                 self.other_rules(f, None)?;
-                self.unmatched(f)
+                match fault.kind() {
+                    // Some route has the path, or would have, were it one.
+                    Kind::MethodNotAllowed | Kind::BadRequest => Ok(()),
+                    _ => self.unmatched(f),
+                }
             }
         }
     }
@@ -172,17 +179,13 @@ impl fmt::Display for Explanation<'_> {
 fn refused(f: &mut fmt::Formatter<'_>, fault: &Fault) -> fmt::Result {
     let kind = fault.kind();
     let status = kind.http_status();
-    writeln!(
-        f,
-        "\nanswered with {status}: {} ({}, {})",
-        fault.message(),
-        kind.code().name(),
-        kind.reason()
-    )?;
-    match fault.allow() {
-        Some(allow) => writeln!(f, "  allow: {allow}"),
-        None => Ok(()),
-    }
+    let (code, reason) = (kind.code().name(), kind.reason());
+    let why = if code == reason {
+        code.to_owned()
+    } else {
+        format!("{code}, {reason}")
+    };
+    writeln!(f, "\nanswered with {status}: {} ({why})", fault.message())
 }
 
 impl Explanation<'_> {
@@ -260,6 +263,13 @@ impl Explanation<'_> {
             rows.push([decoded(name), "query".to_owned(), format!("{:?}", decoded(value))]);
         }
         match bound.request {
+            Form::None if self.has_body => {
+                rows.push([
+                    "-".to_owned(),
+                    "body".to_owned(),
+                    "no field is taken from it".to_owned(),
+                ]);
+            }
             Form::None => {}
             Form::Json(Target::Message(_)) | Form::Raw(None) => {
                 rows.push(["*".to_owned(), "body".to_owned(), String::new()]);
@@ -350,6 +360,13 @@ impl Explanation<'_> {
                 rows.push([disabled.rule.clone(), disabled.method.clone(), reason]);
             }
         }
+        // Routes of several hosts have the same rules; said once is enough.
+        let mut told: HashSet<[String; 2]> = HashSet::new();
+        if let Some(taken) = taken {
+            let binding = &taken.entry.bound(taken.found.binding).binding;
+            told.insert([shown_rule(binding), taken.entry.method.full_name()]);
+        }
+        rows.retain(|[rule, method, _]| told.insert([rule.clone(), method.clone()]));
         if rows.is_empty() {
             return Ok(());
         }
@@ -440,3 +457,6 @@ fn decoded(raw: &str) -> String {
         Err(_) => raw.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
