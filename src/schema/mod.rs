@@ -1,6 +1,7 @@
 //! What a backend's descriptors say: messages, methods, HTTP rules. Pure: reads no file, opens no socket.
 
 pub mod descriptor;
+pub mod edition_source;
 pub mod editions;
 pub mod method;
 
