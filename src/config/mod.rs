@@ -1,5 +1,36 @@
 //! The configuration: as written, checked, and compiled into a plan.
+//!
+//! [`load()`] reads a file, or flags, into a [`File`] and says everything that is wrong at once.
 
-pub mod limits;
+mod choose;
+mod compile;
+pub mod diagnostic;
+mod document;
+mod expose;
+pub mod file;
+mod interpolate;
+mod json_schema;
+mod learn;
+mod load;
+mod located;
+pub mod plan;
+mod read;
+mod schemas;
+pub mod value;
 
-pub use limits::Limits;
+pub use compile::{SchemaState, backend_tls, compile};
+pub use diagnostic::Diagnostic;
+pub use document::NodeId;
+pub use file::File;
+pub use json_schema::json_schema;
+pub use learn::{LearnError, learn};
+pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
+pub use located::{Located, Spot};
+pub use plan::Plan;
+pub(crate) use schemas::told;
+pub use schemas::{check, rules, schemas};
+
+pub use crate::limits::Limits;
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Everything about a method that its descriptor says, resolved once.
 
+use std::fmt;
+
 use prost_reflect::MessageDescriptor;
 
 /// Who streams.
@@ -63,7 +65,7 @@ pub struct HttpRule {
 }
 
 /// A method of a service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Method {
     /// The rpc path, such as `/library.v1.Library/GetBook`.
     pub path: Box<str>,
@@ -81,6 +83,20 @@ pub struct Method {
     pub idempotency: Idempotency,
     /// Its HTTP rules, in the order in which they are written.
     pub rules: Vec<HttpRule>,
+}
+
+impl fmt::Debug for Method {
+    /// Types by name: a descriptor would print its whole schema.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Method")
+            .field("path", &self.path)
+            .field("kind", &self.kind)
+            .field("input", &self.input.full_name())
+            .field("output", &self.output.full_name())
+            .field("idempotency", &self.idempotency)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Method {

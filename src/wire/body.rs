@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,7 +16,19 @@ use crate::fault::{Fault, Kind, Side};
 pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Fault> + Send>>;
 
 /// A request or response body.
-pub struct Body(State);
+pub struct Body {
+    state: State,
+    /// Dropped with the body: what is in use as long as it streams.
+    held: Option<Box<dyn Send>>,
+    /// Told the size of each data frame.
+    counter: Option<Arc<dyn Count>>,
+}
+
+/// Something that counts the bytes of a body as they pass.
+pub trait Count: Send + Sync {
+    /// Counts `bytes` more.
+    fn count(&self, bytes: usize);
+}
 
 enum State {
     /// Nothing, or nothing more.
@@ -33,7 +46,7 @@ enum State {
 impl Body {
     /// A body without a byte.
     pub const fn empty() -> Self {
-        Self(State::Empty)
+        Self::from_state(State::Empty)
     }
 
     /// A body that is known whole.
@@ -41,32 +54,57 @@ impl Body {
         if bytes.is_empty() {
             Self::empty()
         } else {
-            Self(State::Whole(bytes, None))
+            Self::from_state(State::Whole(bytes, None))
         }
     }
 
     /// A body that is known whole, with trailers.
     pub fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
         if bytes.is_empty() {
-            Self(State::Trailers(Box::new(trailers)))
+            Self::from_state(State::Trailers(Box::new(trailers)))
         } else {
-            Self(State::Whole(bytes, Some(Box::new(trailers))))
+            Self::from_state(State::Whole(bytes, Some(Box::new(trailers))))
         }
     }
 
     /// What a peer sends; `side` says whose fault a broken body is.
     pub fn incoming(body: Incoming, side: Side) -> Self {
-        Self(State::Incoming(body, side))
+        Self::from_state(State::Incoming(body, side))
     }
 
     /// A body made on the way.
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = Fault> + Send + 'static) -> Self {
-        Self(State::Stream(Box::pin(body)))
+        Self::from_state(State::Stream(Box::pin(body)))
+    }
+
+    const fn from_state(state: State) -> Self {
+        Self {
+            state,
+            held: None,
+            counter: None,
+        }
+    }
+
+    /// The same body, each of whose data frames `counter` is told of.
+    #[must_use]
+    pub fn counted(mut self, counter: Arc<dyn Count>) -> Self {
+        self.counter = Some(counter);
+        self
+    }
+
+    /// The same body, which keeps `thing` until it is dropped.
+    #[must_use]
+    pub fn holding(mut self, thing: impl Send + 'static) -> Self {
+        self.held = Some(match self.held {
+            Some(earlier) => Box::new((earlier, thing)),
+            None => Box::new(thing),
+        });
+        self
     }
 
     /// The bytes, if the body is known whole and has no trailers.
     pub fn as_whole(&self) -> Option<Bytes> {
-        match &self.0 {
+        match &self.state {
             State::Empty => Some(Bytes::new()),
             State::Whole(bytes, None) => Some(bytes.clone()),
             State::Whole(_, Some(_)) | State::Trailers(_) | State::Incoming(..) | State::Stream(_) => None,
@@ -76,7 +114,7 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.state {
             State::Empty => "Body::Empty",
             State::Whole(..) => "Body::Whole",
             State::Trailers(_) => "Body::Trailers",
@@ -94,30 +132,17 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match &mut self.0 {
-            State::Incoming(body, side) => {
-                let side = *side;
-                Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
-            }
-            State::Stream(body) => body.as_mut().poll_frame(cx),
-            State::Empty | State::Whole(..) | State::Trailers(_) => {
-                let frame = match std::mem::replace(&mut self.0, State::Empty) {
-                    State::Whole(bytes, trailers) => {
-                        if let Some(trailers) = trailers {
-                            self.0 = State::Trailers(trailers);
-                        }
-                        Some(Ok(Frame::data(bytes)))
-                    }
-                    State::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
-                    State::Empty | State::Incoming(..) | State::Stream(_) => None,
-                };
-                Poll::Ready(frame)
-            }
+        let polled = self.poll_state(cx);
+        if let (Some(counter), Poll::Ready(Some(Ok(frame)))) = (&self.counter, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            counter.count(data.len());
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.state {
             State::Empty => true,
             State::Whole(..) | State::Trailers(_) => false,
             State::Incoming(body, _) => body.is_end_stream(),
@@ -126,11 +151,38 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.state {
             State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
             State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             State::Incoming(body, _) => body.size_hint(),
             State::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match &mut self.state {
+            State::Incoming(body, side) => {
+                let side = *side;
+                Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
+            }
+            State::Stream(body) => body.as_mut().poll_frame(cx),
+            State::Empty | State::Whole(..) | State::Trailers(_) => Poll::Ready(self.take_next().map(Ok)),
+        }
+    }
+
+    /// The next frame of a body that is known whole.
+    fn take_next(&mut self) -> Option<Frame<Bytes>> {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Whole(bytes, trailers) => {
+                if let Some(trailers) = trailers {
+                    self.state = State::Trailers(trailers);
+                }
+                Some(Frame::data(bytes))
+            }
+            State::Trailers(trailers) => Some(Frame::trailers(*trailers)),
+            State::Empty | State::Incoming(..) | State::Stream(_) => None,
         }
     }
 }

@@ -2,7 +2,15 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+pub mod base64;
 pub mod body;
+pub mod compression;
+pub mod ending;
+pub mod envelope;
+pub mod json_stream;
+pub mod percent;
+pub mod timeout;
+pub mod url;
 
 use std::fmt;
 

@@ -1,1 +1,19 @@
+//! The integration tests: one binary, so that two cores link once.
 
+// The kit of the tests is test code too, which clippy sees only within functions marked as tests; tasks and clocks of
+// a test are its own.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+// The largest messages of the tests are one `json!` each.
+#![recursion_limit = "256"]
+
+mod generated;
+mod matrix;
+mod support;

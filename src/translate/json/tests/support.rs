@@ -37,5 +37,6 @@ pub(in crate::translate::json) fn schema(text: &str) -> Schema {
         pool,
         methods: Vec::new(),
         fingerprint: 0,
+        warnings: Vec::new(),
     }
 }

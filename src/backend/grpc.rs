@@ -1,0 +1,225 @@
+//! The gRPC backend: a call goes out as gRPC over HTTP/2, whatever the client speaks.
+//!
+//! Source: gRPC over HTTP/2.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::balance::{Balance, InFlight, Target};
+use crate::call::{Call, Deadline, Reply, metadata};
+use crate::fault::{Fault, Kind};
+use crate::schema;
+use crate::stack::deadline::expired;
+use crate::status::{Code, Status};
+use crate::translate::messages::Direction;
+use crate::translate::{Bounds, End, Messages, Tally};
+use crate::upstream::Unreachable;
+use crate::upstream::stream::SendError;
+use crate::wire::body::Body;
+use crate::wire::{ending, timeout};
+
+/// `grpc-timeout`.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// `grpc-encoding`.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// `grpc-accept-encoding`.
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// Attempts at a request that no upstream has surely touched.
+const ATTEMPTS: usize = 3;
+
+/// A backend that speaks gRPC. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    balance: Arc<Balance>,
+    tasks: TaskTracker,
+    name: Arc<str>,
+}
+
+impl Grpc {
+    /// The backend `name` over `balance`; request bodies that stream are sent by tasks of `tasks`.
+    pub fn new(name: &str, balance: Arc<Balance>, tasks: TaskTracker) -> Self {
+        Self {
+            balance,
+            tasks,
+            name: name.into(),
+        }
+    }
+
+    async fn serve(self, call: Call) -> Result<Reply, Fault> {
+        let (bounds, tally) = (call.messages.bounds(), Arc::clone(call.messages.tally()));
+        // Held until here: the gate's places are free again once the answer has begun to stream.
+        let Call {
+            method,
+            metadata,
+            deadline,
+            messages,
+            permit: _permit,
+        } = call;
+        let encoding = messages.encoding().cloned();
+        let relays = messages.is_raw();
+        let headers = request_headers(metadata, encoding, relays);
+        let mut body = messages.into_grpc_body();
+        for attempt in 1.. {
+            let (lease, target, in_flight) = self
+                .balance
+                .lease()
+                .await
+                .map_err(|unreachable| self.unavailable(unreachable))?;
+            let again = body.as_whole();
+            let request = request(&method, headers.clone(), deadline, target)?;
+            match lease.send(request, body, &self.tasks).await {
+                Ok(response) => return read(response, in_flight, bounds, tally),
+                Err(SendError::Unprocessed(_)) if attempt < ATTEMPTS && again.is_some() => {
+                    body = again.map_or_else(Body::empty, Body::whole);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Fault::gateway(Kind::Internal, "no attempt was made"))
+    }
+
+    fn unavailable(&self, unreachable: Option<Unreachable>) -> Fault {
+        let fault = |said| Fault::upstream(Kind::UpstreamUnavailable, said);
+        match unreachable {
+            Some(unreachable) => {
+                let delay = unreachable.retry_at.saturating_duration_since(Instant::now());
+                fault(format!(
+                    "no endpoint of backend \"{}\" can be reached; try again",
+                    self.name
+                ))
+                .caused_by(unreachable)
+                .retry_after(delay)
+            }
+            None => fault(format!("backend \"{}\" has no endpoint", self.name)),
+        }
+    }
+}
+
+impl Service<Call> for Grpc {
+    type Response = Reply;
+    type Error = Fault;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(self.clone().serve(call))
+    }
+}
+
+/// The headers of the request, less what changes with each attempt.
+fn request_headers(metadata: HeaderMap, encoding: Option<HeaderValue>, relays: bool) -> HeaderMap {
+    let mut headers = metadata;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static("sabir"));
+    if let Some(encoding) = encoding {
+        headers.insert(GRPC_ENCODING, encoding);
+    }
+    if !relays {
+        // Messages that are decoded anyway are cheaper uncompressed; gzip is still understood.
+        headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    headers
+}
+
+/// The request for one attempt: to this endpoint, with what is left of the deadline.
+fn request(
+    method: &schema::Method,
+    mut headers: HeaderMap,
+    deadline: Option<Deadline>,
+    target: &Target,
+) -> Result<Request<()>, Fault> {
+    if let Some(deadline) = deadline {
+        let left = deadline.left(Instant::now());
+        if left.is_zero() {
+            return Err(expired());
+        }
+        headers.insert(GRPC_TIMEOUT, timeout::format(left));
+    }
+    let connector = target.pool.connector();
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(connector.scheme().clone());
+    parts.authority = Some(connector.authority().clone());
+    parts.path_and_query = PathAndQuery::try_from(&*method.path).ok();
+    let uri = Uri::from_parts(parts).map_err(|error| {
+        Fault::gateway(Kind::Internal, "the rpc path is no valid URL path").caused_by(error)
+    })?;
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// What the upstream answered: never a success without its word.
+fn read(
+    response: Response<Body>,
+    in_flight: InFlight,
+    bounds: Bounds,
+    tally: Arc<Tally>,
+) -> Result<Reply, Fault> {
+    let (mut head, body) = response.into_parts();
+    let status = ending::take(&mut head.headers);
+    let encoding = head.headers.remove(GRPC_ENCODING);
+    let is_grpc = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let content_type = head.headers.remove(CONTENT_TYPE);
+    metadata::from_upstream(&mut head.headers);
+    if let Some(status) = status {
+        // Trailers-only: the head is the end.
+        let end = End {
+            status,
+            metadata: head.headers,
+        };
+        return Ok(Reply {
+            metadata: HeaderMap::new(),
+            messages: Messages::ended(end, bounds, tally),
+        });
+    }
+    if head.status != StatusCode::OK {
+        let code = Code::from_http(head.status);
+        let status = Status::new(
+            code,
+            format!("the upstream answered with HTTP status {}", head.status.as_u16()),
+        );
+        let messages = Messages::ended(End::new(status), bounds, tally);
+        return Ok(Reply {
+            metadata: head.headers,
+            messages,
+        });
+    }
+    if !is_grpc {
+        let said = match content_type {
+            Some(value) => format!("the upstream answered with content type {value:?}, not application/grpc"),
+            None => "the upstream answered without a content type".to_owned(),
+        };
+        return Ok(Reply {
+            metadata: head.headers,
+            messages: Messages::ended(End::new(Status::new(Code::Unknown, said)), bounds, tally),
+        });
+    }
+    let body = body.holding(in_flight);
+    let messages = Messages::raw(body, encoding, Direction::Reply, bounds, tally);
+    Ok(Reply {
+        metadata: head.headers,
+        messages,
+    })
+}

@@ -1,0 +1,4 @@
+//! Backends: a call becomes an upstream request, the upstream's response a reply.
+
+pub mod grpc;
+pub mod reflection;

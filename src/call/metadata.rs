@@ -1,0 +1,225 @@
+//! Which headers are end-to-end metadata, in either direction.
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, header::Entry};
+
+use crate::fault::{Fault, Kind};
+use crate::wire::base64;
+
+/// What of a client's headers a dialect turns into metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headers {
+    /// gRPC: everything that is not the protocol's own.
+    Grpc,
+    /// HTTP: the same, less what describes the body, with `Grpc-Metadata-X` read as `x`.
+    Http,
+}
+
+/// Headers of one hop. Source: RFC 9110, section 7.6.1.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Headers that the gateway or the next hop writes itself.
+fn is_framing(name: &str) -> bool {
+    matches!(name, "host" | "content-length" | "content-type" | "expect")
+}
+
+/// Names that no client may set: the protocol's own, and the gateway's.
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("grpc-") || name.starts_with("x-sabir-") || name.starts_with(':')
+}
+
+/// Whether gRPC allows the name. Source: gRPC over HTTP/2, "Header-Name".
+fn is_grpc_name(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'_' | b'-' | b'.'))
+}
+
+/// Turns a request's headers into metadata.
+///
+/// # Errors
+/// [`Kind::BadRequest`] for a `-bin` value that is not base64, which names the header.
+pub fn from_request(headers: HeaderMap, which: Headers) -> Result<HeaderMap, Fault> {
+    let named = connection_options(&headers);
+    let mut metadata = HeaderMap::with_capacity(headers.len());
+    let mut last: Option<HeaderName> = None;
+    for (name, value) in headers {
+        if name.is_some() {
+            last = name;
+        }
+        let Some(name) = &last else { continue };
+        let text = name.as_str();
+        if is_hop_by_hop(text) || is_framing(text) || named.iter().any(|option| option == text) {
+            continue;
+        }
+        let name = match which {
+            Headers::Http if text.starts_with("content-") || text == "accept-encoding" => continue,
+            Headers::Http => match text.strip_prefix("grpc-metadata-").map(HeaderName::try_from) {
+                Some(Ok(inner)) if !is_reserved(inner.as_str()) && !is_hop_by_hop(inner.as_str()) => inner,
+                Some(_) => continue,
+                None => name.clone(),
+            },
+            Headers::Grpc => name.clone(),
+        };
+        if is_reserved(name.as_str()) || !is_grpc_name(name.as_str()) || !is_text(&value) {
+            continue;
+        }
+        if name.as_str().ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary) {
+            return Err(Fault::client(
+                Kind::BadRequest,
+                format!("header {name}: a name that ends in -bin carries base64"),
+            ));
+        }
+        metadata.append(name, value);
+    }
+    Ok(metadata)
+}
+
+/// Takes out of an upstream's headers or trailers what is not metadata.
+pub fn from_upstream(headers: &mut HeaderMap) {
+    let named = connection_options(headers);
+    let unwanted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let text = name.as_str();
+            is_hop_by_hop(text)
+                || is_framing(text)
+                || is_reserved(text)
+                || named.iter().any(|option| option == text)
+        })
+        .cloned()
+        .collect();
+    for name in unwanted {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            entry.remove_entry_mult();
+        }
+    }
+}
+
+/// The headers that `Connection` names; what frames or identifies the request can't be taken away by it.
+fn connection_options(headers: &HeaderMap) -> Vec<String> {
+    if !headers.contains_key(header::CONNECTION) {
+        return Vec::new();
+    }
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|option| option.trim().to_ascii_lowercase())
+        .filter(|option| !matches!(option.as_str(), "host" | "content-length" | "authorization" | ""))
+        .collect()
+}
+
+/// Whether gRPC allows the value: visible ASCII and spaces.
+fn is_text(value: &HeaderValue) -> bool {
+    value.as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+fn is_binary(value: &[u8]) -> bool {
+    base64::decode(value.trim_ascii()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::try_from(*name).unwrap(),
+                    HeaderValue::try_from(*value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn names(which: Headers, lines: &[(&str, &str)]) -> Vec<String> {
+        let metadata = from_request(headers(lines), which).unwrap();
+        let mut names: Vec<_> = metadata.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_belongs_to_a_hop_or_a_protocol_is_lifted_out() {
+        let lines = [
+            ("host", "a"),
+            ("connection", "close, X-Private, authorization"),
+            ("x-private", "1"),
+            ("authorization", "Bearer t"),
+            ("te", "trailers"),
+            ("content-type", "application/json"),
+            ("content-language", "en"),
+            ("accept-encoding", "gzip"),
+            ("grpc-timeout", "1S"),
+            ("grpc-status", "0"),
+            ("x-sabir-user", "root"),
+            ("x-request-id", "7"),
+        ];
+        assert_eq!(names(Headers::Http, &lines), ["authorization", "x-request-id"]);
+        assert_eq!(
+            names(Headers::Grpc, &lines),
+            [
+                "accept-encoding",
+                "authorization",
+                "content-language",
+                "x-request-id"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_prefix_of_grpc_gateway_clients_is_taken_off() {
+        let lines = [
+            ("grpc-metadata-tenant", "7"),
+            ("grpc-metadata-grpc-timeout", "1S"),
+            ("grpc-metadata-x-sabir-user", "root"),
+        ];
+        assert_eq!(names(Headers::Http, &lines), ["tenant"]);
+    }
+
+    #[test]
+    fn binary_values_are_base64_padded_or_not() {
+        for (value, fits) in [
+            ("AQIDBA", true),
+            ("AQIDBA==", true),
+            ("AQ==,Ag", true),
+            ("", true),
+            ("!", false),
+        ] {
+            let outcome = from_request(headers(&[("trace-bin", value)]), Headers::Http);
+            assert_eq!(outcome.is_ok(), fits, "{value}");
+        }
+    }
+
+    #[test]
+    fn values_of_one_name_stay_together_and_in_order() {
+        let metadata = from_request(
+            headers(&[("x-a", "1"), ("x-b", "2"), ("x-a", "3")]),
+            Headers::Http,
+        )
+        .unwrap();
+        let values: Vec<_> = metadata
+            .get_all("x-a")
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect();
+        assert_eq!(values, ["1", "3"]);
+    }
+}

@@ -1,0 +1,39 @@
+//! A configuration with what its backends offer right now, for commands that do not serve.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+
+use super::Failure;
+use crate::config::file::{Backend, File};
+use crate::config::{self, Plan, SchemaState, Source, told};
+
+/// How long a backend may take to tell what it offers: somebody waits for it at a terminal.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The plan of a file. A backend that can't be asked leaves its routes pending, with the reason.
+pub(super) fn plan(path: &Path) -> Result<Plan, Failure> {
+    let file = config::load(&Source::file(path)).map_err(Failure::Config)?;
+    let mut schemas = config::schemas(&file).map_err(Failure::Config)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    for (name, backend) in &file.backends {
+        if let Some(state @ SchemaState::Pending(_)) = schemas.get_mut(name) {
+            *state = runtime.block_on(ask(&file, backend));
+        }
+    }
+    config::compile(&file, &schemas).map_err(Failure::Config)
+}
+
+/// Asks the endpoints one after the other until one answers.
+async fn ask(file: &File, backend: &Backend) -> SchemaState {
+    let mut reasons = Vec::new();
+    for endpoint in &backend.endpoints.value {
+        match config::learn(file, backend, endpoint.0.clone(), PATIENCE).await {
+            Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
+            Err(error) => reasons.push(told(&error)),
+        }
+    }
+    SchemaState::Pending(reasons.join("; "))
+}

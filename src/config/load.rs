@@ -1,0 +1,409 @@
+//! From a path or from flags to a [`File`], with everything that is wrong in it said at once.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, did_you_mean};
+use super::document::{Document, Kind, NodeId, Scalar};
+use super::file::{
+    Admin, Backend, BackendTimeout, BackendTls, File, Json, LimitsSection, Listener, ListenerTls,
+    LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
+    Streaming, TrailingSlash,
+};
+use super::interpolate::{Process, interpolate};
+use super::located::{Located, Spot};
+use super::read::read;
+use super::value::{Address, Count, Endpoint, Services};
+use crate::route::Host;
+
+/// The largest file that is read: far above any configuration. Not measured.
+const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file or the flags.
+    pub kind: SourceKind,
+    /// Worker threads, where the command line says it; it wins over the file.
+    pub workers: Option<Count>,
+}
+
+/// The two ways to tell a gateway what to do.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// `--config FILE`.
+    File(PathBuf),
+    /// `--backend URL` and what goes with it.
+    Flags(Box<Flags>),
+}
+
+/// What the command line says about the one backend of a gateway without a file.
+#[derive(Clone, Debug)]
+pub struct Flags {
+    /// The endpoint.
+    pub backend: Endpoint,
+    /// `.proto` files and folders; empty to ask the backend by reflection.
+    pub protos: Vec<PathBuf>,
+    /// Where their imports are.
+    pub proto_paths: Vec<PathBuf>,
+    /// A descriptor set, instead of `.proto` files.
+    pub descriptors: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Option<Address>,
+    /// Where the admin listener is.
+    pub admin: Option<Address>,
+}
+
+impl Source {
+    /// A file.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            kind: SourceKind::File(path.into()),
+            workers: None,
+        }
+    }
+
+    /// The flags of a gateway without a file.
+    pub fn flags(flags: Flags) -> Self {
+        Self {
+            kind: SourceKind::Flags(Box::new(flags)),
+            workers: None,
+        }
+    }
+}
+
+/// Where a [`File`] was read from: what its places and relative paths refer to.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    base: PathBuf,
+    document: Option<Arc<Document>>,
+}
+
+impl Origin {
+    /// A path of the configuration as the process can open it.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// An error about a value; `otherwise` names what it is about where the value has no place.
+    pub(crate) fn error(&self, spot: Spot, otherwise: &str, message: impl Into<String>) -> Diagnostic {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.error(node, message),
+            (Spot::Flag(flag), _) => Diagnostic::error(flag, message),
+            (Spot::Node(_) | Spot::Default, _) => Diagnostic::error(otherwise, message),
+        }
+    }
+
+    /// The same about the key under which the value stands.
+    pub(crate) fn key_error(&self, spot: Spot, otherwise: &str, message: impl Into<String>) -> Diagnostic {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.key_error(node, message),
+            _ => self.error(spot, otherwise, message),
+        }
+    }
+
+    /// Whether nothing is written there; values that were wrong, and so are not in the [`File`], count.
+    fn is_empty(&self, spot: Spot) -> bool {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.items(node).is_empty(),
+            _ => true,
+        }
+    }
+
+    /// The path of a value within the file, such as `routes[3]`, if it was written in one.
+    pub(crate) fn path(&self, spot: Spot) -> Option<String> {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => Some(document.path(node)),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a configuration from where it comes from.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn load(source: &Source) -> Result<File, Vec<Diagnostic>> {
+    let mut file = match &source.kind {
+        SourceKind::File(path) => from_path(path),
+        SourceKind::Flags(flags) => from_flags(flags),
+    }?;
+    if source.workers.is_some() {
+        file.workers = source.workers;
+    }
+    Ok(file)
+}
+
+fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
+    let name = path.display().to_string();
+    let unreadable =
+        |error: &dyn std::fmt::Display| vec![Diagnostic::error(&name, format!("can't read it: {error}"))];
+    let size = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
+    from_text(&name, path.parent().unwrap_or(Path::new("")), &text)
+}
+
+/// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the file.
+pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagnostic>> {
+    let mut document = Document::parse(name, text)?;
+    let mut problems = interpolate(&mut document, &Process { base });
+    let (file, found) = read::<File>(&document);
+    problems.extend(found);
+    let document = Arc::new(document);
+    let Some(mut file) = file else {
+        return Err(in_order(problems));
+    };
+    file.origin = Origin {
+        base: base.to_owned(),
+        document: Some(Arc::clone(&document)),
+    };
+    problems.extend(references(&document));
+    problems.extend(Check { file: &file }.all());
+    if problems.is_empty() {
+        Ok(file)
+    } else {
+        Err(in_order(problems))
+    }
+}
+
+/// A value that could not be replaced is also wrong as the text that it still is: what comes first is the cause.
+fn in_order(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let place = |problem: &Diagnostic| problem.place.as_ref().map(|place| (place.line, place.column));
+    problems.sort_by_key(place);
+    problems.dedup_by(|b, a| a.path == b.path && place(a).is_some() && place(a) == place(b));
+    problems
+}
+
+/// Routes that name a backend which is not there.
+///
+/// Looked up in the document, not in the [`File`]: a route or a backend with another error is not in the file, and all
+/// the same its name is right or wrong.
+fn references(document: &Document) -> Vec<Diagnostic> {
+    let known: BTreeSet<&str> = document
+        .child(NodeId::ROOT, "backends")
+        .map(|backends| document.entries(backends))
+        .unwrap_or_default()
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let note = if known.is_empty() {
+        "there are no backends".to_owned()
+    } else {
+        format!(
+            "backends: {}",
+            known.iter().copied().collect::<Vec<_>>().join(", ")
+        )
+    };
+    let routes = document
+        .child(NodeId::ROOT, "routes")
+        .map(|routes| document.items(routes));
+    let mut found = Vec::new();
+    for backend in routes
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|route| document.child(*route, "backend"))
+    {
+        if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
+            && !known.contains(text.as_str())
+        {
+            let meant = did_you_mean(text, known.iter().copied());
+            let message = format!("no backend \"{}\"{meant}", written.as_ref().unwrap_or(text));
+            found.push(document.error(backend, message).noting(&note));
+        }
+    }
+    found
+}
+
+/// The name of the one backend of a gateway without a file.
+const FLAG_BACKEND: &str = "backend";
+
+fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
+    let paths = |paths: &[PathBuf], flag| {
+        paths
+            .iter()
+            .map(|path| Located::flag(path.clone(), flag))
+            .collect()
+    };
+    let schema = match &flags.descriptors {
+        Some(descriptors) => SchemaSource::Descriptors(Located::flag(descriptors.clone(), "--descriptors")),
+        None if flags.protos.is_empty() => SchemaSource::Reflection,
+        None => SchemaSource::Protos(ProtoFiles {
+            protos: paths(&flags.protos, "--proto"),
+            proto_paths: paths(&flags.proto_paths, "--proto-path"),
+        }),
+    };
+    let backend = Backend {
+        protocol: Protocol::Grpc,
+        endpoints: Located::flag(
+            vec![Located::flag(flags.backend.clone(), "--backend")],
+            "--backend",
+        ),
+        schema: Located::flag(schema, "--backend"),
+        rules: Vec::new(),
+        load_balancing: LoadBalancing::default(),
+        timeout: BackendTimeout::default(),
+        tls: None,
+    };
+    let listen = flags.listen.unwrap_or(Address(super::file::DEFAULT_LISTEN));
+    let admin = flags.admin.unwrap_or(Address(super::file::DEFAULT_ADMIN));
+    let file = File {
+        listeners: vec![Located::flag(
+            Listener {
+                address: Located::flag(listen, "--listen"),
+                ..Listener::at(listen)
+            },
+            "--listen",
+        )],
+        admin: Admin {
+            address: Located::flag(admin, "--admin"),
+        },
+        workers: None,
+        limits: LimitsSection::default(),
+        backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
+        routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
+        origin: Origin::default(),
+    };
+    let problems = Check { file: &file }.all();
+    if problems.is_empty() {
+        Ok(file)
+    } else {
+        Err(problems)
+    }
+}
+
+/// A route that exposes everything that a backend offers, to any host.
+fn all_of(backend: &str) -> Route {
+    Route {
+        services: Located::default_of(vec![Located::default_of(Services::All)]),
+        hosts: Vec::new(),
+        backend: Located::default_of(backend.to_owned()),
+        json: Json::default(),
+        query: Query::default(),
+        streaming: Streaming::default(),
+        timeout: None,
+        limits: RouteLimits::default(),
+        path_unescape: PathUnescape::default(),
+        trailing_slash: TrailingSlash::default(),
+        path_owned: PathOwned::default(),
+    }
+}
+
+/// What no single value shows: keys that need or exclude each other.
+struct Check<'a> {
+    file: &'a File,
+}
+
+impl Check<'_> {
+    fn all(&self) -> Vec<Diagnostic> {
+        let file = self.file;
+        let mut found = Vec::new();
+        self.listeners(&mut found);
+        for (name, backend) in &file.backends {
+            self.backend(name, backend, &mut found);
+        }
+        for route in &file.routes {
+            self.route(route, &mut found);
+        }
+        found
+    }
+
+    fn error(&self, spot: Spot, message: impl Into<String>) -> Diagnostic {
+        self.file.origin.error(spot, "", message)
+    }
+
+    fn key_error(&self, spot: Spot, message: impl Into<String>) -> Diagnostic {
+        self.file.origin.key_error(spot, "", message)
+    }
+
+    fn listeners(&self, found: &mut Vec<Diagnostic>) {
+        let file = self.file;
+        let mut taken = Vec::new();
+        let addresses = file
+            .listeners
+            .iter()
+            .map(|listener| ("listeners", &listener.address));
+        for (block, address) in addresses.chain([("admin.address", &file.admin.address)]) {
+            if address.0.port() != 0 && taken.contains(&address.0) {
+                let message = format!("{} is taken by another listener", address.0);
+                found.push(file.origin.error(address.spot, block, message));
+            }
+            taken.push(address.0);
+        }
+        for tls in file.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            self.listener_tls(tls, found);
+        }
+    }
+
+    fn listener_tls(&self, tls: &Located<ListenerTls>, found: &mut Vec<Diagnostic>) {
+        match (&tls.certificate, &tls.key) {
+            (Some(certificate), None) => {
+                found.push(self.key_error(certificate.spot, "has no \"key\" beside it"))
+            }
+            (None, Some(key)) => found.push(self.key_error(key.spot, "has no \"certificate\" beside it")),
+            (None, None) if tls.certificates.is_empty() => {
+                let message =
+                    "has no certificate; write certificate and key, or certificates: [{certificate, key}]";
+                found.push(self.key_error(tls.spot, message));
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    fn backend(&self, name: &str, backend: &Located<Backend>, found: &mut Vec<Diagnostic>) {
+        if backend.endpoints.is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
+            found.push(self.key_error(
+                backend.endpoints.spot,
+                format!("backend \"{name}\" has no endpoint"),
+            ));
+        }
+        let mut seen: Vec<&Located<Endpoint>> = Vec::new();
+        for endpoint in &backend.endpoints.value {
+            if seen.contains(&endpoint) {
+                found.push(self.error(endpoint.spot, format!("{} is given twice", endpoint.0)));
+            }
+            seen.push(endpoint);
+        }
+        if let Some(tls) = &backend.tls {
+            self.backend_tls(tls, backend, found);
+        }
+    }
+
+    fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        let secure = |endpoint: &Located<Endpoint>| endpoint.0.scheme_str() == Some("https");
+        if !backend.endpoints.iter().any(secure) {
+            let message = "speaks of https:// endpoints, and this backend has none";
+            found.push(self.key_error(tls.spot, message));
+        }
+        match (&tls.certificate, &tls.key) {
+            (Some(certificate), None) => {
+                found.push(self.key_error(certificate.spot, "has no \"key\" beside it"))
+            }
+            (None, Some(key)) => found.push(self.key_error(key.spot, "has no \"certificate\" beside it")),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        if let Some(name) = &tls.server_name
+            && rustls_pki_types::ServerName::try_from(name.value.as_str()).is_err()
+        {
+            found.push(self.error(name.spot, format!("\"{}\" is not a host name", name.value)));
+        }
+    }
+
+    fn route(&self, route: &Located<Route>, found: &mut Vec<Diagnostic>) {
+        if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
+            let message = "names no service; write \"*\" for all that the backend offers";
+            found.push(self.key_error(route.services.spot, message));
+        }
+        for host in &route.hosts {
+            if let Err(error) = host.parse::<Host>() {
+                found.push(self.error(host.spot, format!("\"{}\" is no host: {error}", host.value)));
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The compiled whole: everything that a call needs to know, as data. It needs no runtime to build or to test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use http::header::HOST;
+use http::request::Parts;
+use ipnet::IpNet;
+
+use super::diagnostic::Diagnostic;
+use super::value::Services;
+use crate::balance::LoadBalancing;
+use crate::describe::reflection::Exposed;
+use crate::fault::{Fault, Kind};
+use crate::limits::Limits;
+use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::wire::Dialect;
+
+/// A configuration and the schemas of its backends, compiled.
+#[derive(Debug)]
+pub struct Plan {
+    /// Counts up with each plan of the process.
+    pub generation: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Limits that hold where a listener has none of its own.
+    pub limits: Limits,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Where operators connect; `None` turns the admin listener off.
+    pub admin: Option<SocketAddr>,
+    /// Where calls go.
+    pub backends: Vec<Backend>,
+    /// The routes as they are declared, in the order of the file.
+    pub declared: Vec<Declared>,
+    /// Every exposed method, in the order in which [`Routes`] counts them.
+    pub entries: Vec<Arc<Entry>>,
+    /// From host and path to an entry.
+    pub routes: Routes,
+    /// What server reflection tells.
+    pub reflection: Exposed,
+    /// HTTP rules that are not in use, each with its reason.
+    pub disabled: Vec<Disabled>,
+    /// Routes whose backend's schema is not known yet.
+    pub pending: Vec<Pending>,
+    /// What works, and probably not as meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// What a request head leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The index of the entry.
+    pub entry: usize,
+    /// Which of the entry's bindings; `None` for the rpc path.
+    pub binding: Option<u32>,
+    /// The path variables.
+    pub captures: Captures,
+}
+
+impl Plan {
+    /// Finds what a request of `dialect` asks for, by its head alone.
+    ///
+    /// # Errors
+    /// A client fault that says why nothing answers, and [`Kind::SchemaPending`] where a backend that is not known yet
+    /// may answer once it is.
+    pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
+        let host = host(head);
+        let path = head.uri.path();
+        match dialect {
+            Dialect::Grpc => self
+                .routes
+                .find_rpc(host, path)
+                .map(|entry| Found {
+                    entry: index(entry),
+                    binding: None,
+                    captures: Captures::default(),
+                })
+                .ok_or_else(|| self.unknown_rpc(host, path)),
+            Dialect::Rest => self
+                .routes
+                .find(host, &head.method, path)
+                .map(|matched| Found {
+                    entry: index(matched.entry),
+                    binding: matched.binding,
+                    captures: matched.captures,
+                })
+                .map_err(|missed| self.unknown_path(host, path, &missed)),
+        }
+    }
+
+    fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {
+        let service = path
+            .trim_start_matches('/')
+            .rsplit_once('/')
+            .map_or("", |(service, _)| service);
+        self.pending
+            .iter()
+            .find(|pending| pending.answers(host) && pending.covers(service))
+            .map_or_else(
+                || Fault::client(Kind::Unimplemented, format!("no route has the method {path}")),
+                Pending::fault,
+            )
+    }
+
+    fn unknown_path(&self, host: Option<&str>, path: &str, missed: &NoRoute) -> Fault {
+        match missed {
+            NoRoute::Malformed(error) => Fault::client(Kind::BadRequest, format!("the URL's path: {error}")),
+            NoRoute::MethodNotAllowed { allow } => {
+                Fault::client(Kind::MethodNotAllowed, missed.to_string()).allowing(allow)
+            }
+            NoRoute::NotFound => self
+                .pending
+                .iter()
+                .find(|pending| pending.answers(host))
+                .map_or_else(
+                    || Fault::client(Kind::RouteNotFound, format!("no route answers {path}")),
+                    Pending::fault,
+                ),
+        }
+    }
+}
+
+/// The host that a request is for: `:authority`, or the `Host` header.
+pub fn host(head: &Parts) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(HOST).and_then(|value| value.to_str().ok()),
+    }
+}
+
+fn index(entry: u32) -> usize {
+    usize::try_from(entry).unwrap_or(usize::MAX)
+}
+
+/// A socket for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it is bound; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// TLS; absent for cleartext.
+    pub tls: Option<ListenerTls>,
+    /// Proxies whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// The files of a TLS listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Certificate chains with their keys, chosen by SNI; the first is the default.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// The authorities of client certificates; present, every client must have one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A named set of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The name in the configuration.
+    pub name: String,
+    /// Its endpoints: `http` is HTTP/2 with prior knowledge, `https` HTTP/2 by ALPN.
+    pub endpoints: Vec<Uri>,
+    /// How an endpoint is chosen.
+    pub load_balancing: LoadBalancing,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// TLS towards `https` endpoints.
+    pub tls: BackendTls,
+}
+
+/// A route as it is declared: which services it may have, whether its backend offers them or not.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// Which services it takes.
+    pub services: Vec<Services>,
+    /// What its entries share.
+    pub route: Arc<Route>,
+    /// How its paths are read.
+    pub path: PathOptions,
+}
+
+impl Declared {
+    /// The pattern by which the route takes a service: the most specific of those that do.
+    pub fn pattern(&self, service: &str) -> Option<&Services> {
+        let takes = self.services.iter().filter(|pattern| pattern.take(service));
+        takes.max_by_key(|pattern| pattern.rank())
+    }
+
+    /// Whether it answers a host.
+    pub fn answers(&self, host: Option<&str>) -> bool {
+        answers(&self.route.hosts, host)
+    }
+}
+
+/// Whether one of the patterns covers the host; no pattern covers every host.
+fn answers(hosts: &[Host], host: Option<&str>) -> bool {
+    hosts.is_empty() || host.is_some_and(|host| hosts.iter().any(|pattern| pattern.matches(host)))
+}
+
+/// TLS towards a backend. Verification is always on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BackendTls {
+    /// The authorities that its certificate may come from; absent, those of the system.
+    pub ca: Option<PathBuf>,
+    /// The gateway's own certificate chain and key, for mutual TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The name that the certificate must be for; absent, the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// An HTTP rule that is not in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// The full name of its method.
+    pub method: String,
+    /// The rule, such as `GET /v1/{name=shelves/*}`.
+    pub rule: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A route whose backend's schema is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The backend's name.
+    pub backend: String,
+    /// The services that the route takes.
+    pub patterns: Vec<Services>,
+    /// The hosts of the route; empty for any.
+    pub hosts: Vec<Host>,
+    /// Why the schema is not known; for operators.
+    pub reason: String,
+}
+
+impl Pending {
+    /// Whether a route that waits answers this host.
+    fn answers(&self, host: Option<&str>) -> bool {
+        answers(&self.hosts, host)
+    }
+
+    /// Whether a pattern covers the service.
+    fn covers(&self, service: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.take(service))
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::upstream(
+            Kind::SchemaPending,
+            format!(
+                "backend \"{}\" has not told yet what it offers; try again",
+                self.backend
+            ),
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+}

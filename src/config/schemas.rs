@@ -1,0 +1,187 @@
+//! What files on disk say about the backends of a configuration: descriptors, rules, certificates.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::compile::{SchemaState, backend_tls, compile, listener_tls};
+use super::diagnostic::Diagnostic;
+use super::file::{Backend, File, ProtoFiles, SchemaSource};
+use super::located::{Located, Spot};
+use super::plan::Plan;
+use crate::discover::proto_files;
+use crate::listen::tls::{Identity, Tls};
+use crate::schema::{Rules, Schema};
+use crate::upstream::tls::client_config;
+
+/// The largest descriptor set or rules file that is read. Not measured: googleapis as a whole has 30 MiB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// The schemas of all backends whose descriptors are files; those that are asked by reflection are pending.
+///
+/// # Errors
+/// Every file that can't be read or does not compile, at the place that names it.
+pub fn schemas(file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
+    let (schemas, errors) = read_all(file);
+    if errors.is_empty() {
+        Ok(schemas)
+    } else {
+        Err(errors)
+    }
+}
+
+/// All that can be known of a configuration without asking a backend: the plan as it would start.
+///
+/// # Errors
+/// Everything that is wrong with the configuration and with the files that it names.
+pub fn check(file: &File) -> Result<Plan, Vec<Diagnostic>> {
+    let (schemas, mut errors) = read_all(file);
+    errors.extend(certificates(file));
+    match compile(file, &schemas) {
+        Ok(plan) if errors.is_empty() => Ok(plan),
+        Ok(_) => Err(errors),
+        Err(more) => {
+            errors.extend(more);
+            Err(errors)
+        }
+    }
+}
+
+/// A backend whose files are wrong is pending, so that the rest can be judged without it.
+fn read_all(file: &File) -> (BTreeMap<String, SchemaState>, Vec<Diagnostic>) {
+    let mut schemas = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (name, backend) in &file.backends {
+        let state = schema(file, backend).unwrap_or_else(|found| {
+            errors.extend(found);
+            SchemaState::Pending("its files can't be read".to_owned())
+        });
+        schemas.insert(name.clone(), state);
+    }
+    (schemas, errors)
+}
+
+fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>> {
+    let rules = rules(file, backend)?;
+    let schema = match &backend.schema.value {
+        SchemaSource::Reflection => {
+            return Ok(SchemaState::Pending(
+                "it is asked by reflection once the gateway runs".to_owned(),
+            ));
+        }
+        SchemaSource::Protos(protos) => from_protos(file, protos, &rules),
+        SchemaSource::Descriptors(path) => from_set(file, path, &rules),
+    };
+    schema
+        .map(|schema| SchemaState::Ready(Arc::new(schema)))
+        .map_err(|error| vec![error])
+}
+
+/// The HTTP rules that a backend has beside its descriptors; of two for one method the later counts.
+///
+/// # Errors
+/// Every file that can't be read or holds no rules.
+pub fn rules(file: &File, backend: &Backend) -> Result<Rules, Vec<Diagnostic>> {
+    let mut rules = Rules::empty();
+    let mut errors = Vec::new();
+    for path in &backend.rules {
+        let name = file.origin.resolve(path);
+        let read = read(&name).and_then(|bytes| {
+            String::from_utf8(bytes)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+        });
+        match read {
+            Ok(text) => match Rules::parse(&name.display().to_string(), &text) {
+                Ok(more) => rules.merge(more),
+                Err(error) => errors.push(file.origin.error(path.spot, "rules", error.to_string())),
+            },
+            Err(error) => errors.push(unreadable(file, path, &error)),
+        }
+    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+fn from_protos(file: &File, protos: &ProtoFiles, rules: &Rules) -> Result<Schema, Diagnostic> {
+    let include: Vec<PathBuf> = protos
+        .proto_paths
+        .iter()
+        .map(|path| file.origin.resolve(path))
+        .collect();
+    // A file may be named as it is imported, or from the folder of the configuration.
+    let entry = |path: &Located<PathBuf>| {
+        let imported = include.iter().any(|folder| folder.join(&path.value).exists());
+        if imported {
+            path.value.clone()
+        } else {
+            file.origin.resolve(path)
+        }
+    };
+    let entries: Vec<PathBuf> = protos.protos.iter().map(entry).collect();
+    proto_files::load(&entries, &include, rules).map_err(|error| {
+        let spot = protos.protos.first().map_or(Spot::Default, |path| path.spot);
+        file.origin.error(spot, "schema", told(&error))
+    })
+}
+
+fn from_set(file: &File, path: &Located<PathBuf>, rules: &Rules) -> Result<Schema, Diagnostic> {
+    let bytes = read(&file.origin.resolve(path)).map_err(|error| unreadable(file, path, &error))?;
+    Schema::from_descriptor_set(&bytes, rules).map_err(|error| {
+        let message = format!("{}: {error}", path.value.display());
+        file.origin.error(path.spot, "schema", message)
+    })
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    std::fs::read(path)
+}
+
+fn unreadable(file: &File, path: &Located<PathBuf>, error: &dyn std::fmt::Display) -> Diagnostic {
+    let message = format!("can't read {}: {error}", file.origin.resolve(path).display());
+    file.origin.error(path.spot, "path", message)
+}
+
+/// Checks the certificates, keys and authorities that the configuration names, as those will who use them.
+fn certificates(file: &File) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for written in &file.listeners {
+        if let (Some(tls), Some(files)) = (&written.tls, listener_tls(file, written)) {
+            let identity = |(certificate, key)| Identity { certificate, key };
+            let identities: Vec<Identity> = files.certificates.into_iter().map(identity).collect();
+            if let Err(error) = Tls::load(&identities, files.client_ca.as_deref()) {
+                found.push(file.origin.key_error(tls.spot, "tls", told(&error)));
+            }
+        }
+    }
+    for backend in file.backends.values() {
+        if let Some(tls) = &backend.tls {
+            let files = backend_tls(file, backend);
+            let own = files
+                .certificate
+                .as_ref()
+                .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            if let Err(error) = client_config(files.ca.as_deref(), own) {
+                found.push(file.origin.key_error(tls.spot, "tls", told(&error)));
+            }
+        }
+    }
+    found
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
+    }
+    text
+}

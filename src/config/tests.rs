@@ -1,0 +1,247 @@
+//! The errors of a configuration, as an operator reads them, and the files that are right.
+
+use std::path::Path;
+
+use super::*;
+
+/// Every error of a file, one after the other.
+fn errors(text: &str) -> String {
+    match from_text("sabir.yaml", Path::new("/nowhere"), text) {
+        Ok(_) => String::new(),
+        Err(found) => found
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+#[track_caller]
+fn right(text: &str) -> File {
+    match from_text("sabir.yaml", Path::new("/etc/sabir"), text) {
+        Ok(file) => file,
+        Err(found) => panic!(
+            "{}",
+            found
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        ),
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    insta::assert_snapshot!(errors(
+        "\
+listeners:
+  - adress: 0.0.0.0:8080
+  - address: localhost:8081
+    limits: {header_timeout: 10, max_message_bytes: 4MB}
+    trusted_proxies: [10.0.0.0/33]
+backends:
+  library:
+    protocol: rest
+    endpoints: [127.0.0.1:50051, \"ftp://127.0.0.1\"]
+    load_balancing: least_requests
+    health_check: {}
+routes:
+  - services: [\"*\"]
+    backend: library
+  - services: library.v1.*
+    backend: libary
+  - services: [\"library.v1.*\", \"library/v1\"]
+    backend: libary
+    auth: members
+    json: {proto_names: yes}
+"
+    ));
+}
+
+#[test]
+fn a_reference_says_what_was_probably_meant() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:50051\"]}
+  accounts: {endpoints: [\"http://127.0.0.1:50052\"]}
+routes:
+  - {services: [\"*\"], backend: libary}
+  - {services: [\"a.*\"], backend: something}
+"
+    ));
+}
+
+#[test]
+fn a_backend_that_is_wrong_can_be_referred_to() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: 7}
+routes:
+  - {services: [\"*\"], backend: library}
+"
+    ));
+}
+
+#[test]
+fn a_missing_key_is_said_where_its_block_begins() {
+    insta::assert_snapshot!(errors(
+        "\
+listeners:
+  - trusted_proxies: []
+backends:
+  library: {protocol: grpc}
+routes:
+  - backend: library
+"
+    ));
+}
+
+#[test]
+fn a_duplicate_key_is_an_error() {
+    insta::assert_snapshot!(errors(
+        "\
+workers: 1
+backends:
+  a: {endpoints: [\"http://127.0.0.1:1\"]}
+  a: {endpoints: [\"http://127.0.0.1:2\"]}
+workers: 2
+"
+    ));
+}
+
+#[test]
+fn keys_that_need_each_other() {
+    insta::assert_snapshot!(errors(
+        "\
+listeners:
+  - {address: \"127.0.0.1:8443\", tls: {certificate: a.pem}}
+  - {address: \"127.0.0.1:8444\", tls: {key: a.key}}
+  - {address: \"127.0.0.1:8445\", tls: {client_ca: ca.pem}}
+  - {address: \"127.0.0.1:9901\"}
+backends:
+  a: {endpoints: [], tls: {ca: ca.pem}}
+  b: {endpoints: [\"http://127.0.0.1:1\", \"http://127.0.0.1:1\"], tls: {certificate: a.pem, server_name: \"a b\"}}
+  c: {endpoints: [\"http://127.0.0.1:1\"], schema: {protos: [a.proto], descriptors: a.binpb}}
+  d: {endpoints: [\"http://127.0.0.1:1\"], schema: {proto_paths: [protos]}}
+  e: {endpoints: [\"http://127.0.0.1:1\"], schema: reflect}
+  f: {endpoints: [\"http://127.0.0.1:1\"], schema: {proto: [a.proto]}}
+routes:
+  - {services: [], backend: a, query: {unknown: refuse}}
+"
+    ));
+}
+
+#[test]
+fn what_is_not_yaml_is_one_error() {
+    insta::assert_snapshot!(
+        [
+            "listeners: [",
+            "listeners:\n  - a: b\n c: d\n",
+            "a: b\n---\na: b\n",
+            "a: !secret b\n",
+            "base: &base {a: b}\nother: {<<: *base}\n",
+            "a: &a [*a]\n",
+            "? [a]\n: b\n",
+            "just text\n",
+            "- a\n",
+        ]
+        .map(errors)
+        .join("\n")
+    );
+}
+
+#[test]
+fn what_comes_from_outside_is_never_shown() {
+    // PATH is set wherever a test runs, and is no address.
+    let found = errors("listeners:\n  - address: ${PATH}\n  - address: ${SABIR_TEST_UNSET}\n");
+    insta::assert_snapshot!(found);
+    assert!(!found.contains("/bin"), "{found}");
+}
+
+#[test]
+fn what_is_absent_is_the_default() {
+    let file = right("");
+    let addresses: Vec<_> = file.listeners.iter().map(|listener| listener.address.0).collect();
+    assert_eq!(addresses, [file::DEFAULT_LISTEN]);
+    assert_eq!(file.admin.address.0, file::DEFAULT_ADMIN);
+    assert_eq!(file.limits.over(&Limits::default()), Limits::default());
+    let file = right("limits:\nadmin:\nroutes:\nbackends: {a: {endpoints: [\"http://h\"], schema: }}\n");
+    assert_eq!(file.backends["a"].schema.value, file::SchemaSource::Reflection);
+}
+
+#[test]
+fn an_alias_is_a_copy() {
+    let file = right(
+        "\
+backends:
+  a: {endpoints: &endpoints [\"http://127.0.0.1:1\"], timeout: &timeout {connect: 2s}}
+  b: {endpoints: *endpoints, timeout: *timeout}
+",
+    );
+    assert_eq!(file.backends["a"], file.backends["b"]);
+}
+
+#[test]
+fn aliases_of_aliases_are_bounded() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let before = level - 1;
+        let list = vec![format!("*a{before}"); 10].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+    }
+    assert!(
+        errors(&text).contains("more than 200000 values"),
+        "{}",
+        errors(&text)
+    );
+    let mut text = "a0: &a0 [x]\n".to_owned();
+    for level in 1..100 {
+        text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+    }
+    assert!(errors(&text).contains("deeper than 64"), "{}", errors(&text));
+}
+
+#[test]
+fn the_command_line_can_say_how_many_workers() {
+    let mut source = Source::flags(Flags {
+        backend: "http://127.0.0.1:50051".parse().expect("an endpoint"),
+        protos: Vec::new(),
+        proto_paths: Vec::new(),
+        descriptors: None,
+        listen: None,
+        admin: None,
+    });
+    source.workers = Some(value::Count(3));
+    let file = load(&source).expect("a file");
+    assert_eq!(file.workers, Some(value::Count(3)));
+    assert_eq!(file.routes.len(), 1);
+}
+
+#[test]
+fn a_gateway_without_a_file_is_one_with_this_file() {
+    let flags = load(&Source::flags(Flags {
+        backend: "http://127.0.0.1:50051".parse().expect("an endpoint"),
+        protos: vec!["a.proto".into()],
+        proto_paths: vec!["protos".into()],
+        descriptors: None,
+        listen: Some("127.0.0.1:1".parse().expect("an address")),
+        admin: Some("127.0.0.1:2".parse().expect("an address")),
+    }))
+    .expect("a file");
+    let written = right(
+        "\
+listeners: [{address: \"127.0.0.1:1\"}]
+admin: {address: \"127.0.0.1:2\"}
+backends:
+  backend: {endpoints: [\"http://127.0.0.1:50051\"], schema: {protos: [a.proto], proto_paths: [protos]}}
+routes: [{services: [\"*\"], backend: backend}]
+",
+    );
+    assert_eq!(flags.listeners, written.listeners);
+    assert_eq!(flags.admin, written.admin);
+    assert_eq!(flags.backends, written.backends);
+    assert_eq!(flags.routes, written.routes);
+}

@@ -1,0 +1,471 @@
+//! The values of a configuration that have a text of their own: sizes, durations, addresses of endpoints, patterns.
+//!
+//! Errors are what a value is not, such as `is not a size; write …`: the reader puts the value before them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer};
+
+/// A value that is written as one text.
+trait Text: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What the text is not, and what would be valid.
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+macro_rules! written_as_text {
+    ($($type:ty, $name:literal, $schema:tt;)*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(deserializer)?;
+                Self::from_text(&text).map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+written_as_text! {
+    Size, "Size", {
+        "type": ["string", "integer"],
+        "minimum": 1,
+        "pattern": "^[1-9][0-9]*(B|KiB|MiB|GiB)?$"
+    };
+    Period, "Period", {
+        "type": "string",
+        "pattern": "^[0-9]*[1-9][0-9]*(ms|s|m|h)$"
+    };
+    Count, "Count", {
+        "type": "integer",
+        "minimum": 1
+    };
+    Address, "Address", {
+        "type": "string",
+        "examples": ["127.0.0.1:8080", "[::]:8443"]
+    };
+    Network, "Network", {
+        "type": "string",
+        "examples": ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+    };
+    Endpoint, "Endpoint", {
+        "type": "string",
+        "pattern": "^https?://",
+        "examples": ["http://127.0.0.1:50051", "https://library.example.com"]
+    };
+    Services, "Services", {
+        "type": "string",
+        "examples": ["*", "library.v1.*", "library.v1.Library"]
+    };
+}
+
+/// A number of bytes, 1 to 2^31 - 1 or so: a plain number, or one with `B`, `KiB`, `MiB` or `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u32);
+
+/// The largest size: HTTP/2 windows, which are sizes too, end there.
+const MAX_SIZE: u64 = (1 << 31) - 1;
+
+const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Text for Size {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = || "is not a size; write bytes such as 4096, or 16KiB, 4MiB, 1GiB".to_owned();
+        let (digits, unit) = number_and_unit(text);
+        let scale = match unit {
+            "" | "B" => 1,
+            unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(not)?.1,
+        };
+        let number: u64 = digits.parse().map_err(|_| not())?;
+        let bytes = number.checked_mul(scale).filter(|bytes| *bytes <= MAX_SIZE);
+        match bytes.map(u32::try_from) {
+            Some(Ok(0)) => Err("is no size to work with; write at least 1".to_owned()),
+            Some(Ok(bytes)) => Ok(Self(bytes)),
+            Some(Err(_)) | None => Err("is too large; the largest size is 2147483647 bytes".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = u64::from(self.0);
+        match UNITS
+            .iter()
+            .find(|(_, scale)| bytes >= *scale && bytes % scale == 0)
+        {
+            Some((name, scale)) => write!(f, "{}{name}", bytes / scale),
+            None => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// A stretch of time, more than nothing: a whole number with `ms`, `s`, `m` or `h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(pub Duration);
+
+/// Far above any time-out, and far below where adding to an instant overflows.
+const MAX_PERIOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl Text for Period {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = "is not a duration; write a whole number and its unit, such as 250ms, 10s, 5m or 1h";
+        let (digits, unit) = number_and_unit(text);
+        let number: u64 = digits.parse().map_err(|_| not.to_owned())?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" => return Err(format!("has no unit; did you mean \"{text}s\"?")),
+            _ => return Err(not.to_owned()),
+        };
+        match number.checked_mul(millis).map(Duration::from_millis) {
+            Some(Duration::ZERO) => Err("is no time at all; write at least 1ms".to_owned()),
+            Some(period) if period <= MAX_PERIOD => Ok(Self(period)),
+            Some(_) | None => Err("is too long; the longest is ten years".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+        match units
+            .iter()
+            .find(|(_, scale)| millis >= *scale && millis % scale == 0)
+        {
+            Some((name, scale)) => write!(f, "{}{name}", millis / scale),
+            None => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+fn number_and_unit(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// How many, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub u32);
+
+impl Text for Count {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(0) | Err(_) => Err(format!("is not a number from 1 to {}", u32::MAX)),
+            Ok(count) => Ok(Self(count)),
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where to listen: an IP address and a port; port 0 takes any that is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl Text for Address {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = "is not an address; write an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";
+        text.parse().map(Self).map_err(|_| not.to_owned())
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
+/// A range of addresses, or one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl Text for Network {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = "is not a range of addresses; write one such as 10.0.0.0/8, 192.0.2.7 or fd00::/8";
+        let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse()
+            .ok()
+            .or_else(one)
+            .map(Self)
+            .ok_or_else(|| not.to_owned())
+    }
+}
+
+/// Where a backend answers: `http://` or `https://`, a host, maybe a port, and maybe a path that is a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint(pub Uri);
+
+impl Text for Endpoint {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let valid = "write one such as http://127.0.0.1:50051 or https://library.example.com";
+        if !text.contains("://") {
+            return Err(format!("has no scheme; did you mean \"http://{text}\"?"));
+        }
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("is not an endpoint: {error}; {valid}"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(format!("has a scheme that is not known; {valid}"));
+        }
+        if uri
+            .authority()
+            .is_none_or(|authority| authority.as_str().contains('@'))
+        {
+            return Err(format!("has a user name in it; {valid}"));
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(format!("has no host; {valid}"));
+        }
+        let after_host = uri
+            .authority()
+            .and_then(|at| at.as_str().rsplit(']').next())
+            .unwrap_or("");
+        if after_host.contains(':') && matches!(uri.port_u16(), None | Some(0)) {
+            return Err("has a port that is none; ports are 1 to 65535".to_owned());
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return Err(format!("has a query or a fragment; {valid}"));
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
+/// Which services a route takes: all, those whose full name begins in a certain way, or one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Services {
+    /// `*`.
+    All,
+    /// `library.v1.*`; kept as `library.v1.`, with the dot.
+    Below(String),
+    /// `library.v1.Library`.
+    One(String),
+}
+
+impl Services {
+    /// Whether the pattern takes the service with this full name.
+    pub fn take(&self, service: &str) -> bool {
+        match self {
+            // Reflection is what the gateway answers itself, so it is forwarded only where it is named.
+            Self::All => !service.starts_with("grpc.reflection."),
+            Self::Below(prefix) => {
+                service.starts_with(prefix.as_str())
+                    && (prefix.starts_with("grpc.reflection.") || !service.starts_with("grpc.reflection."))
+            }
+            Self::One(name) => service == name,
+        }
+    }
+
+    /// How specific the pattern is: a name before a prefix, a longer prefix before a shorter, `*` last.
+    pub fn rank(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Below(prefix) => prefix.len(),
+            Self::One(_) => usize::MAX,
+        }
+    }
+}
+
+impl Text for Services {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let valid =
+            "write \"*\", a package such as \"library.v1.*\" or a service such as \"library.v1.Library\"";
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        let (names, below) = match text.strip_suffix(".*") {
+            Some(names) => (names, true),
+            None => (text, false),
+        };
+        let name = |name: &str| {
+            let mut letters = name.chars();
+            letters
+                .next()
+                .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+                && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        };
+        if !names.split('.').all(name) {
+            return Err(format!("is not a pattern of services; {valid}"));
+        }
+        Ok(if below {
+            Self::Below(format!("{names}."))
+        } else {
+            Self::One(names.to_owned())
+        })
+    }
+}
+
+impl fmt::Display for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Below(prefix) => write!(f, "{prefix}*"),
+            Self::One(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("1", Some(1)),
+            ("4096", Some(4096)),
+            ("512B", Some(512)),
+            ("16KiB", Some(16 << 10)),
+            ("4MiB", Some(4 << 20)),
+            ("1GiB", Some(1 << 30)),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", None),
+            ("2GiB", None),
+            ("0", None),
+            ("4MB", None),
+            ("4 MiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("MiB", None),
+            ("", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(Size::from_text(text).ok().map(|size| size.0), bytes, "{text}");
+        }
+        for text in ["1", "4097", "16KiB", "4MiB", "1GiB"] {
+            assert_eq!(Size::from_text(text).expect("a size").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn periods() {
+        for (text, millis) in [
+            ("1ms", Some(1)),
+            ("250ms", Some(250)),
+            ("10s", Some(10_000)),
+            ("5m", Some(300_000)),
+            ("1h", Some(3_600_000)),
+            ("0s", None),
+            ("10", None),
+            ("1.5s", None),
+            ("1 s", None),
+            ("-1s", None),
+            ("10sec", None),
+            ("100000000h", None),
+            ("99999999999999999999s", None),
+        ] {
+            let expected = millis.map(Duration::from_millis);
+            assert_eq!(
+                Period::from_text(text).ok().map(|period| period.0),
+                expected,
+                "{text}"
+            );
+        }
+        for text in ["1ms", "1500ms", "10s", "5m", "1h", "90s"] {
+            assert_eq!(Period::from_text(text).expect("a duration").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        for (text, valid) in [
+            ("http://127.0.0.1:50051", true),
+            ("https://library.example.com", true),
+            ("http://[::1]:50051", true),
+            ("http://127.0.0.1:9000/api", true),
+            ("127.0.0.1:50051", false),
+            ("grpc://127.0.0.1:50051", false),
+            ("http://user:secret@127.0.0.1:1", false),
+            ("http://", false),
+            ("http://host:", false),
+            ("http://host:0", false),
+            ("http://host:70000", false),
+            ("http://host/?a=b", false),
+            ("http://host/#a", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                Endpoint::from_text(text).is_ok(),
+                valid,
+                "{text}: {:?}",
+                Endpoint::from_text(text)
+            );
+        }
+    }
+
+    #[test]
+    fn services_take_what_they_name_and_nothing_else() {
+        for (pattern, service, takes) in [
+            ("*", "library.v1.Library", true),
+            ("*", "grpc.health.v1.Health", true),
+            ("*", "grpc.reflection.v1.ServerReflection", false),
+            ("library.v1.*", "library.v1.Library", true),
+            ("library.v1.*", "library.v1.deep.Library", true),
+            ("library.v1.*", "library.v10.Library", false),
+            ("library.v1.*", "library.v1", false),
+            ("grpc.*", "grpc.reflection.v1.ServerReflection", false),
+            ("library.v1.Library", "library.v1.Library", true),
+            ("library.v1.Library", "library.v1.Library2", false),
+            (
+                "grpc.reflection.v1.*",
+                "grpc.reflection.v1.ServerReflection",
+                true,
+            ),
+        ] {
+            let parsed = Services::from_text(pattern).expect("a pattern");
+            assert_eq!(parsed.take(service), takes, "{pattern} {service}");
+            assert_eq!(parsed.to_string(), pattern);
+        }
+        for pattern in ["", ".*", "a..b", "a.*.b", "*.Library", "a-b", "a/b", "lib*", "1a"] {
+            assert!(Services::from_text(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_more_specific_pattern_has_the_higher_rank() {
+        let ranks: Vec<usize> = ["*", "a.*", "a.b.*", "a.b.C"]
+            .iter()
+            .map(|text| Services::from_text(text).expect("a pattern").rank())
+            .collect();
+        assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
+    }
+}

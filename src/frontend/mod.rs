@@ -1,0 +1,51 @@
+//! Frontends: a request in the client's dialect becomes a call, a reply becomes a response in that dialect.
+
+pub mod grpc;
+pub mod refuse;
+pub mod rest;
+
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::policy::Permit;
+use crate::route::{Captures, Entry};
+use crate::stack::CallService;
+use crate::translate::Tally;
+use crate::wire::Dialect;
+use crate::wire::body::Body;
+
+/// A request that the gate let pass, with all that was found out about it.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The request head.
+    pub head: Parts,
+    /// The request body, unread.
+    pub body: Incoming,
+    /// What it matched.
+    pub entry: Arc<Entry>,
+    /// Which of the entry's bindings; `None` for the rpc path.
+    pub binding: Option<u32>,
+    /// The path variables.
+    pub captures: Captures,
+    /// The gate's word.
+    pub permit: Permit,
+    /// The counts of the call.
+    pub tally: Arc<Tally>,
+    /// When the request came.
+    pub now: Instant,
+}
+
+/// Serves a request in its dialect.
+///
+/// # Cancel safety
+/// Dropping it cancels the call upstream.
+pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> Response<Body> {
+    match dialect {
+        Dialect::Rest => rest::serve(admitted, stack).await,
+        Dialect::Grpc => grpc::serve(admitted, stack).await,
+    }
+}

@@ -1,0 +1,190 @@
+//! One request on its way to the handler and back: checked, counted, and kept from taking the process down.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::fault::{Fault, Kind};
+use crate::listen::link::Link;
+use crate::listen::pressure::Level;
+use crate::listen::scan::Framing;
+use crate::listen::{Settings, answer, head};
+use crate::peer::Peer;
+use crate::wire::body::Body;
+
+/// When a client that was shed may come back.
+const SHED_RETRY: Duration = Duration::from_secs(1);
+
+/// What every call of one connection shares.
+pub(crate) struct Calls<H> {
+    pub(crate) handler: H,
+    pub(crate) peer: Peer,
+    pub(crate) link: Arc<Link>,
+    pub(crate) settings: Arc<Settings>,
+}
+
+impl<H, F> Calls<H>
+where
+    H: Fn(Request<Incoming>, Peer) -> F,
+    F: Future<Output = Response<Body>> + Send,
+{
+    /// Answers one request.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the handler's future; the call counts as broken off by the client.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Tracked>, Infallible> {
+        let open = Open::new(&self.link);
+        let (head, body) = request.into_parts();
+        if let Err(fault) = self.check(&head) {
+            return Ok(open.track(self.refuse(&head, &fault)));
+        }
+        // What a refusal is rendered from, should the handler panic: the head itself is the handler's.
+        let version = head.version;
+        let content_type = head.headers.get(CONTENT_TYPE).cloned();
+        let handled = AssertUnwindSafe(async {
+            (self.handler)(Request::from_parts(head, body), self.peer.clone()).await
+        })
+        .catch_unwind()
+        .await;
+        let response = handled.unwrap_or_else(|panic| {
+            self.link.counters().panicked(&*panic);
+            let mut head = answer::unknown_head(version);
+            head.headers
+                .extend(content_type.map(|value| (CONTENT_TYPE, value)));
+            let fault = Fault::gateway(Kind::Internal, "the gateway failed to handle the request");
+            (self.settings.refuse)(&head, &fault)
+        });
+        Ok(open.track(response))
+    }
+
+    fn check(&self, head: &Parts) -> Result<(), Fault> {
+        let message = match self.link.take_framing() {
+            Framing::Clear => {
+                head::check(head, &self.settings.limits)?;
+                return self.room();
+            }
+            Framing::Lengths => "the request has more than one Content-Length; send one",
+            Framing::Both => "the request has both Content-Length and Transfer-Encoding; send one of them",
+        };
+        Err(Fault::client(Kind::BadRequest, message))
+    }
+
+    fn room(&self) -> Result<(), Fault> {
+        if self.settings.pressure.level() < Level::Shedding {
+            return Ok(());
+        }
+        self.link.counters().shed.add();
+        Err(Fault::gateway(
+            Kind::Overloaded,
+            "the gateway is short of memory; try again later",
+        )
+        .retry_after(SHED_RETRY))
+    }
+
+    fn refuse(&self, head: &Parts, fault: &Fault) -> Response<Body> {
+        let client = self.peer.address();
+        tracing::debug!(%client, reason = fault.kind().reason(), %fault, "request refused");
+        self.link.counters().heads_refused.add();
+        let mut response = (self.settings.refuse)(head, fault);
+        // Where such a request ends is in doubt, so nothing more is read from the connection.
+        if head.version <= Version::HTTP_11 {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl<H> fmt::Debug for Calls<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call in flight, from its head to the end of its answer.
+struct Open {
+    link: Arc<Link>,
+    complete: bool,
+}
+
+impl Open {
+    fn new(link: &Arc<Link>) -> Self {
+        link.begin_call();
+        Self {
+            link: Arc::clone(link),
+            complete: false,
+        }
+    }
+
+    fn track(mut self, response: Response<Body>) -> Response<Tracked> {
+        self.complete = response.body().is_end_stream();
+        response.map(|body| Tracked { body, open: self })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.link.end_call(self.complete);
+    }
+}
+
+/// The body of an answer; the call ends with it.
+pub(crate) struct Tracked {
+    body: Body,
+    open: Open,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let me = &mut *self;
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut me.body).poll_frame(cx)));
+        let polled = polled.unwrap_or_else(|panic| {
+            me.open.link.counters().panicked(&*panic);
+            me.body = Body::empty();
+            let fault = Fault::gateway(Kind::Internal, "the gateway failed to go on with its answer");
+            Poll::Ready(Some(Err(fault)))
+        });
+        match &polled {
+            Poll::Ready(None | Some(Err(_))) => me.open.complete = true,
+            // A body that says so is not polled again, and the last frame of trailers ends every body.
+            Poll::Ready(Some(Ok(frame))) => {
+                me.open.complete = frame.is_trailers() || me.body.is_end_stream();
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

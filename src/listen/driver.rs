@@ -1,0 +1,179 @@
+//! Drives a connection and ends it when its clock, its client's resets or the drain signal say so.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::listen::Settings;
+use crate::listen::drain::{Drain, Level, Stop};
+use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
+use crate::listen::stream::Watched;
+
+/// The time over which a client's resets are counted.
+const RESET_WINDOW: Duration = Duration::from_secs(10);
+
+/// How a connection ended.
+pub(crate) enum End {
+    /// By itself, or by its client.
+    Closed(hyper::Result<()>),
+    /// A head took too long.
+    HeadLate,
+    /// By force.
+    Cut,
+}
+
+/// A hyper connection that can be told to finish.
+pub(crate) trait Finish: Future<Output = hyper::Result<()>> {
+    /// No further requests; those in flight are answered.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S, B> Finish for http1::Connection<TokioIo<Watched>, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B, E> Finish for http2::Connection<TokioIo<Watched>, S, E>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drives a connection and ends it when its clock or the drain signal says so.
+pub(crate) struct Driver<'a> {
+    link: &'a Link,
+    settings: &'a Settings,
+    clock: Clock,
+    stop: Stop,
+    resets: Resets,
+    /// The connection was told to finish.
+    told: bool,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(link: &'a Link, settings: &'a Settings, drain: &Drain, clock: Clock) -> Self {
+        Self {
+            link,
+            settings,
+            clock,
+            stop: drain.watch(),
+            resets: Resets::default(),
+            told: false,
+        }
+    }
+
+    pub(crate) async fn drive<C: Finish>(&mut self, mut connection: Pin<&mut C>) -> End {
+        poll_fn(|cx| self.poll(cx, connection.as_mut())).await
+    }
+
+    fn poll<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End> {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(End::Closed(result));
+            }
+            if self.too_many_resets() {
+                // The stream says so to the client when it is read next, which is now.
+                continue;
+            }
+            match self.stop.poll_level(cx) {
+                Level::Cut => return Poll::Ready(End::Cut),
+                Level::Draining if !self.told => {
+                    self.tell(connection.as_mut());
+                    continue;
+                }
+                Level::Draining | Level::Serving => {}
+            }
+            let limits = &self.settings.limits;
+            match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
+                Expired::Age => self.tell(connection.as_mut()),
+                Expired::Stage(Stage::Idle) if !self.told => self.tell(connection.as_mut()),
+                Expired::Stage(Stage::Head) => return Poll::Ready(End::HeadLate),
+                Expired::Stage(Stage::Idle | Stage::Busy | Stage::Stalled | Stage::Closing) => {
+                    return Poll::Ready(End::Cut);
+                }
+            }
+        }
+    }
+
+    fn tell<C: Finish>(&mut self, connection: Pin<&mut C>) {
+        self.told = true;
+        connection.finish();
+    }
+
+    /// Whether the client has just passed its resets.
+    fn too_many_resets(&mut self) -> bool {
+        let resets = self.link.resets();
+        if resets == self.resets.seen || self.link.protocol() == Protocol::Http1 || self.link.calm() {
+            return false;
+        }
+        if !self
+            .resets
+            .passes(resets, self.settings.limits.max_resets, Instant::now())
+        {
+            return false;
+        }
+        self.link.counters().calmed.add();
+        self.link.ask_for_calm();
+        true
+    }
+}
+
+/// Resets of one client, counted over a window of time.
+#[derive(Debug, Default)]
+struct Resets {
+    seen: u32,
+    window: Option<(Instant, u32)>,
+}
+
+impl Resets {
+    fn passes(&mut self, resets: u32, max: u32, now: Instant) -> bool {
+        let before = self.seen;
+        self.seen = resets;
+        let start = match self.window {
+            Some((since, start)) if now.saturating_duration_since(since) < RESET_WINDOW => start,
+            _ => {
+                self.window = Some((now, before));
+                before
+            }
+        };
+        resets.wrapping_sub(start) > max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resets_are_counted_for_ten_seconds() {
+        let mut resets = Resets::default();
+        let start = Instant::now();
+        assert!(!resets.passes(199, 200, start));
+        assert!(!resets.passes(200, 200, start + Duration::from_secs(9)));
+        assert!(resets.passes(201, 200, start + Duration::from_secs(9)));
+        let mut resets = Resets::default();
+        assert!(!resets.passes(200, 200, start));
+        assert!(!resets.passes(400, 200, start + Duration::from_secs(10)));
+        assert!(resets.passes(401, 200, start + Duration::from_secs(11)));
+    }
+}

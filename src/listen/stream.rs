@@ -1,0 +1,294 @@
+//! The socket of a connection, cleartext or TLS, and the watch that is kept over it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::listen::answer;
+use crate::listen::link::{Link, Protocol};
+use crate::listen::scan::Scan;
+
+/// Bytes thrown away at a time while a closed connection lingers.
+const SCRATCH: usize = 4096;
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Cleartext.
+    Plain(TcpStream),
+    /// TLS, after the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// How far the end of the connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Not at all.
+    Open,
+    /// The gateway's direction is closed and the client's is read until it closes too.
+    Lingering,
+}
+
+/// A stream that notes in its [`Link`] what happens on it.
+///
+/// Three things are done here because nobody above sees them: bytes read before the protocol was known are given
+/// back first; the bare answer that hyper writes to a head it can't parse is kept from the client, who gets a full
+/// one afterwards; and closing lingers until the client has read what it was sent.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: Stream,
+    before: Bytes,
+    link: Arc<Link>,
+    scan: Scan,
+    ending: Ending,
+    /// The client may still be sending when the gateway closes.
+    lingers: bool,
+    /// Everything written so far is out, so that a frame of ours can't land inside another one.
+    between_frames: bool,
+    /// The status of hyper's own answer, which was not sent.
+    withheld: Option<StatusCode>,
+}
+
+impl Watched {
+    /// Watches `stream`, of which `before` was already read.
+    pub(crate) fn new(stream: Stream, before: Bytes, link: Arc<Link>) -> Self {
+        Self {
+            stream,
+            before,
+            link,
+            scan: Scan::default(),
+            ending: Ending::Open,
+            lingers: true,
+            between_frames: true,
+            withheld: None,
+        }
+    }
+
+    /// The stream alone.
+    pub(crate) fn into_inner(self) -> Stream {
+        self.stream
+    }
+
+    /// The status that hyper wanted to answer a broken head with. A request line that did not end before the limit
+    /// is a 414, which hyper can't tell from large headers.
+    pub(crate) fn withheld(&self) -> Option<StatusCode> {
+        match self.withheld {
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) if self.scan.in_request_line() => {
+                Some(StatusCode::URI_TOO_LONG)
+            }
+            other => other,
+        }
+    }
+
+    /// Notes bytes that were read.
+    fn observe(&mut self, bytes: &[u8]) {
+        if self.link.protocol() == Protocol::Http2 || !self.link.settled() {
+            return;
+        }
+        if self.link.hear() {
+            self.scan = Scan::default();
+        }
+        if let Some(framing) = self.scan.feed(bytes) {
+            self.link.set_framing(framing);
+        }
+    }
+
+    /// Whether what hyper writes now is its own answer: no call is open that could have one.
+    fn withholds(&self) -> bool {
+        self.link.protocol() == Protocol::Http1 && self.link.settled()
+    }
+
+    fn withhold(&mut self, bytes: &[u8]) {
+        if self.withheld.is_none() {
+            self.withheld = Some(answer::status(bytes).unwrap_or(StatusCode::BAD_REQUEST));
+        }
+    }
+
+    /// Tells the client of HTTP/2 to calm down, if a frame can be written now, and breaks the connection.
+    fn poll_calm(&mut self, cx: &mut Context<'_>) -> io::Error {
+        if self.between_frames {
+            // One attempt: a client that does not even read is not worth waiting for.
+            let frame = answer::calm();
+            if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(cx, &frame) {
+                let _flushed = Pin::new(&mut self.stream).poll_flush(cx);
+            }
+        }
+        io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the client reset too many streams",
+        )
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; SCRATCH];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                // The client closed too, or broke off, which comes to the same.
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn after_write(&mut self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(_)) => {
+                self.between_frames = false;
+                self.link.wrote();
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.link.stall(),
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if me.link.calm() {
+            return Poll::Ready(Err(me.poll_calm(cx)));
+        }
+        if me.link.protocol() == Protocol::Http1 && me.link.settled() && !me.link.heard() {
+            // The next head is awaited, so the last request was read to its end.
+            me.lingers = false;
+        }
+        let start = buf.filled().len();
+        if me.before.is_empty() {
+            ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
+        } else {
+            let given = me.before.split_to(me.before.len().min(buf.remaining()));
+            buf.put_slice(&given);
+        }
+        match buf.filled().get(start..) {
+            Some(bytes) if !bytes.is_empty() => {
+                me.lingers = true;
+                me.observe(bytes);
+            }
+            _ => me.lingers = false,
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.withholds() {
+            self.withhold(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.after_write(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.withholds() {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            self.withhold(first.map_or(&[], |buf| buf));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.after_write(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        match &flushed {
+            Poll::Ready(Ok(())) => {
+                self.between_frames = true;
+                self.link.flushed();
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.link.stall(),
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        // The answer is still to come; whoever writes it closes too.
+        if me.withheld.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        if me.ending == Ending::Open {
+            me.link.close();
+            ready!(Pin::new(&mut me.stream).poll_shutdown(cx))?;
+            me.ending = Ending::Lingering;
+        }
+        if me.lingers {
+            ready!(me.poll_linger(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

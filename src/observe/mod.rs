@@ -1,0 +1,11 @@
+//! What an operator sees: one access record for each call, and metrics.
+//!
+//! A call writes to its own worker's buffers and counters only; the log thread and the metrics page gather them.
+
+pub mod log;
+pub mod metrics;
+pub mod record;
+
+pub use log::{Log, LogFormat};
+pub use metrics::{Metrics, Shard};
+pub use record::Record;

@@ -1,0 +1,33 @@
+//! The layers of a route over `Service<Call>`, and the only place that knows their order.
+
+pub mod deadline;
+
+use tower::ServiceBuilder;
+use tower::util::BoxCloneSyncService;
+
+use crate::call::{Call, Reply};
+use crate::fault::Fault;
+
+/// What a frontend calls: a backend under the layers of its route.
+pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
+
+/// Parameters of a route's layers, resolved when the configuration is compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// How long a stream may be silent.
+    pub idle_timeout: std::time::Duration,
+}
+
+/// Builds the stack of a route over its backend.
+pub fn build<B>(params: Params, backend: B) -> CallService
+where
+    B: tower::Service<Call, Response = Reply, Error = Fault> + Clone + Send + Sync + 'static,
+    B::Future: Send + 'static,
+{
+    let stack = ServiceBuilder::new()
+        // Outermost: nothing below may outlive the client's patience.
+        .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        .service(backend);
+    // Boxed here and nowhere else on the call path.
+    BoxCloneSyncService::new(stack)
+}

@@ -1,0 +1,427 @@
+//! The messages of one direction of a call, in the form in which they came until somebody asks for more.
+//!
+//! A request's messages stop when the client half-closes; a reply's last part is its one [`End`].
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderValue};
+use http_body::Body as _;
+
+use crate::fault::{Fault, Kind, Side};
+use crate::status::Status;
+use crate::translate::tally::Tally;
+use crate::wire::body::Body;
+use crate::wire::compression::{self, CompressionError, Growth};
+use crate::wire::ending;
+use crate::wire::envelope::{self, Envelope, FrameError, Reader};
+
+/// How a reply ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The upstream's own word.
+    pub status: Status,
+    /// Trailing metadata, without the status.
+    pub metadata: HeaderMap,
+}
+
+impl End {
+    /// An end that carries no metadata.
+    pub fn new(status: Status) -> Self {
+        Self {
+            status,
+            metadata: HeaderMap::new(),
+        }
+    }
+}
+
+/// One thing that a peer says.
+#[derive(Debug)]
+pub enum Part {
+    /// A message: protobuf, not compressed, without its envelope.
+    Message(Bytes),
+    /// The end of a reply.
+    End(End),
+}
+
+/// What a message may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of one message, compressed or not.
+    pub max_message_bytes: usize,
+    /// Times its size that a message may grow when it is decompressed.
+    pub max_decompression_ratio: usize,
+}
+
+/// Which way messages go: a request's stop, a reply's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Request,
+    /// From the upstream.
+    Reply,
+}
+
+impl Direction {
+    /// Whose fault a bad message is.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Request => Side::Client,
+            Self::Reply => Side::Upstream,
+        }
+    }
+
+    /// A bad envelope or message, as the fault of whoever sent it.
+    pub fn fault(self, error: &FrameError) -> Fault {
+        let kind = match (self, error) {
+            (Self::Request, FrameError::TooLarge { .. }) => Kind::MessageTooLarge,
+            (Self::Request, FrameError::Flag(_) | FrameError::Truncated { .. }) => Kind::InvalidArgument,
+            (Self::Reply, FrameError::TooLarge { .. }) => Kind::UpstreamMessageTooLarge,
+            (Self::Reply, FrameError::Flag(_)) => Kind::UpstreamProtocol,
+            (Self::Reply, FrameError::Truncated { .. }) => Kind::Truncated,
+        };
+        Fault::new(kind, self.side(), self.says(error))
+    }
+
+    fn compression_fault(self, error: CompressionError) -> Fault {
+        let too_large = matches!(
+            error,
+            CompressionError::TooLarge { .. } | CompressionError::Ratio { .. }
+        );
+        let kind = match (self, too_large) {
+            (Self::Request, true) => Kind::MessageTooLarge,
+            (Self::Reply, true) => Kind::UpstreamMessageTooLarge,
+            (Self::Request, false) if matches!(error, CompressionError::Unknown(_)) => Kind::Unimplemented,
+            (Self::Request, false) => Kind::InvalidArgument,
+            (Self::Reply, false) => Kind::UpstreamProtocol,
+        };
+        Fault::new(kind, self.side(), self.says(&error)).caused_by(error)
+    }
+
+    fn says(self, error: &dyn fmt::Display) -> String {
+        match self {
+            Self::Request => format!("in the request body, {error}"),
+            Self::Reply => format!("in the upstream's answer, {error}"),
+        }
+    }
+}
+
+/// A stream of parts that is made on the way, such as the values of a JSON array.
+pub type PartStream = Pin<Box<dyn Stream<Item = Result<Part, Fault>> + Send>>;
+
+/// The messages of one direction of a call.
+pub struct Messages {
+    source: Source,
+    bounds: Bounds,
+    direction: Direction,
+    tally: Arc<Tally>,
+}
+
+enum Source {
+    /// Nothing more.
+    Done,
+    /// One message in its envelope; a reply then has its end.
+    Whole(Bytes, Option<Box<End>>),
+    /// A reply without a message, or after its last one.
+    Ended(Box<End>),
+    /// Envelopes as the peer sends them.
+    Raw(Raw),
+    /// Made on the way.
+    Stream(PartStream),
+}
+
+/// A gRPC body as a peer sends it.
+pub(crate) struct Raw {
+    pub(crate) body: Body,
+    /// `grpc-encoding`, if it is not identity.
+    pub(crate) encoding: Option<HeaderValue>,
+    reader: Reader,
+}
+
+impl Messages {
+    /// A request of one message, given in its envelope.
+    pub fn whole(enveloped: Bytes, bounds: Bounds, tally: Arc<Tally>) -> Self {
+        tally.add_request_messages(1);
+        Self {
+            source: Source::Whole(enveloped, None),
+            bounds,
+            direction: Direction::Request,
+            tally,
+        }
+    }
+
+    /// A reply that has only its end.
+    pub fn ended(end: End, bounds: Bounds, tally: Arc<Tally>) -> Self {
+        Self {
+            source: Source::Ended(Box::new(end)),
+            bounds,
+            direction: Direction::Reply,
+            tally,
+        }
+    }
+
+    /// A gRPC body as a peer sends it, with its `grpc-encoding`.
+    pub fn raw(
+        body: Body,
+        encoding: Option<HeaderValue>,
+        direction: Direction,
+        bounds: Bounds,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let encoding = encoding.filter(|value| value.as_bytes() != b"identity");
+        let reader = Reader::new(bounds.max_message_bytes);
+        Self {
+            source: Source::Raw(Raw {
+                body,
+                encoding,
+                reader,
+            }),
+            bounds,
+            direction,
+            tally,
+        }
+    }
+
+    /// Parts made on the way.
+    pub fn stream(parts: PartStream, direction: Direction, bounds: Bounds, tally: Arc<Tally>) -> Self {
+        Self {
+            source: Source::Stream(parts),
+            bounds,
+            direction,
+            tally,
+        }
+    }
+
+    /// The counts of the call.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// What a message may be.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The encoding of the peer's envelopes, while they are still as it sent them.
+    pub fn encoding(&self) -> Option<&HeaderValue> {
+        match &self.source {
+            Source::Raw(raw) => raw.encoding.as_ref(),
+            Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Stream(_) => None,
+        }
+    }
+
+    /// Whether the messages are still as the peer sends them.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.source, Source::Raw(_))
+    }
+
+    /// The end, if it is all that is left.
+    pub fn as_end(&self) -> Option<&End> {
+        match &self.source {
+            Source::Ended(end) => Some(end),
+            Source::Done | Source::Whole(..) | Source::Raw(_) | Source::Stream(_) => None,
+        }
+    }
+
+    /// Wraps the body as the peer sends it, for instance with a timer; messages that are whole stay as they are.
+    #[must_use]
+    pub fn map_body(mut self, wrap: impl FnOnce(Body) -> Body) -> Self {
+        if let Source::Raw(raw) = &mut self.source {
+            let body = std::mem::replace(&mut raw.body, Body::empty());
+            raw.body = wrap(body);
+        }
+        self
+    }
+
+    /// The next part; `None` after the last one.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the sender's side for what is not valid, and [`Kind::Truncated`] for a reply that stops
+    /// without an end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a part is taken only when it is returned.
+    pub async fn next(&mut self) -> Result<Option<Part>, Fault> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same for an adapter that polls.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, Fault>> {
+        if let Source::Raw(raw) = &mut self.source {
+            let part = ready!(raw.poll_part(cx, self.bounds, self.direction));
+            match &part {
+                Ok(Some(Part::Message(_))) => self.count(1),
+                Ok(Some(Part::End(_)) | None) | Err(_) => self.source = Source::Done,
+            }
+            return Poll::Ready(part);
+        }
+        if let Source::Stream(parts) = &mut self.source {
+            let part = ready!(parts.as_mut().poll_next(cx)).transpose();
+            match &part {
+                Ok(Some(Part::Message(_))) => self.count(1),
+                Ok(Some(Part::End(_)) | None) | Err(_) => self.source = Source::Done,
+            }
+            return Poll::Ready(part);
+        }
+        Poll::Ready(Ok(match std::mem::replace(&mut self.source, Source::Done) {
+            Source::Whole(mut enveloped, end) => {
+                if let Some(end) = end {
+                    self.source = Source::Ended(end);
+                }
+                enveloped.advance(envelope::PREFIX.min(enveloped.len()));
+                Some(Part::Message(enveloped))
+            }
+            Source::Ended(end) => Some(Part::End(*end)),
+            Source::Done | Source::Raw(_) | Source::Stream(_) => None,
+        }))
+    }
+
+    fn count(&self, messages: u64) {
+        match self.direction {
+            Direction::Request => self.tally.add_request_messages(messages),
+            Direction::Reply => self.tally.add_reply_messages(messages),
+        }
+    }
+
+    /// The request body for a gRPC upstream: passed on untouched where the client spoke gRPC.
+    pub fn into_grpc_body(self) -> Body {
+        match self.source {
+            Source::Whole(enveloped, _) => Body::whole(enveloped),
+            Source::Raw(raw) => Body::stream(super::relay::Request::new(
+                raw.body,
+                self.bounds.max_message_bytes,
+                self.tally,
+            )),
+            Source::Stream(_) => Body::stream(super::relay::Enveloped::new(self)),
+            Source::Done | Source::Ended(_) => Body::empty(),
+        }
+    }
+
+    /// The body as the peer sends it, if nobody has read from it; otherwise the messages back.
+    pub(crate) fn into_raw(self) -> Result<Raw, Self> {
+        match self.source {
+            Source::Raw(raw) => Ok(raw),
+            source @ (Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Stream(_)) => {
+                Err(Self { source, ..self })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.source {
+            Source::Done => "Messages::Done",
+            Source::Whole(..) => "Messages::Whole",
+            Source::Ended(_) => "Messages::Ended",
+            Source::Raw(_) => "Messages::Raw",
+            Source::Stream(_) => "Messages::Stream",
+        })
+    }
+}
+
+impl Raw {
+    fn poll_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        bounds: Bounds,
+        direction: Direction,
+    ) -> Poll<Result<Option<Part>, Fault>> {
+        loop {
+            match self.reader.next() {
+                Ok(Some(envelope)) => {
+                    return Poll::Ready(
+                        self.open(envelope, bounds, direction)
+                            .map(|message| Some(Part::Message(message))),
+                    );
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(direction.fault(&error))),
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.reader.push(data),
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers()
+                            && direction == Direction::Reply
+                        {
+                            return Poll::Ready(self.end(trailers, direction).map(Some));
+                        }
+                    }
+                },
+                Some(Err(fault)) => return Poll::Ready(Err(fault)),
+                None => return Poll::Ready(self.stop(direction)),
+            }
+        }
+    }
+
+    /// The message in an envelope, decompressed if it must be.
+    fn open(&self, envelope: Envelope, bounds: Bounds, direction: Direction) -> Result<Bytes, Fault> {
+        if !envelope.compressed {
+            return Ok(envelope.payload);
+        }
+        let growth = Growth {
+            limit: bounds.max_message_bytes,
+            ratio: bounds.max_decompression_ratio,
+        };
+        match self.encoding.as_ref().map(HeaderValue::as_bytes) {
+            Some(b"gzip") => compression::gunzip(&envelope.payload, growth),
+            Some(other) => Err(CompressionError::Unknown(
+                String::from_utf8_lossy(other).into_owned(),
+            )),
+            None => Err(CompressionError::Unknown("identity".to_owned())),
+        }
+        .map_err(|error| direction.compression_fault(error))
+    }
+
+    fn end(&self, mut trailers: HeaderMap, direction: Direction) -> Result<Part, Fault> {
+        self.reader.finish().map_err(|error| direction.fault(&error))?;
+        match ending::take(&mut trailers) {
+            Some(status) => Ok(Part::End(End {
+                status,
+                metadata: trailers,
+            })),
+            None => Err(no_status()),
+        }
+    }
+
+    fn stop(&self, direction: Direction) -> Result<Option<Part>, Fault> {
+        self.reader.finish().map_err(|error| direction.fault(&error))?;
+        match direction {
+            Direction::Request => Ok(None),
+            Direction::Reply => Err(no_status()),
+        }
+    }
+}
+
+/// A reply that stopped without a status: never a success.
+pub(crate) fn no_status() -> Fault {
+    Fault::upstream(Kind::Truncated, "the upstream ended its answer without a status")
+}
+
+/// A payload in a new envelope.
+///
+/// # Errors
+/// A gateway fault for a payload that does not fit an envelope.
+pub fn enveloped(payload: &[u8]) -> Result<Bytes, Fault> {
+    envelope::wrap(payload).map_err(|error| Fault::gateway(Kind::MessageTooLarge, error.to_string()))
+}
+
+/// Puts the length into the envelope prefix that stands in front of `message`.
+///
+/// # Errors
+/// A gateway fault for a payload that does not fit an envelope.
+pub fn seal(mut message: BytesMut) -> Result<Bytes, Fault> {
+    let length = message.len().saturating_sub(envelope::PREFIX);
+    let prefix =
+        envelope::prefix(length).map_err(|error| Fault::gateway(Kind::MessageTooLarge, error.to_string()))?;
+    if let Some(front) = message.first_chunk_mut::<{ envelope::PREFIX }>() {
+        *front = prefix;
+    }
+    Ok(message.freeze())
+}

@@ -1,0 +1,192 @@
+//! Bodies of the relay and reframe lanes: frames pass, only sizes, counts and endings are looked at.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::fault::Fault;
+use crate::status::Status;
+use crate::translate::messages::{Direction, Messages, Part, enveloped, no_status};
+use crate::translate::tally::{Outcome, Tally};
+use crate::wire::body::Body;
+use crate::wire::ending;
+use crate::wire::envelope::Watch;
+
+/// A gRPC request body on its way to a gRPC upstream.
+pub(crate) struct Request {
+    body: Body,
+    watch: Watch,
+    tally: Arc<Tally>,
+}
+
+impl Request {
+    pub(crate) fn new(body: Body, max_message_bytes: usize, tally: Arc<Tally>) -> Self {
+        Self {
+            body,
+            watch: Watch::new(max_message_bytes),
+            tally,
+        }
+    }
+}
+
+impl HttpBody for Request {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = &mut *self;
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)?) else {
+                return Poll::Ready(
+                    this.watch
+                        .finish()
+                        .err()
+                        .map(|error| Err(Direction::Request.fault(&error))),
+                );
+            };
+            // A request has no trailers in gRPC: what comes as such is dropped.
+            let Ok(data) = frame.into_data() else { continue };
+            return Poll::Ready(Some(match this.watch.follow(&data) {
+                Ok(begun) => {
+                    this.tally.add_request_messages(begun);
+                    Ok(Frame::data(data))
+                }
+                Err(error) => Err(Direction::Request.fault(&error)),
+            }));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Messages made on the way, each put into an envelope.
+pub(crate) struct Enveloped(Messages);
+
+impl Enveloped {
+    pub(crate) fn new(messages: Messages) -> Self {
+        Self(messages)
+    }
+}
+
+impl HttpBody for Enveloped {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        Poll::Ready(match ready!(self.0.poll_next(cx))? {
+            Some(Part::Message(message)) => Some(enveloped(&message).map(Frame::data)),
+            Some(Part::End(_)) | None => None,
+        })
+    }
+}
+
+/// A reply on its way to a gRPC client: whatever happens, it ends in trailers with a status.
+pub(crate) struct Reply {
+    state: State,
+    tally: Arc<Tally>,
+}
+
+enum State {
+    /// The upstream speaks gRPC too.
+    Raw(Body, Watch),
+    /// Messages made on the way.
+    Made(Messages),
+    /// The trailers are out.
+    Ended,
+}
+
+impl Reply {
+    pub(crate) fn new(messages: Messages) -> Self {
+        let tally = Arc::clone(messages.tally());
+        let limit = messages.bounds().max_message_bytes;
+        let state = match messages.into_raw() {
+            Ok(raw) => State::Raw(raw.body, Watch::new(limit)),
+            Err(messages) => State::Made(messages),
+        };
+        Self { state, tally }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, Fault>> {
+        match &mut self.state {
+            State::Raw(body, watch) => match ready!(Pin::new(body).poll_frame(cx)?) {
+                None => {
+                    watch.finish().map_err(|error| Direction::Reply.fault(&error))?;
+                    Poll::Ready(Err(no_status()))
+                }
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => {
+                        let begun = watch
+                            .follow(&data)
+                            .map_err(|error| Direction::Reply.fault(&error))?;
+                        self.tally.add_reply_messages(begun);
+                        Poll::Ready(Ok(Frame::data(data)))
+                    }
+                    Err(frame) => {
+                        watch.finish().map_err(|error| Direction::Reply.fault(&error))?;
+                        let mut trailers = frame.into_trailers().unwrap_or_default();
+                        let status = ending::take(&mut trailers).ok_or_else(no_status)?;
+                        Poll::Ready(Ok(self.end(&status, trailers)))
+                    }
+                },
+            },
+            State::Made(messages) => match ready!(messages.poll_next(cx))? {
+                Some(Part::Message(message)) => Poll::Ready(Ok(Frame::data(enveloped(&message)?))),
+                Some(Part::End(end)) => Poll::Ready(Ok(self.end(&end.status, end.metadata))),
+                None => Poll::Ready(Err(no_status())),
+            },
+            // Not polled after the end; a status is still better than a stream without one.
+            State::Ended => Poll::Ready(Err(no_status())),
+        }
+    }
+
+    fn end(&mut self, status: &Status, mut trailers: HeaderMap) -> Frame<Bytes> {
+        self.tally.end(Outcome::Upstream(status.code));
+        self.state = State::Ended;
+        ending::put(status, &mut trailers);
+        Frame::trailers(trailers)
+    }
+}
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if matches!(self.state, State::Ended) {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(match ready!(self.poll(cx)) {
+            Ok(frame) => frame,
+            Err(fault) => {
+                self.tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+                self.state = State::Ended;
+                let mut trailers = HeaderMap::new();
+                ending::put(&Status::from(&fault), &mut trailers);
+                Frame::trailers(trailers)
+            }
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+}

@@ -1,0 +1,92 @@
+//! What a call has moved so far, and how it ended: shared by the request's way up and the answer's way down.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::fault::{Kind, Side};
+use crate::status::Code;
+use crate::wire::body::Count;
+
+/// Counts of one call. All counts are relaxed: nobody decides by them.
+#[derive(Debug, Default)]
+pub struct Tally {
+    request_bytes: AtomicU64,
+    request_messages: AtomicU64,
+    reply_messages: AtomicU64,
+    reply_bytes: AtomicU64,
+    outcome: OnceLock<Outcome>,
+}
+
+/// How a call ended, as the client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream said so.
+    Upstream(Code),
+    /// The gateway said so.
+    Gateway(Kind, Side),
+}
+
+impl Outcome {
+    /// The code that the client was told.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Upstream(code) => code,
+            Self::Gateway(kind, _) => kind.code(),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts bytes of the response body as the client gets them.
+    pub fn add_reply_bytes(&self, bytes: usize) {
+        self.reply_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts messages on their way up.
+    pub fn add_request_messages(&self, messages: u64) {
+        self.request_messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Counts messages on their way down.
+    pub fn add_reply_messages(&self, messages: u64) {
+        self.reply_messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Notes how the call ended; the first word counts.
+    pub fn end(&self, outcome: Outcome) {
+        // A later outcome is an echo of the first one: the client was told already.
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// Bytes of the request body so far.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the response body so far.
+    pub fn reply_bytes(&self) -> u64 {
+        self.reply_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages on their way up so far.
+    pub fn request_messages(&self) -> u64 {
+        self.request_messages.load(Ordering::Relaxed)
+    }
+
+    /// Messages on their way down so far.
+    pub fn reply_messages(&self) -> u64 {
+        self.reply_messages.load(Ordering::Relaxed)
+    }
+
+    /// How the call ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome.get().copied()
+    }
+}
+
+/// The body that a tally counts is the request's, as the client sends it.
+impl Count for Tally {
+    fn count(&self, bytes: usize) {
+        self.request_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}

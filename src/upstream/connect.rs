@@ -1,0 +1,194 @@
+//! Dialling one endpoint: TCP, TLS where the URL says so, the HTTP/2 preface.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::{Authority, Scheme};
+use rustls_pki_types::ServerName;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// Why an endpoint could not be dialled.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// No answer in time.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    /// The system refused or the name has no address.
+    #[error("can't connect")]
+    Io(#[source] io::Error),
+    /// TLS failed: the certificate, the name or the protocol version.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// The peer speaks TLS but not HTTP/2.
+    #[error("the endpoint does not offer HTTP/2 (ALPN \"h2\")")]
+    NoHttp2,
+    /// The HTTP/2 preface failed.
+    #[error("the HTTP/2 handshake failed")]
+    Http2(#[source] h2::Error),
+}
+
+/// Settings of HTTP/2 connections to upstreams. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Http2 {
+    /// Streams at once on one connection.
+    pub max_streams: u32,
+    /// The window of a stream. The window of the connection is this for each stream, so that calls whose clients read
+    /// slowly can't take the connection away from the others.
+    pub stream_window_bytes: u32,
+    /// The header section of an answer.
+    pub max_header_bytes: u32,
+    /// Time between keep-alive pings.
+    pub ping_interval: Duration,
+    /// How long an answer to a ping may take.
+    pub ping_timeout: Duration,
+}
+
+/// Dials one endpoint.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    scheme: Scheme,
+    authority: Authority,
+    host: String,
+    port: u16,
+    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    connect_timeout: Duration,
+    http2: Http2,
+}
+
+/// A dialled connection: the handle that opens streams, and the future that moves the bytes.
+pub(crate) type Dialled = (
+    h2::client::SendRequest<Bytes>,
+    h2::client::Connection<Stream, Bytes>,
+);
+
+/// What a connection runs over.
+pub(crate) type Stream = Box<dyn Io>;
+
+/// A byte stream in both directions.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Connector {
+    /// A connector for `endpoint`, an `http` or `https` URL; `tls` is needed for the latter. `server_name` replaces the
+    /// host in the TLS handshake.
+    ///
+    /// # Errors
+    /// An [`io::Error`] of kind `InvalidInput` that says what is wrong with the URL.
+    pub fn new(
+        endpoint: &Uri,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        server_name: Option<&str>,
+        connect_timeout: Duration,
+        http2: Http2,
+    ) -> io::Result<Self> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{endpoint}: {what}"));
+        let authority = endpoint
+            .authority()
+            .ok_or_else(|| invalid("the URL has no host"))?
+            .clone();
+        let scheme = endpoint
+            .scheme()
+            .ok_or_else(|| invalid("the URL has no scheme"))?
+            .clone();
+        let secure = scheme == Scheme::HTTPS;
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let tls = if secure {
+            let config = tls.ok_or_else(|| invalid("TLS is not set up"))?;
+            let name = ServerName::try_from(server_name.unwrap_or(&host).to_owned())
+                .map_err(|_| invalid("the host is not a valid TLS server name"))?;
+            Some((config, name))
+        } else {
+            None
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            host,
+            port,
+            tls,
+            connect_timeout,
+            http2,
+        })
+    }
+
+    /// The scheme of requests on the connection.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The authority of requests on the connection.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The settings of the connection.
+    pub fn http2(&self) -> &Http2 {
+        &self.http2
+    }
+
+    /// How long dialling may take.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Dials.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: the first thing that went wrong.
+    ///
+    /// # Cancel safety
+    /// The half-made connection is closed.
+    pub(crate) async fn dial(&self) -> Result<Dialled, ConnectError> {
+        timeout(self.connect_timeout, self.handshake())
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(self.connect_timeout)))
+    }
+
+    async fn handshake(&self) -> Result<Dialled, ConnectError> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(ConnectError::Io)?;
+        // Without it, the last segment of a small message waits for the peer's delayed acknowledgement.
+        tcp.set_nodelay(true).map_err(ConnectError::Io)?;
+        let stream: Stream = match &self.tls {
+            None => Box::new(tcp),
+            Some((config, name)) => {
+                let stream = TlsConnector::from(Arc::clone(config))
+                    .connect(name.clone(), tcp)
+                    .await
+                    .map_err(ConnectError::Tls)?;
+                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(ConnectError::NoHttp2);
+                }
+                Box::new(stream)
+            }
+        };
+        let http2 = &self.http2;
+        h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(http2.stream_window_bytes)
+            .initial_connection_window_size(
+                http2
+                    .stream_window_bytes
+                    .saturating_mul(http2.max_streams)
+                    .min((1 << 31) - 1),
+            )
+            .max_header_list_size(http2.max_header_bytes)
+            .max_send_buffer_size(256 << 10)
+            .handshake(stream)
+            .await
+            .map_err(ConnectError::Http2)
+    }
+}

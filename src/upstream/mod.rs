@@ -1,0 +1,13 @@
+//! Connections to endpoints: dialled, kept, shared by the calls of one worker.
+//!
+//! HTTP/2 goes through the `h2` crate itself, without a client on top: a call opens its stream on the connection and
+//! reads its answer from it, with no task or channel in between. Dropping an answer resets its stream.
+
+pub mod connect;
+pub mod dice;
+pub mod pool;
+pub mod stream;
+pub mod tls;
+
+pub use connect::{ConnectError, Connector};
+pub use pool::{Lease, Pool, Unreachable};

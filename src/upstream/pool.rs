@@ -1,0 +1,330 @@
+//! The connections of one worker to one endpoint.
+//!
+//! A call takes a place on a connection and gives it back by dropping it. A connection that fills up has a successor
+//! dialled before it is full. While an endpoint can't be dialled, attempts are spaced by a jittered back-off, and calls
+//! fail at once instead of queueing behind it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::upstream::connect::{ConnectError, Connector, Dialled};
+use crate::upstream::dice;
+
+/// The first pause after an attempt that failed; it doubles with each one. Jitter takes up to half of it away.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause. Long enough to spare a dead host, short enough that a returning one is found within a breath.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why no place could be had.
+#[derive(Clone, Debug)]
+pub struct Unreachable {
+    /// What the newest attempt said.
+    pub cause: Arc<ConnectError>,
+    /// When the next attempt is due.
+    pub retry_at: Instant,
+    /// Since when the endpoint can't be dialled.
+    pub since: Instant,
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the endpoint can't be reached: {}", self.cause)
+    }
+}
+
+impl std::error::Error for Unreachable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// The connections of one worker to one endpoint. Clones share them.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    connector: Connector,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+    /// Woken when an attempt to dial ends.
+    dialled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    connections: Vec<Connection>,
+    dialling: bool,
+    failure: Option<Failure>,
+}
+
+struct Failure {
+    unreachable: Unreachable,
+    pause: Duration,
+}
+
+struct Connection {
+    handle: SendRequest<Bytes>,
+    load: Arc<Load>,
+}
+
+/// What the calls and the driver of a connection know of it.
+#[derive(Default)]
+struct Load {
+    /// Calls that hold a place. 0 <= calls, and below the limit whenever one is added.
+    calls: AtomicUsize,
+    /// The connection takes no new stream.
+    closed: AtomicBool,
+}
+
+/// A place on a connection. Dropping it gives the place back.
+pub struct Lease {
+    pub(crate) handle: SendRequest<Bytes>,
+    pub(crate) place: Place,
+}
+
+/// The counted part of a [`Lease`]: held until the answer is read to its end or dropped.
+pub(crate) struct Place(Arc<Load>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// A pool without a connection; the first call dials. Tasks that move bytes are spawned on `tasks`.
+    pub fn new(connector: Connector, tasks: TaskTracker) -> Self {
+        Self(Arc::new(Inner {
+            connector,
+            tasks,
+            state: Mutex::new(State::default()),
+            dialled: Notify::new(),
+        }))
+    }
+
+    /// How the endpoint is dialled.
+    pub fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    /// Why the endpoint can't be reached now; `None` while it can be, or nobody has tried.
+    pub fn unreachable(&self) -> Option<Unreachable> {
+        self.0
+            .state
+            .lock()
+            .failure
+            .as_ref()
+            .map(|failure| failure.unreachable.clone())
+    }
+
+    /// A place on a connection that is there now.
+    pub fn try_lease(&self) -> Option<Lease> {
+        let mut state = self.0.state.lock();
+        let lease = state.place(self.limit());
+        if state.is_crowded(self.limit()) {
+            self.dial(&mut state);
+        }
+        lease
+    }
+
+    /// A place on a connection, dialled if need be.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when dialling failed, is not due yet, or took too long.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up waiting; the attempt to dial goes on for the next call.
+    pub async fn lease(&self) -> Result<Lease, Unreachable> {
+        let patience = self.0.connector.connect_timeout();
+        timeout(patience, self.wait()).await.unwrap_or_else(|_elapsed| {
+            let now = Instant::now();
+            Err(self.unreachable().unwrap_or_else(|| Unreachable {
+                cause: Arc::new(ConnectError::Timeout(patience)),
+                retry_at: now,
+                since: now,
+            }))
+        })
+    }
+
+    async fn wait(&self) -> Result<Lease, Unreachable> {
+        loop {
+            let dialled = self.0.dialled.notified();
+            {
+                let mut state = self.0.state.lock();
+                if let Some(lease) = state.place(self.limit()) {
+                    return Ok(lease);
+                }
+                if !state.dialling
+                    && let Some(failure) = &state.failure
+                    && Instant::now() < failure.unreachable.retry_at
+                {
+                    return Err(failure.unreachable.clone());
+                }
+                self.dial(&mut state);
+            }
+            dialled.await;
+        }
+    }
+
+    fn limit(&self) -> usize {
+        usize::try_from(self.0.connector.http2().max_streams).unwrap_or(usize::MAX)
+    }
+
+    /// Starts an attempt to dial, unless one is under way or a pause is on.
+    fn dial(&self, state: &mut State) {
+        let paused = state
+            .failure
+            .as_ref()
+            .is_some_and(|failure| Instant::now() < failure.unreachable.retry_at);
+        if state.dialling || paused {
+            return;
+        }
+        state.dialling = true;
+        let inner = Arc::clone(&self.0);
+        self.0.tasks.spawn(async move {
+            let outcome = inner.connector.dial().await;
+            inner.settle(outcome);
+        });
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("endpoint", self.0.connector.authority())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease")
+    }
+}
+
+impl Inner {
+    fn settle(&self, outcome: Result<Dialled, ConnectError>) {
+        let mut state = self.state.lock();
+        state.dialling = false;
+        match outcome {
+            Ok((handle, connection)) => {
+                let load = Arc::new(Load::default());
+                state.connections.push(Connection {
+                    handle,
+                    load: Arc::clone(&load),
+                });
+                state.failure = None;
+                let http2 = *self.connector.http2();
+                self.tasks.spawn(async move {
+                    drive(connection, http2.ping_interval, http2.ping_timeout).await;
+                    load.closed.store(true, Ordering::Relaxed);
+                });
+            }
+            Err(error) => {
+                let now = Instant::now();
+                let (pause, since) = match &state.failure {
+                    Some(before) => ((before.pause * 2).min(LONGEST_PAUSE), before.unreachable.since),
+                    None => (FIRST_PAUSE, now),
+                };
+                tracing::debug!(endpoint = %self.connector.authority(), %error, "dialling failed");
+                let unreachable = Unreachable {
+                    cause: Arc::new(error),
+                    retry_at: now + jittered(pause),
+                    since,
+                };
+                state.failure = Some(Failure { unreachable, pause });
+            }
+        }
+        drop(state);
+        self.dialled.notify_waiters();
+    }
+}
+
+impl State {
+    /// A place on the fullest connection that has room: so that connections which are no longer needed empty.
+    fn place(&mut self, limit: usize) -> Option<Lease> {
+        self.connections
+            .retain(|connection| !connection.load.closed.load(Ordering::Relaxed));
+        let connection = self
+            .connections
+            .iter()
+            .filter(|connection| connection.calls() < connection.limit(limit))
+            .max_by_key(|connection| connection.calls())?;
+        connection.load.calls.fetch_add(1, Ordering::Relaxed);
+        Some(Lease {
+            handle: connection.handle.clone(),
+            place: Place(Arc::clone(&connection.load)),
+        })
+    }
+
+    /// Whether the places that are left are few: under a fifth of a connection's.
+    fn is_crowded(&self, limit: usize) -> bool {
+        let (calls, places) = self
+            .connections
+            .iter()
+            .fold((0, 0), |(calls, places), connection| {
+                (calls + connection.calls(), places + connection.limit(limit))
+            });
+        places.saturating_sub(calls) < (limit / 5).max(1)
+    }
+}
+
+impl Connection {
+    fn calls(&self) -> usize {
+        self.load.calls.load(Ordering::Relaxed)
+    }
+
+    /// Streams that both sides allow.
+    fn limit(&self, ours: usize) -> usize {
+        self.handle.current_max_send_streams().min(ours)
+    }
+}
+
+/// A pause with up to half of it taken away at random, so that workers and gateways don't dial in step.
+fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    let micros = usize::try_from(half.as_micros()).unwrap_or(usize::MAX);
+    half + Duration::from_micros(dice::below(micros) as u64)
+}
+
+/// Moves the bytes of a connection until it closes, and pings it meanwhile.
+async fn drive(
+    mut connection: h2::client::Connection<crate::upstream::connect::Stream, Bytes>,
+    interval: Duration,
+    patience: Duration,
+) {
+    let pings = connection.ping_pong();
+    tokio::select! {
+        outcome = connection => {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "an upstream connection broke");
+            }
+        }
+        () = keep_alive(pings, interval, patience) => tracing::debug!("an upstream connection did not answer a ping"),
+    }
+}
+
+/// Pings at each interval; returns when an answer takes longer than `patience`.
+async fn keep_alive(pings: Option<h2::PingPong>, interval: Duration, patience: Duration) {
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(interval).await;
+        match timeout(patience, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_pong)) => {}
+            // The connection itself says how it broke.
+            Ok(Err(_error)) => return std::future::pending().await,
+            Err(_elapsed) => return,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One call on a connection: the request goes out, the answer comes in, dropping the answer resets the stream.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::fault::{Fault, Kind};
+use crate::upstream::pool::{Lease, Place};
+use crate::wire::body::Body;
+
+/// Why a request got no answer.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// The upstream surely did not process it: the connection was closing, or the upstream refused the stream.
+    #[error("the upstream did not take the request")]
+    Unprocessed(#[source] h2::Error),
+    /// The upstream may have processed it.
+    #[error("the upstream broke off before it answered")]
+    Broken(#[source] h2::Error),
+    /// The request itself went wrong on its way: its body broke off or is not valid.
+    #[error("the request body failed")]
+    Request(#[source] Fault),
+}
+
+impl From<SendError> for Fault {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Request(fault) => fault,
+            SendError::Unprocessed(_) | SendError::Broken(_) => {
+                Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error)
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Sends `request` and waits for the head of the answer. A body that is not whole goes out on a task of `tasks`
+    /// while the answer comes in.
+    ///
+    /// # Errors
+    /// [`SendError`], which says whether trying again is safe.
+    ///
+    /// # Cancel safety
+    /// Dropping it resets the stream.
+    pub async fn send(
+        mut self,
+        request: Request<()>,
+        body: Body,
+        tasks: &TaskTracker,
+    ) -> Result<Response<Body>, SendError> {
+        let ends_at_once = body.is_end_stream();
+        let (answer, stream) = self
+            .handle
+            .send_request(request, ends_at_once)
+            .map_err(SendError::Unprocessed)?;
+        let pump = if ends_at_once {
+            None
+        } else {
+            Pump::start(stream, body, tasks).await?
+        };
+        let (head, stream) = match answer.await {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                return Err(pump
+                    .and_then(|pump| pump.fault())
+                    .map_or_else(|| classify(error), SendError::Request));
+            }
+        };
+        let body = if stream.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::stream(Answer {
+                stream,
+                state: State::Data,
+                pump,
+                _place: self.place,
+            })
+        };
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// Whether the upstream surely left the stream alone.
+///
+/// Source: RFC 9113, sections 6.8 and 8.7.
+fn classify(error: h2::Error) -> SendError {
+    let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if refused || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR)) {
+        SendError::Unprocessed(error)
+    } else {
+        SendError::Broken(error)
+    }
+}
+
+/// The task that sends a request body; dropping it stops the task, which resets the stream.
+struct Pump {
+    task: AbortHandle,
+    /// Why the body could not be sent on, for whoever waits for the answer.
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Pump {
+    /// Sends what is there already, and spawns a task for the rest, if there is any.
+    async fn start(
+        stream: SendStream<Bytes>,
+        body: Body,
+        tasks: &TaskTracker,
+    ) -> Result<Option<Self>, SendError> {
+        let mut upload = Upload {
+            stream,
+            body,
+            waiting: None,
+        };
+        match poll_fn(|cx| Poll::Ready(Pin::new(&mut upload).poll(cx))).await {
+            Poll::Ready(Ok(())) => Ok(None),
+            Poll::Ready(Err(fault)) => Err(SendError::Request(fault)),
+            Poll::Pending => {
+                let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
+                let slot = Arc::clone(&fault);
+                let task = tasks.spawn(async move {
+                    if let Err(fault) = upload.await {
+                        *slot.lock() = Some(fault);
+                    }
+                });
+                Ok(Some(Self {
+                    task: task.abort_handle(),
+                    fault,
+                }))
+            }
+        }
+    }
+
+    /// Why the body could not be sent on; the first to ask is told.
+    fn fault(&self) -> Option<Fault> {
+        self.fault.lock().take()
+    }
+}
+
+/// Sends a body as far as the stream's window lets it: a slow upstream slows the client.
+struct Upload {
+    stream: SendStream<Bytes>,
+    body: Body,
+    /// A chunk that waits for window, and whether it is the last one.
+    waiting: Option<(Bytes, bool)>,
+}
+
+impl Future for Upload {
+    type Output = Result<(), Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let this = &mut *self;
+        loop {
+            if let Poll::Ready(_reset) = this.stream.poll_reset(cx) {
+                return Poll::Ready(Ok(()));
+            }
+            while let Some((chunk, last)) = &mut this.waiting {
+                if chunk.is_empty() {
+                    let last = *last;
+                    this.waiting = None;
+                    if last {
+                        return Poll::Ready(Ok(()));
+                    }
+                    break;
+                }
+                this.stream.reserve_capacity(chunk.len());
+                let room = match this.stream.capacity() {
+                    0 => match ready!(this.stream.poll_capacity(cx)) {
+                        Some(Ok(room)) => room,
+                        // The stream is gone; whoever waits for the answer hears why.
+                        Some(Err(_)) | None => return Poll::Ready(Ok(())),
+                    },
+                    room => room,
+                };
+                let piece = chunk.split_to(room.min(chunk.len()));
+                let ends = *last && chunk.is_empty();
+                if this.stream.send_data(piece, ends).is_err() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        this.waiting = Some((data, this.body.is_end_stream()));
+                    }
+                }
+                Some(Err(fault)) => {
+                    // The client broke off, or sent what is not valid: half a request must not look like a whole one.
+                    this.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(fault));
+                }
+                None => {
+                    // An error here means that the stream is gone; whoever waits for the answer hears why.
+                    let _ = this.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// The body of an answer. Gives window back as it is read: a slow client slows the upstream.
+struct Answer {
+    stream: RecvStream,
+    state: State,
+    pump: Option<Pump>,
+    _place: Place,
+}
+
+enum State {
+    Data,
+    Trailers,
+    Done,
+}
+
+impl Answer {
+    /// Why the answer broke off: the request's own fault, if it has one.
+    fn broken(&self, error: h2::Error) -> Fault {
+        self.pump.as_ref().and_then(Pump::fault).unwrap_or_else(|| {
+            Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
+        })
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = &mut *self;
+        if matches!(this.state, State::Data) {
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // It fails only for a stream that is closed, which the next poll tells.
+                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) if ended_early_without_error(&error) => this.state = State::Done,
+                Some(Err(error)) => {
+                    this.state = State::Done;
+                    return Poll::Ready(Some(Err(this.broken(error))));
+                }
+                None => this.state = State::Trailers,
+            }
+        }
+        if matches!(this.state, State::Trailers) {
+            let trailers: Result<Option<HeaderMap>, _> = ready!(this.stream.poll_trailers(cx));
+            this.state = State::Done;
+            return Poll::Ready(match trailers {
+                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+                Err(error) => Some(Err(this.broken(error))),
+            });
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done) || self.stream.is_end_stream()
+    }
+}
+
+/// A server that has answered in full may reset what is left of the request with NO_ERROR.
+///
+/// Source: RFC 9113, section 8.1.
+fn ended_early_without_error(error: &h2::Error) -> bool {
+    error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
+}

@@ -1,0 +1,33 @@
+//! The kit of the integration tests: the gateway as a process, backends and clients that other people wrote, and
+//! conversations that run over all of them. Everything listens on 127.0.0.1:0 and stops when it is dropped.
+
+pub(crate) mod backends;
+pub(crate) mod clients;
+pub(crate) mod framing;
+pub(crate) mod gateway;
+pub(crate) mod messages;
+pub(crate) mod script;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything may take on a busy machine before a test gives up. Nothing waits for this long to pass.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for an event, and says which one did not come.
+pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// Compares two texts and shows both between rulers where they differ.
+#[track_caller]
+pub(crate) fn same(what: &str, expected: &str, got: &str) {
+    let ruler = "-".repeat(72);
+    assert!(
+        expected == got,
+        "{what}\n{ruler} expected\n{expected}\n{ruler} got\n{got}\n{ruler}"
+    );
+}

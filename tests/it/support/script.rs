@@ -1,0 +1,226 @@
+//! Conversations as data, and the only code that knows how to play one.
+//!
+//! A conversation is what a method hears and says in order: `recv` is a message that reaches the backend, `send` one
+//! that it answers, `end` its status. It is played over every frontend and every backend; the cell is in the test's
+//! name. What is sent by one side is waited for by the other before the next step, so that nothing is held back.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tonic::Code;
+
+use super::backends::{self, Backend, Kind};
+use super::clients::rest::Version;
+use super::clients::session::{Heard, Session};
+use super::framing::Stream;
+use super::gateway::{Gateway, Settings};
+use super::messages::{canonical, method};
+use super::{same, within};
+
+/// One step, seen from the backend.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Recv(Value),
+    Send(Value),
+    End(End),
+}
+
+/// How a call ends.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) code: Code,
+    pub(crate) message: &'static str,
+    /// `google.protobuf.Any`s as JSON.
+    pub(crate) details: Vec<Value>,
+}
+
+/// A message that reaches the backend.
+pub(crate) fn recv(message: Value) -> Step {
+    Step::Recv(message)
+}
+
+/// A message that the backend answers.
+pub(crate) fn send(message: Value) -> Step {
+    Step::Send(message)
+}
+
+/// The end of the call, without a message.
+pub(crate) fn end(code: Code) -> Step {
+    fail(code, "")
+}
+
+/// The end of the call with a message.
+pub(crate) fn fail(code: Code, message: &'static str) -> Step {
+    fail_with(code, message, Vec::new())
+}
+
+/// The end of the call with a message and details.
+pub(crate) fn fail_with(code: Code, message: &'static str, details: Vec<Value>) -> Step {
+    Step::End(End {
+        code,
+        message,
+        details,
+    })
+}
+
+/// A method, what is said, and what travels beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Conversation {
+    /// Such as `library.v1.Library/GetBook`.
+    pub(crate) path: &'static str,
+    pub(crate) steps: Vec<Step>,
+    /// Metadata of the request.
+    pub(crate) metadata: Vec<(&'static str, &'static str)>,
+    /// Metadata before the answer.
+    pub(crate) initial: Vec<(&'static str, &'static str)>,
+    /// Metadata after it.
+    pub(crate) trailing: Vec<(&'static str, &'static str)>,
+    /// Both peers compress what they send.
+    pub(crate) compressed: bool,
+}
+
+impl Conversation {
+    pub(crate) fn new<const N: usize>(path: &'static str, steps: [Step; N]) -> Self {
+        Self {
+            path,
+            steps: steps.into(),
+            metadata: Vec::new(),
+            initial: Vec::new(),
+            trailing: Vec::new(),
+            compressed: false,
+        }
+    }
+
+    pub(crate) fn metadata<const N: usize>(mut self, pairs: [(&'static str, &'static str); N]) -> Self {
+        self.metadata = pairs.into();
+        self
+    }
+
+    pub(crate) fn initial<const N: usize>(mut self, pairs: [(&'static str, &'static str); N]) -> Self {
+        self.initial = pairs.into();
+        self
+    }
+
+    pub(crate) fn trailing<const N: usize>(mut self, pairs: [(&'static str, &'static str); N]) -> Self {
+        self.trailing = pairs.into();
+        self
+    }
+
+    pub(crate) fn compressed(mut self) -> Self {
+        self.compressed = true;
+        self
+    }
+}
+
+/// What a client speaks to the gateway.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Frontend {
+    Rest(Version, Stream),
+    Grpc,
+    /// gRPC without the gateway between: what the two peers make of the conversation alone.
+    Nothing,
+}
+
+/// Plays a conversation through the gateway and checks both ends of it.
+pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: Kind) {
+    let backend = backends::scripted(kind, conversation.clone()).await;
+    let gateway = match frontend {
+        Frontend::Nothing => None,
+        Frontend::Rest(..) | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+    };
+    let address = gateway
+        .as_ref()
+        .map_or(backend.address, |gateway| gateway.address);
+    within(
+        "the conversation",
+        converse(&conversation, frontend, address, &backend),
+    )
+    .await;
+    backend.has_played_to_the_end().await;
+}
+
+/// Takes the client's part of a conversation.
+async fn converse(conversation: &Conversation, frontend: Frontend, address: SocketAddr, backend: &Backend) {
+    let method = method(conversation.path);
+    let mut session = Session::start(conversation, frontend, address).await;
+    let last = conversation
+        .steps
+        .iter()
+        .rposition(|step| matches!(step, Step::Recv(_)));
+    if last.is_none() {
+        session.half_close().await;
+    }
+    for (at, step) in conversation.steps.iter().enumerate() {
+        match step {
+            Step::Recv(message) => {
+                session.send(message).await;
+                if Some(at) == last {
+                    session.half_close().await;
+                }
+            }
+            Step::Send(message) => match session.next().await {
+                Heard::Message(got) => same(
+                    &format!("answer of step {at}"),
+                    &canonical(&method.output(), message),
+                    &canonical(&method.output(), &got),
+                ),
+                Heard::End(end) => panic!("step {at}: the call ended: {end:?}\n{}", backend.problems()),
+            },
+            Step::End(wanted) => match session.next().await {
+                Heard::Message(got) => panic!("step {at}: a message instead of the end: {got}"),
+                Heard::End(got) => {
+                    assert_eq!(got.code, wanted.code, "{got:?}\n{}", backend.problems());
+                    assert_eq!(got.message, wanted.message);
+                    assert_eq!(got.details, wanted.details);
+                }
+            },
+        }
+    }
+    session.has_heard_metadata(conversation);
+}
+
+/// Makes a module of a conversation, with a test for every frontend and backend.
+macro_rules! conversation {
+    ($name:ident, $path:literal, [$($step:expr),+ $(,)?] $(, $with:ident ($($argument:tt)*))* $(,)?) => {
+        mod $name {
+            use super::*;
+
+            fn conversation() -> $crate::support::script::Conversation {
+                $crate::support::script::Conversation::new($path, [$($step),+])$(.$with($($argument)*))*
+            }
+
+            $crate::support::script::cells!(conversation:
+                rest_http1_ndjson_to_tonic = Rest(Http1, Ndjson) => Tonic,
+                rest_http2_ndjson_to_h2 = Rest(Http2, Ndjson) => H2,
+                rest_http2_sse_to_tonic = Rest(Http2, Sse) => Tonic,
+                rest_http1_array_to_h2 = Rest(Http1, Array) => H2,
+                rest_http2_array_to_tonic = Rest(Http2, Array) => Tonic,
+                rest_http1_sse_to_h2 = Rest(Http1, Sse) => H2,
+                grpc_to_tonic = Grpc => Tonic,
+                grpc_to_h2 = Grpc => H2,
+                nothing_to_tonic = Nothing => Tonic,
+                nothing_to_h2 = Nothing => H2,
+            );
+        }
+    };
+}
+
+/// One test a cell.
+macro_rules! cells {
+    ($conversation:ident: $($cell:ident = $frontend:ident $(($version:ident, $stream:ident))? => $kind:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $cell() {
+                use $crate::support::backends::Kind;
+                use $crate::support::script::{Frontend, play};
+                $(
+                    use $crate::support::clients::rest::Version::$version;
+                    use $crate::support::framing::Stream::$stream;
+                )?
+                play($conversation(), Frontend::$frontend $(($version, $stream))?, Kind::$kind).await;
+            }
+        )+
+    };
+}
+
+pub(crate) use {cells, conversation};
