@@ -606,3 +606,6 @@ fn set(features: &mut Features, name: &str, value: &str) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,11 +60,16 @@ pub enum EditionReason {
 
 impl fmt::Display for EditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file)?;
-        match &self.reason {
-            EditionReason::Malformed => f.write_str("the bytes are not a file descriptor"),
-            EditionReason::Syntax(syntax) => write!(f, "the syntax `{syntax}` is not known"),
-            EditionReason::Edition(number) => {
+        write!(f, "{}: {}", self.file, self.reason)
+    }
+}
+
+impl fmt::Display for EditionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("the bytes are not a file descriptor"),
+            Self::Syntax(syntax) => write!(f, "the syntax `{syntax}` is not known"),
+            Self::Edition(number) => {
                 write!(
                     f,
                     "edition {number} is not known; 2023 (1000) and 2024 (1001) are"
@@ -84,6 +89,10 @@ impl std::error::Error for EditionError {}
 /// # Errors
 /// [`EditionError`] for bytes that are no descriptor, or an edition that is not known.
 pub fn lower(bytes: &Bytes) -> Result<Bytes, EditionError> {
+    // Most files need no decoding to be known as what they are.
+    if memchr::memmem::find(bytes, b"editions").is_none() {
+        return Ok(bytes.clone());
+    }
     let mut file = decode(bytes)?;
     if file.syntax.as_deref() != Some("editions") {
         return Ok(bytes.clone());
