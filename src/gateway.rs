@@ -32,7 +32,7 @@ use crate::translate::Lane;
 use crate::translate::tally::Outcome;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Way};
 use crate::wire::{Dialect, Format};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
@@ -215,7 +215,8 @@ impl Gateway {
             }
         };
         record.http_status = response.status().as_u16();
-        response.map(|body| body.holding(record))
+        let counter = Arc::clone(&record.tally) as _;
+        response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
     fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
@@ -346,7 +347,7 @@ impl Worker {
                 self.entry(entry, stack::build(params, backend))
             })
             .collect();
-        let nowhere = self.all_series(String::new(), "");
+        let nowhere = self.all_series("", "");
         Ok(Live {
             plan,
             entries,
@@ -357,7 +358,7 @@ impl Worker {
 
     fn entry(&self, entry: &Arc<Entry>, stack: CallService) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
-        let series = self.all_series(entry.route.name.clone(), rpc);
+        let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
             entry: Arc::clone(entry),
             gate: Gate::default(),
@@ -366,10 +367,10 @@ impl Worker {
         }
     }
 
-    fn all_series(&self, route: String, rpc: &str) -> [Arc<Series>; Dialect::ALL.len()] {
+    fn all_series(&self, route: &str, rpc: &str) -> [Arc<Series>; Dialect::ALL.len()] {
         Dialect::ALL.map(|dialect| {
             self.shard.series(Key {
-                route: route.clone(),
+                route: route.to_owned(),
                 rpc: rpc.to_owned(),
                 dialect: dialect.name(),
             })
