@@ -58,5 +58,5 @@ pub async fn learn(
     };
     let learned = reflection::fetch(endpoint, tls, timeout).await?;
     let rules = rules(file, backend).map_err(LearnError::Rules)?;
-    Ok(Schema::from_learned(&learned, &rules)?)
+    Ok(Schema::from_learned(learned, &rules)?)
 }

@@ -41,7 +41,7 @@ pub enum DiscoverError {
         /// The endpoint.
         endpoint: String,
     },
-    /// The server broke off.
+    /// The server refuses to answer.
     #[error("{endpoint} does not answer reflection: {code}: {message}")]
     Refused {
         /// The endpoint.
@@ -50,6 +50,14 @@ pub enum DiscoverError {
         code: Code,
         /// What the server says about it.
         message: String,
+    },
+    /// The connection broke while the server was asked; so it does where the server speaks HTTP/1.1 alone.
+    #[error("{endpoint} broke the connection; gRPC is spoken over HTTP/2")]
+    Broken {
+        /// The endpoint.
+        endpoint: String,
+        /// What was seen of it.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server's answers make no sense, or there are too many.
     #[error("{endpoint}: {source}")]

@@ -3,6 +3,7 @@
 //! The conversation is [`Dialogue`]; this carries it over one bidirectional stream, v1 first and v1alpha where the
 //! server does not know v1.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,10 @@ async fn learn(
                 code,
                 message,
             }),
+            Err(Broken::Connection(status)) => Err(DiscoverError::Broken {
+                endpoint: shown(endpoint),
+                source: status,
+            }),
             Err(Broken::Dialogue(source)) => Err(DiscoverError::Dialogue {
                 endpoint: shown(endpoint),
                 source,
@@ -99,6 +104,7 @@ async fn learn(
 /// Why a conversation ended before its end.
 enum Broken {
     Refused(Code, String),
+    Connection(Box<tonic::Status>),
     Dialogue(DialogueError),
 }
 
@@ -170,6 +176,10 @@ fn put(dialogue: &mut Dialogue, asks: &mpsc::Sender<ServerReflectionRequest>) {
 
 /// A stream that ended with a status answers the oldest question, if the status is about the question.
 fn refused(dialogue: &mut Dialogue, status: &tonic::Status) -> Result<(), Broken> {
+    // The server's own word has no cause; what tonic makes of a broken connection has.
+    if status.source().is_some() {
+        return Err(Broken::Connection(Box::new(status.clone())));
+    }
     let code = Code::from_wire(i64::from(i32::from(status.code())));
     let message = status.message().to_owned();
     match code {

@@ -6,6 +6,7 @@
 
 mod annotation;
 pub mod descriptor;
+pub mod edition_source;
 pub mod editions;
 pub(crate) mod embedded;
 mod error;
@@ -158,28 +159,25 @@ impl Schema {
     ///
     /// # Errors
     /// As [`Schema::from_files`].
-    pub fn from_learned(learned: &Learned, rules: &Rules) -> Result<Self, SchemaError> {
-        let named = |services: &[String]| services.iter().cloned().collect::<HashSet<String>>();
+    pub fn from_learned(learned: Learned, rules: &Rules) -> Result<Self, SchemaError> {
         let build = |learned: &Learned| {
-            Self::build(
-                learned.files.clone(),
-                Services::Named(&named(&learned.services)),
-                rules,
-            )
+            let services: HashSet<String> = learned.services.iter().cloned().collect();
+            Self::build(learned.files.clone(), Services::Named(&services), rules)
         };
-        let mut warnings = learned.warnings.clone();
-        let mut schema = match build(learned) {
+        let mut left_out = Vec::new();
+        let mut schema = match build(&learned) {
             Ok(schema) => schema,
             Err(error) => {
                 let (sound, unsound) = learned.sift(|alone| build(alone).map(|_| ()));
                 if sound.services.is_empty() {
                     return Err(error);
                 }
-                warnings.extend(unsound);
+                left_out = unsound;
                 build(&sound)?
             }
         };
-        schema.warnings.extend(warnings.into_iter().map(Warning::Service));
+        left_out.extend(learned.warnings);
+        schema.warnings.extend(left_out.into_iter().map(Warning::Service));
         Ok(schema)
     }
 
@@ -220,7 +218,9 @@ fn pool(files: &[Bytes]) -> Result<DescriptorPool, SchemaError> {
     let mut pool = DescriptorPool::new();
     for file in files {
         check_syntax(file)?;
-        pool.decode_file_descriptor_proto(file.clone())
+        // The pool knows no editions; plans for messages are compiled from the file itself.
+        let file = editions::lower(file)?;
+        pool.decode_file_descriptor_proto(file)
             .map_err(|error| SchemaError::Descriptor {
                 file: error.file().map(str::to_owned),
                 problem: error.to_string(),
@@ -256,14 +256,14 @@ fn check_syntax(file: &[u8]) -> Result<(), SchemaError> {
         return Ok(());
     };
     match syntax.value.text() {
-        Some("proto2" | "proto3") => Ok(()),
+        Some("proto2" | "proto3" | "editions") => Ok(()),
         other => Err(SchemaError::Descriptor {
             file: fields()
                 .filter(|field| field.number == 1)
                 .find_map(|field| field.value.text())
                 .map(str::to_owned),
             problem: format!(
-                "syntax {:?} is neither proto2 nor proto3",
+                "syntax {:?} is none of proto2, proto3 and editions",
                 other.unwrap_or_default()
             ),
         }),

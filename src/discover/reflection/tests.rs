@@ -231,7 +231,7 @@ where
 
 /// The whole example was learned.
 #[track_caller]
-fn check(learned: &Learned) {
+fn check(learned: Learned) {
     assert_eq!(learned.services, ["library.v1.Library", "rooms.Rooms"]);
     assert_eq!(learned.warnings, []);
     let schema = Schema::from_learned(learned, &Rules::empty()).unwrap();
@@ -252,21 +252,21 @@ fn check(learned: &Learned) {
 async fn tonic_v1_is_learned() {
     let set = set(|name| !name.starts_with("grpc/"));
     let server = Running::start(only!(PATHS[0], builder(&set).build_v1().unwrap()), None).await;
-    check(&server.fetch().await.unwrap());
+    check(server.fetch().await.unwrap());
 }
 
 #[tokio::test]
 async fn tonic_v1alpha_is_learned() {
     let set = set(|name| !name.starts_with("grpc/"));
     let server = Running::start(only!(PATHS[1], builder(&set).build_v1alpha().unwrap()), None).await;
-    check(&server.fetch().await.unwrap());
+    check(server.fetch().await.unwrap());
 }
 
 #[tokio::test]
 async fn imports_that_the_server_lacks_are_completed_although_each_ends_the_stream() {
     let set = set(is_own);
     let server = Running::start(only!(PATHS[0], builder(&set).build_v1().unwrap()), None).await;
-    check(&server.fetch().await.unwrap());
+    check(server.fetch().await.unwrap());
     assert!(
         server.streams.load(Ordering::Relaxed) > 1,
         "tonic-reflection ends the stream"
@@ -281,14 +281,14 @@ async fn grpcio_is_learned_over_one_stream() {
         "rooms.Rooms",
     ];
     let server = scripted(usize::MAX, grpcio(services)).await;
-    check(&server.fetch().await.unwrap());
+    check(server.fetch().await.unwrap());
     assert_eq!(server.streams.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_answers_once_per_stream_is_learned() {
     let server = scripted(1, grpcio(&["library.v1.Library", "rooms.Rooms"])).await;
-    check(&server.fetch().await.unwrap());
+    check(server.fetch().await.unwrap());
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn a_path_in_the_endpoint_goes_before_the_services() {
     let server = Running::start(handler, None).await;
     for path in ["/deep/down", "/deep/down/"] {
         check(
-            &fetch(server.uri(path), None, Duration::from_secs(10))
+            fetch(server.uri(path), None, Duration::from_secs(10))
                 .await
                 .unwrap(),
         );
@@ -358,7 +358,7 @@ async fn a_server_over_tls_is_learned() {
     let server = Running::start(only!(PATHS[0], service), Some(acceptor)).await;
     let endpoint: Uri = format!("https://127.0.0.1:{}", server.port).parse().unwrap();
     check(
-        &fetch(
+        fetch(
             endpoint.clone(),
             Some(Arc::new(client_tls)),
             Duration::from_secs(10),
@@ -442,4 +442,23 @@ async fn what_a_server_may_tell_is_bounded() {
         error.to_string().ends_with("the server tells more than 3 files"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_http_1_alone_is_an_error_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint: Uri = format!("http://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut tcp, answer)
+                .await
+                .unwrap();
+        }
+    });
+    let error = fetch(endpoint, None, Duration::from_secs(10)).await.unwrap_err();
+    assert!(matches!(error, DiscoverError::Broken { .. }), "{error}");
 }

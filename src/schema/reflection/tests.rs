@@ -218,7 +218,7 @@ fn imports_that_the_server_does_not_serve_are_completed_or_named() {
         ],
     )
     .unwrap();
-    let schema = Schema::from_learned(&known, &Rules::empty()).unwrap();
+    let schema = Schema::from_learned(known, &Rules::empty()).unwrap();
     assert_eq!(schema.warnings, []);
     let unknown = hold(
         DialogueLimits::default(),
@@ -232,7 +232,7 @@ fn imports_that_the_server_does_not_serve_are_completed_or_named() {
         ],
     )
     .unwrap();
-    let schema = Schema::from_learned(&unknown, &Rules::empty()).unwrap();
+    let schema = Schema::from_learned(unknown, &Rules::empty()).unwrap();
     assert_eq!(
         schema
             .warnings
@@ -259,17 +259,17 @@ fn a_service_whose_files_make_no_schema_is_left_out() {
         services: vec!["A".to_owned(), "B".to_owned()],
         warnings: Vec::new(),
     };
-    let schema = Schema::from_learned(&learned, &Rules::empty()).unwrap();
+    let schema = Schema::from_learned(learned, &Rules::empty()).unwrap();
     assert!(schema.pool.get_service_by_name("A").is_some());
     let warnings: Vec<String> = schema.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
-        ["service B is left out: b: syntax \"proto9\" is neither proto2 nor proto3"]
+        ["service B is left out: b: syntax \"proto9\" is none of proto2, proto3 and editions"]
     );
     let alone = Learned {
         files: vec![broken("b", "B")],
         services: vec!["B".to_owned()],
         warnings: Vec::new(),
     };
-    assert!(Schema::from_learned(&alone, &Rules::empty()).is_err());
+    assert!(Schema::from_learned(alone, &Rules::empty()).is_err());
 }

@@ -62,7 +62,7 @@ pub(crate) enum Item {
 pub(crate) struct Reader {
     framing: Stream,
     arrived: BytesMut,
-    /// Events so far; their ids count up from 1.
+    /// Events so far; their ids count up from 0.
     events: u64,
     /// Where in an array the reader stands.
     array: Array,
@@ -138,8 +138,8 @@ impl Reader {
         if name.as_deref() == Some("error") {
             return Some(Item::Error(data));
         }
+        assert_eq!(id, Some(self.events), "ids count up from 0");
         self.events += 1;
-        assert_eq!(id, Some(self.events), "ids count up from 1");
         Some(Item::Message(data))
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -182,6 +183,8 @@ pub(crate) struct Process {
 #[derive(Debug, Default)]
 struct Output {
     lines: Mutex<String>,
+    /// Pipes that may still say something: two at first.
+    open: AtomicUsize,
     more: Notify,
 }
 
@@ -197,6 +200,8 @@ impl Output {
                 drop(lines);
                 output.more.notify_waiters();
             }
+            output.open.fetch_sub(1, Ordering::AcqRel);
+            output.more.notify_waiters();
         });
     }
 }
@@ -217,7 +222,10 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
-        let output = Arc::new(Output::default());
+        let output = Arc::new(Output {
+            open: AtomicUsize::new(2),
+            ..Output::default()
+        });
         output.collect(child.stdout.take().unwrap());
         output.collect(child.stderr.take().unwrap());
         Self { child, output }
@@ -234,9 +242,15 @@ impl Process {
                 let more = self.output.more.notified();
                 tokio::pin!(more);
                 more.as_mut().enable();
+                let silent = self.output.open.load(Ordering::Acquire) == 0;
                 if let Some(line) = self.said().lines().find(|line| line.contains(what)) {
                     return line.to_owned();
                 }
+                assert!(
+                    !silent,
+                    "it ended without saying {what:?}; all it said:\n{}",
+                    self.said()
+                );
                 more.await;
             }
         };

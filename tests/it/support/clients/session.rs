@@ -253,8 +253,8 @@ impl RestSession {
         if conversation.compressed && !method.is_server_streaming() {
             head = head.header("accept-encoding", "gzip");
         }
-        for (name, value) in headers(&conversation.metadata) {
-            head = head.header(name.unwrap(), value);
+        for (name, value) in &conversation.metadata {
+            head = head.header(*name, *value);
         }
         let mut session = Self {
             requests: Requests::One(None),
