@@ -36,6 +36,16 @@ impl Dialect {
     }
 }
 
+impl Dialect {
+    /// How a client of the dialect writes and reads messages.
+    pub fn format(self) -> Format {
+        match self {
+            Self::Rest => Format::JSON,
+            Self::Grpc => Format::GRPC,
+        }
+    }
+}
+
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

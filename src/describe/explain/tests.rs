@@ -1,6 +1,7 @@
 //! What `explain` says, for a request of every kind.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use http::Request;
 
