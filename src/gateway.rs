@@ -32,8 +32,8 @@ use crate::translate::Lane;
 use crate::translate::tally::Outcome;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
-use crate::wire::body::Body;
-use crate::wire::{Dialect, Format};
+use crate::wire::body::{Body, Way};
+use crate::wire::{Dialect, Format, PerDialect};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -128,14 +128,14 @@ struct Live {
     /// Methods that the gateway answers itself: gRPC only, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
-    nowhere: [Arc<Series>; Dialect::ALL.len()],
+    nowhere: PerDialect<Arc<Series>>,
 }
 
 struct LiveEntry {
     entry: Arc<Entry>,
     gate: Gate,
     stack: CallService,
-    series: [Arc<Series>; Dialect::ALL.len()],
+    series: PerDialect<Arc<Series>>,
 }
 
 /// One worker's gateway.
@@ -215,11 +215,12 @@ impl Gateway {
             }
         };
         record.http_status = response.status().as_u16();
-        response.map(|body| body.holding(record))
+        let counter = Arc::clone(&record.tally) as _;
+        response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
     fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
-        let series = Arc::clone(live.nowhere(dialect));
+        let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
             log: self.worker.log.clone(),
@@ -231,7 +232,7 @@ impl Gateway {
             uri: head.uri.clone(),
             generation: live.plan.generation,
             entry: None,
-            lane: Lane::between(format(dialect), Format::GRPC),
+            lane: Lane::between(dialect.format(), Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
             series,
@@ -251,15 +252,7 @@ impl Record {
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
         self.entry = Some(Arc::clone(&live.entry));
-        self.recount(live.series(dialect));
-    }
-}
-
-/// What a client of a dialect sends and reads.
-fn format(dialect: Dialect) -> Format {
-    match dialect {
-        Dialect::Rest => Format::JSON,
-        Dialect::Grpc => Format::GRPC,
+        self.recount(live.series.get(dialect));
     }
 }
 
@@ -286,37 +279,16 @@ impl Live {
             },
             Err(fault) => fault,
         };
-        let own = match dialect {
-            Dialect::Grpc => self
-                .own
-                .iter()
-                .find(|live| *live.entry.method.path == *head.uri.path()),
-            Dialect::Rest => None,
-        };
+        let own = self
+            .own
+            .iter()
+            .find(|live| dialect.is_rpc() && *live.entry.method.path == *head.uri.path());
         let found = Found {
             entry: 0,
             binding: None,
             captures: Captures::default(),
         };
         own.map(|live| (live, found)).ok_or(missed)
-    }
-
-    fn nowhere(&self, dialect: Dialect) -> &Arc<Series> {
-        let [rest, grpc] = &self.nowhere;
-        match dialect {
-            Dialect::Rest => rest,
-            Dialect::Grpc => grpc,
-        }
-    }
-}
-
-impl LiveEntry {
-    fn series(&self, dialect: Dialect) -> &Arc<Series> {
-        let [rest, grpc] = &self.series;
-        match dialect {
-            Dialect::Rest => rest,
-            Dialect::Grpc => grpc,
-        }
     }
 }
 
@@ -346,7 +318,7 @@ impl Worker {
                 self.entry(entry, stack::build(params, backend))
             })
             .collect();
-        let nowhere = self.all_series(String::new(), "");
+        let nowhere = self.all_series("", "");
         Ok(Live {
             plan,
             entries,
@@ -357,7 +329,7 @@ impl Worker {
 
     fn entry(&self, entry: &Arc<Entry>, stack: CallService) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
-        let series = self.all_series(entry.route.name.clone(), rpc);
+        let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
             entry: Arc::clone(entry),
             gate: Gate::default(),
@@ -366,10 +338,10 @@ impl Worker {
         }
     }
 
-    fn all_series(&self, route: String, rpc: &str) -> [Arc<Series>; Dialect::ALL.len()] {
-        Dialect::ALL.map(|dialect| {
+    fn all_series(&self, route: &str, rpc: &str) -> PerDialect<Arc<Series>> {
+        PerDialect::new(|dialect| {
             self.shard.series(Key {
-                route: route.clone(),
+                route: route.to_owned(),
                 rpc: rpc.to_owned(),
                 dialect: dialect.name(),
             })

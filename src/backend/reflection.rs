@@ -9,10 +9,10 @@ use http::HeaderMap;
 use tower::Service;
 
 use crate::call::{Call, Reply};
-use crate::describe::reflection::{Exposed, SERVICES};
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::route::entry::{Bound, Entry, Route, Streaming};
+use crate::schema::exposed::{Exposed, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
 use crate::status::Status;
@@ -121,7 +121,7 @@ fn method(schema: &Schema, service: &str) -> Option<Method> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::describe::reflection::PATHS;
+    use crate::schema::exposed::PATHS;
 
     #[test]
     fn embedded_reflection_is_complete() {

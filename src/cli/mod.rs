@@ -164,3 +164,6 @@ fn answer(text: impl fmt::Display) -> Result<(), Failure> {
     out.flush()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

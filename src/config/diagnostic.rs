@@ -35,7 +35,7 @@ pub struct Diagnostic {
     /// How much it weighs.
     pub severity: Severity,
     /// Where it is written; nothing when it comes from the command line.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Which key, such as `routes[3].backend`, or which flag.
     pub path: String,
     /// What is wrong, and what was probably meant.
@@ -174,13 +174,13 @@ mod tests {
     fn the_caret_stands_under_the_part_that_is_meant() {
         let diagnostic = Diagnostic {
             severity: Severity::Error,
-            place: Some(Place {
+            place: Some(Box::new(Place {
                 file: "sabir.yaml".into(),
                 line: 14,
                 column: 14,
                 width: 6,
                 text: "    backend: libary".into(),
-            }),
+            })),
             path: "routes[3].backend".into(),
             message: "no backend \"libary\"; did you mean \"library\"?".into(),
             note: Some("backends: library".into()),

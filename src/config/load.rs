@@ -144,7 +144,7 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
         return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    from_text(&name, path.parent().unwrap_or(Path::new("")), &text)
+    from_text(&name, path.parent().unwrap_or_else(|| Path::new("")), &text)
 }
 
 /// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.
@@ -174,7 +174,7 @@ pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagno
 }
 
 /// A value that could not be replaced is also wrong as the text that it still is: what comes first is the cause.
-fn in_order(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(super) fn in_order(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let place = |problem: &Diagnostic| problem.place.as_ref().map(|place| (place.line, place.column));
     problems.sort_by_key(place);
     problems.dedup_by(|b, a| a.path == b.path && place(a).is_some() && place(a) == place(b));

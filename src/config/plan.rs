@@ -13,10 +13,10 @@ use ipnet::IpNet;
 use super::diagnostic::Diagnostic;
 use super::value::Services;
 use crate::balance::LoadBalancing;
-use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::schema::exposed::Exposed;
 use crate::wire::Dialect;
 
 /// A configuration and the schemas of its backends, compiled.
@@ -70,25 +70,27 @@ impl Plan {
     pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
         let host = host(head);
         let path = head.uri.path();
-        match dialect {
-            Dialect::Grpc => self
-                .routes
-                .find_rpc(host, path)
-                .map(|entry| Found {
+        if dialect.is_rpc() {
+            return match self.routes.find_rpc(host, path) {
+                Some(entry) => Ok(Found {
                     entry: index(entry),
                     binding: None,
                     captures: Captures::default(),
-                })
-                .ok_or_else(|| self.unknown_rpc(host, path)),
-            Dialect::Rest => self
-                .routes
-                .find(host, &head.method, path)
-                .map(|matched| Found {
-                    entry: index(matched.entry),
-                    binding: matched.binding,
-                    captures: matched.captures,
-                })
-                .map_err(|missed| self.unknown_path(host, path, &missed)),
+                }),
+                None => Err(self.unknown_rpc(host, path)),
+            };
+        }
+        match self.routes.find(host, &head.method, path) {
+            Ok(Matched {
+                entry,
+                binding,
+                captures,
+            }) => Ok(Found {
+                entry: index(entry),
+                binding,
+                captures,
+            }),
+            Err(missed) => Err(self.unknown_path(host, path, &missed)),
         }
     }
 

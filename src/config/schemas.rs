@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::compile::{SchemaState, backend_tls, compile, listener_tls};
 use super::diagnostic::Diagnostic;
 use super::file::{Backend, File, ProtoFiles, SchemaSource};
+use super::load::in_order;
 use super::located::{Located, Spot};
 use super::plan::Plan;
 use crate::discover::proto_files;
@@ -40,10 +41,10 @@ pub fn check(file: &File) -> Result<Plan, Vec<Diagnostic>> {
     errors.extend(certificates(file));
     match compile(file, &schemas) {
         Ok(plan) if errors.is_empty() => Ok(plan),
-        Ok(_) => Err(errors),
+        Ok(_) => Err(in_order(errors)),
         Err(more) => {
             errors.extend(more);
-            Err(errors)
+            Err(in_order(errors))
         }
     }
 }
@@ -63,19 +64,31 @@ fn read_all(file: &File) -> (BTreeMap<String, SchemaState>, Vec<Diagnostic>) {
 }
 
 fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>> {
-    let rules = rules(file, backend)?;
+    // Without its rules a schema is still read, so that what is wrong with it is said too.
+    let (rules, mut errors) = match rules(file, backend) {
+        Ok(rules) => (rules, Vec::new()),
+        Err(errors) => (Rules::empty(), errors),
+    };
     let schema = match &backend.schema.value {
         SchemaSource::Reflection => {
-            return Ok(SchemaState::Pending(
-                "it is asked by reflection once the gateway runs".to_owned(),
-            ));
+            let reason = "it is asked by reflection once the gateway runs";
+            Ok(SchemaState::Pending(reason.to_owned()))
         }
-        SchemaSource::Protos(protos) => from_protos(file, protos, &rules),
-        SchemaSource::Descriptors(path) => from_set(file, path, &rules),
+        SchemaSource::Protos(protos) => from_protos(file, protos, &rules).map(ready),
+        SchemaSource::Descriptors(path) => from_set(file, path, &rules).map(ready),
     };
-    schema
-        .map(|schema| SchemaState::Ready(Arc::new(schema)))
-        .map_err(|error| vec![error])
+    match schema {
+        Ok(schema) if errors.is_empty() => Ok(schema),
+        Ok(_) => Err(errors),
+        Err(error) => {
+            errors.push(error);
+            Err(errors)
+        }
+    }
+}
+
+fn ready(schema: Schema) -> SchemaState {
+    SchemaState::Ready(Arc::new(schema))
 }
 
 /// The HTTP rules that a backend has beside its descriptors; of two for one method the later counts.

@@ -245,3 +245,90 @@ routes: [{services: [\"*\"], backend: backend}]
     assert_eq!(flags.backends, written.backends);
     assert_eq!(flags.routes, written.routes);
 }
+
+fn examples() -> Vec<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = std::fs::read_dir(folder)
+        .expect("the examples")
+        .map(|file| file.expect("a file").path());
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .collect()
+}
+
+#[test]
+fn every_example_is_right() {
+    let examples = examples();
+    assert!(examples.len() >= 4, "{examples:?}");
+    for path in examples {
+        let file = load(&Source::file(&path));
+        let plan = file.and_then(|file| check(&file));
+        let plan = plan
+            .unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
+        assert_eq!(plan.disabled, [], "{}", path.display());
+        assert_eq!(plan.warnings, [], "{}", path.display());
+    }
+}
+
+#[test]
+fn the_schema_beside_the_examples_is_the_one_of_this_version() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sabir.schema.json");
+    let committed = std::fs::read_to_string(path).expect("the schema");
+    assert!(
+        committed == json_schema(),
+        "write it anew: sabir config schema > examples/sabir.schema.json"
+    );
+}
+
+#[test]
+fn files_that_are_missing_are_errors_at_their_place() {
+    let text = "\
+listeners:
+  - {address: \"127.0.0.1:8443\", tls: {certificate: none.pem, key: none.key}}
+backends:
+  a: {endpoints: [\"https://127.0.0.1:1\"], tls: {ca: none.pem}}
+  b: {endpoints: [\"http://127.0.0.1:1\"], schema: {descriptors: none.binpb}, rules: [none.yaml, none.json]}
+  c: {endpoints: [\"http://127.0.0.1:1\"], schema: {protos: [none.proto], proto_paths: [none]}}
+";
+    let file = from_text("sabir.yaml", Path::new("/nowhere"), text).expect("a file");
+    let found = check(&file).expect_err("nothing is there");
+    insta::assert_snapshot!(
+        found
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}
+
+/// Whatever is in a file, reading it ends with a file or with errors.
+#[test]
+fn no_text_makes_reading_panic() {
+    let seed = include_str!("../../examples/protos.yaml");
+    let letters: Vec<char> = "{}[]:,-\"'#&*!|>%@`?~ \n\t$abc019.é".chars().collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut roll = move |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % bound as u64).expect("small")
+    };
+    for _ in 0..2000 {
+        let mut text: Vec<char> = seed.chars().collect();
+        for _ in 0..=roll(8) {
+            let at = roll(text.len());
+            match roll(3) {
+                0 => text[at] = letters[roll(letters.len())],
+                1 => text.insert(at, letters[roll(letters.len())]),
+                _ => drop(text.drain(at..(at + roll(9)).min(text.len()))),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(found) = from_text("sabir.yaml", Path::new("/nowhere"), &text) {
+            assert!(!found.is_empty());
+            found
+                .iter()
+                .for_each(|found| assert!(!found.to_string().is_empty()));
+        }
+    }
+}

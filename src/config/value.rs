@@ -112,7 +112,7 @@ impl fmt::Display for Size {
         let bytes = u64::from(self.0);
         match UNITS
             .iter()
-            .find(|(_, scale)| bytes >= *scale && bytes % scale == 0)
+            .find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale))
         {
             Some((name, scale)) => write!(f, "{}{name}", bytes / scale),
             None => write!(f, "{bytes}"),
@@ -154,7 +154,7 @@ impl fmt::Display for Period {
         let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
         match units
             .iter()
-            .find(|(_, scale)| millis >= *scale && millis % scale == 0)
+            .find(|(_, scale)| millis >= *scale && millis.is_multiple_of(*scale))
         {
             Some((name, scale)) => write!(f, "{}{name}", millis / scale),
             None => write!(f, "{millis}ms"),

@@ -2,8 +2,9 @@
 //!
 //! It asks the same functions as the gateway does; nothing here decides where a request goes.
 
+mod others;
+
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -12,24 +13,24 @@ use http::request::Parts;
 use super::columns;
 use super::routes::{joined, kind, rpc, verb};
 use crate::call::metadata;
-use crate::config::plan::{self, Declared, Found, Plan};
-use crate::config::value::Services;
+use crate::config::plan::{self, Found, Plan};
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
-use crate::route::{Entry, Form, PathOptions, RoutesBuilder};
-use crate::schema::HttpMethod;
-use crate::schema::template::Template;
+use crate::route::{Entry, Form};
+use crate::translate::Lane;
 use crate::translate::binding::Binding;
 use crate::translate::json::Target;
 use crate::translate::raw_body;
-use crate::wire::{Dialect, url};
+use crate::wire::{Dialect, Format, url};
 
 /// What becomes of a request; `Display` tells it.
 #[derive(Debug)]
 pub struct Explanation<'a> {
     plan: &'a Plan,
     head: &'a Parts,
+    has_body: bool,
     dialect: Dialect,
+    lane: Lane,
     outcome: Result<Taken<'a>, Fault>,
 }
 
@@ -48,11 +49,12 @@ impl<'a> Explanation<'a> {
     /// A body is taken as one message; of a stream of messages, it is the first.
     pub fn new(plan: &'a Plan, head: &'a Parts, body: Option<&[u8]>) -> Self {
         let dialect = identify(head);
+        let lane = Lane::between(dialect.format(), Format::GRPC);
         let outcome = plan.find(dialect, head).and_then(|found| {
             let missing =
                 || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
             let entry: &Entry = plan.entries.get(found.entry).ok_or_else(missing)?;
-            let message = message(dialect, entry, &found, head, body);
+            let message = message(lane, entry, &found, head, body);
             let metadata = metadata::from_request(head.headers.clone(), metadata::Headers::Http);
             Ok(Taken {
                 entry,
@@ -64,7 +66,9 @@ impl<'a> Explanation<'a> {
         Self {
             plan,
             head,
+            has_body: body.is_some_and(|body| !body.is_empty()),
             dialect,
+            lane,
             outcome,
         }
     }
@@ -79,7 +83,7 @@ impl<'a> Explanation<'a> {
 
 /// The message that would be sent, as JSON.
 fn message(
-    dialect: Dialect,
+    lane: Lane,
     entry: &Entry,
     found: &Found,
     head: &Parts,
@@ -88,39 +92,37 @@ fn message(
     let invalid = |message: String| Fault::client(Kind::InvalidArgument, message);
     let body = body.unwrap_or_default();
     let mut wire = BytesMut::new();
-    match dialect {
-        // Relayed as it is, so there is nothing that could be shown.
-        Dialect::Grpc => return Ok(String::new()),
-        Dialect::Rest => {
-            let bound = entry.bound(found.binding);
-            let given = bound
+    if lane != Lane::Transcode {
+        // Passed on as it is, so there is nothing that could be shown.
+        return Ok(String::new());
+    }
+    let bound = entry.bound(found.binding);
+    let given = bound
+        .binding
+        .read(&entry.json, &found.captures, head.uri.query(), &mut wire)
+        .map_err(|error| invalid(error.to_string()))?;
+    match bound.request {
+        Form::None => {}
+        Form::Json(_) => {
+            let limit = entry.route.bounds.max_message_bytes;
+            let in_body = |error: &dyn fmt::Display| invalid(format!("in the request body, {error}"));
+            bound
                 .binding
-                .read(&entry.json, &found.captures, head.uri.query(), &mut wire)
-                .map_err(|error| invalid(error.to_string()))?;
-            match bound.request {
-                Form::None => {}
-                Form::Json(_) => {
-                    let limit = entry.route.bounds.max_message_bytes;
-                    let in_body = |error: &dyn fmt::Display| invalid(format!("in the request body, {error}"));
-                    bound
-                        .binding
-                        .read_body(&entry.json, body, &mut wire, limit)
-                        .map_err(|error| in_body(&error))?;
-                    bound
-                        .binding
-                        .patch_mask(given, body, &mut wire)
-                        .map_err(|error| in_body(&error))?;
-                }
-                Form::Raw(field) => {
-                    let data = bytes::Bytes::copy_from_slice(body);
-                    raw_body::encode(
-                        field,
-                        head.headers.get(http::header::CONTENT_TYPE),
-                        &data,
-                        &mut wire,
-                    );
-                }
-            }
+                .read_body(&entry.json, body, &mut wire, limit)
+                .map_err(|error| in_body(&error))?;
+            bound
+                .binding
+                .patch_mask(given, body, &mut wire)
+                .map_err(|error| in_body(&error))?;
+        }
+        Form::Raw(field) => {
+            let data = bytes::Bytes::copy_from_slice(body);
+            raw_body::encode(
+                field,
+                head.headers.get(http::header::CONTENT_TYPE),
+                &data,
+                &mut wire,
+            );
         }
     }
     shown(entry, &wire)
@@ -162,7 +164,11 @@ impl fmt::Display for Explanation<'_> {
             Err(fault) => {
                 refused(f, fault)?;
                 self.other_rules(f, None)?;
-                self.unmatched(f)
+                match fault.kind() {
+                    // Some route has the path, or would have, were it one.
+                    Kind::MethodNotAllowed | Kind::BadRequest => Ok(()),
+                    _ => self.unmatched(f),
+                }
             }
         }
     }
@@ -172,17 +178,13 @@ impl fmt::Display for Explanation<'_> {
 fn refused(f: &mut fmt::Formatter<'_>, fault: &Fault) -> fmt::Result {
     let kind = fault.kind();
     let status = kind.http_status();
-    writeln!(
-        f,
-        "\nanswered with {status}: {} ({}, {})",
-        fault.message(),
-        kind.code().name(),
-        kind.reason()
-    )?;
-    match fault.allow() {
-        Some(allow) => writeln!(f, "  allow: {allow}"),
-        None => Ok(()),
-    }
+    let (code, reason) = (kind.code().name(), kind.reason());
+    let why = if code == reason {
+        code.to_owned()
+    } else {
+        format!("{code}, {reason}")
+    };
+    writeln!(f, "\nanswered with {status}: {} ({why})", fault.message())
 }
 
 impl Explanation<'_> {
@@ -209,13 +211,14 @@ impl Explanation<'_> {
             ],
             ["method".to_owned(), format!("{} ({kind})", method.full_name())],
             ["binding".to_owned(), rule],
+            ["lane".to_owned(), self.lane.name().to_owned()],
         ];
         if let Some(timeout) = entry.timeout() {
             facts.push(["timeout".to_owned(), format!("{timeout:?}")]);
         }
         writeln!(f)?;
         columns::write(f, "", &facts)?;
-        if self.dialect == Dialect::Rest {
+        if self.lane == Lane::Transcode {
             self.fields(f, taken)?;
         }
         match message {
@@ -260,6 +263,13 @@ impl Explanation<'_> {
             rows.push([decoded(name), "query".to_owned(), format!("{:?}", decoded(value))]);
         }
         match bound.request {
+            Form::None if self.has_body => {
+                rows.push([
+                    "-".to_owned(),
+                    "body".to_owned(),
+                    "no field is taken from it".to_owned(),
+                ]);
+            }
             Form::None => {}
             Form::Json(Target::Message(_)) | Form::Raw(None) => {
                 rows.push(["*".to_owned(), "body".to_owned(), String::new()]);
@@ -276,156 +286,6 @@ impl Explanation<'_> {
         writeln!(f, "\nfields")?;
         columns::write(f, "  ", &rows)
     }
-
-    /// Why other routes do not have the method.
-    fn other_routes(&self, f: &mut fmt::Formatter<'_>, taken: &Taken<'_>) -> fmt::Result {
-        let service = &*taken.entry.method.service;
-        let chosen = self
-            .declared(taken.entry)
-            .and_then(|declared| declared.pattern(service));
-        let rank = chosen.map_or(0, Services::rank);
-        let mut rows = Vec::new();
-        for declared in &self.plan.declared {
-            if Arc::ptr_eq(&declared.route, &taken.entry.route) {
-                continue;
-            }
-            let reason = match declared.pattern(service) {
-                None => format!("does not take {service}"),
-                Some(_) if !declared.answers(plan::host(self.head)) => {
-                    format!("answers {} only", joined(&declared.route.hosts))
-                }
-                Some(_) if self.pending(declared) => "waits for the schema of its backend".to_owned(),
-                Some(pattern) if pattern.rank() < rank => {
-                    format!("takes it by \"{pattern}\"; the chosen one is more specific")
-                }
-                // A pattern that is as specific would have had the method, had its backend one.
-                Some(_) => format!("its backend does not offer {service}"),
-            };
-            rows.push([declared.route.name.clone(), reason]);
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "\nother routes")?;
-        columns::write(f, "  ", &rows)
-    }
-
-    /// Rules that fit the request as well, or would if they or their method were others.
-    fn other_rules(&self, f: &mut fmt::Formatter<'_>, taken: Option<&Taken<'_>>) -> fmt::Result {
-        if self.dialect != Dialect::Rest {
-            return Ok(());
-        }
-        let mut rows = Vec::new();
-        for (at, entry) in self.plan.entries.iter().enumerate() {
-            let declared = self.declared(entry);
-            let path = declared.map_or_else(PathOptions::default, |declared| declared.path);
-            let chosen = |binding: Option<u32>| {
-                taken.is_some_and(|taken| taken.found.entry == at && taken.found.binding == binding)
-            };
-            let numbers = (0..).map(Some).zip(&entry.bindings);
-            for (number, bound) in numbers.chain([(None, &entry.rpc)]) {
-                let binding = &bound.binding;
-                if chosen(number) || !self.fits(&binding.template, path) {
-                    continue;
-                }
-                let reason = match taken {
-                    _ if !answers(&binding.method, &self.head.method) => "answers another method",
-                    _ if !declared.is_some_and(|declared| declared.answers(plan::host(self.head))) => {
-                        "answers other hosts"
-                    }
-                    Some(_) => "fits too; the chosen one is more specific",
-                    None => "fits",
-                };
-                rows.push([shown_rule(binding), entry.method.full_name(), reason.to_owned()]);
-            }
-        }
-        for disabled in &self.plan.disabled {
-            // One that can't even be parsed may be the one that was meant.
-            let template = disabled
-                .rule
-                .split_once(' ')
-                .and_then(|(_, path)| Template::parse(path).ok());
-            if template.is_none_or(|template| self.fits(&template, PathOptions::default())) {
-                let reason = format!("is not in use: {}", disabled.reason);
-                rows.push([disabled.rule.clone(), disabled.method.clone(), reason]);
-            }
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "\nother rules for this path")?;
-        columns::write(f, "  ", &rows)
-    }
-
-    /// What there is, where nothing fits.
-    fn unmatched(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows: Vec<[String; 2]> = self
-            .plan
-            .declared
-            .iter()
-            .map(|declared| {
-                let methods = self
-                    .plan
-                    .entries
-                    .iter()
-                    .filter(|entry| Arc::ptr_eq(&entry.route, &declared.route));
-                let reason = if !declared.answers(plan::host(self.head)) {
-                    format!("answers {} only", joined(&declared.route.hosts))
-                } else if self.pending(declared) {
-                    "waits for the schema of its backend".to_owned()
-                } else {
-                    format!(
-                        "has {} methods, and none of them is at this path",
-                        methods.count()
-                    )
-                };
-                [declared.route.name.clone(), reason]
-            })
-            .collect();
-        if rows.is_empty() {
-            return writeln!(f, "\nno route is declared");
-        }
-        writeln!(f, "\nroutes")?;
-        columns::write(f, "  ", &rows)
-    }
-
-    fn pending(&self, declared: &Declared) -> bool {
-        let backend = self.plan.backends.get(declared.route.backend);
-        backend.is_some_and(|backend| {
-            self.plan
-                .pending
-                .iter()
-                .any(|pending| pending.backend == backend.name)
-        })
-    }
-
-    fn declared(&self, entry: &Entry) -> Option<&Declared> {
-        self.plan
-            .declared
-            .iter()
-            .find(|declared| Arc::ptr_eq(&declared.route, &entry.route))
-    }
-
-    /// Whether the path fits a template, asked of a lookup that has nothing else.
-    fn fits(&self, template: &Template, path: PathOptions) -> bool {
-        let mut alone = RoutesBuilder::new();
-        alone.options(path);
-        let bound = alone.bind(&[], HttpMethod::Any, template, 0, 0);
-        bound.is_ok()
-            && alone
-                .build()
-                .find(None, &self.head.method, self.head.uri.path())
-                .is_ok()
-    }
-}
-
-fn answers(rule: &HttpMethod, method: &http::Method) -> bool {
-    match rule {
-        HttpMethod::Exact(exact) => {
-            exact == method || (exact == http::Method::GET && method == http::Method::HEAD)
-        }
-        HttpMethod::Any => true,
-    }
 }
 
 fn shown_rule(binding: &Binding) -> String {
@@ -440,3 +300,6 @@ fn decoded(raw: &str) -> String {
         Err(_) => raw.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

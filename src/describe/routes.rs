@@ -119,3 +119,51 @@ pub(super) fn joined<T: ToString>(items: &[T]) -> String {
         .collect::<Vec<_>>()
         .join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{SchemaState, compile, from_text};
+    use crate::schema::{Rules, Schema};
+
+    #[test]
+    fn the_table_lists_what_is_answered_and_what_is_not() {
+        let text = "\
+backends:
+  a: {endpoints: [\"http://127.0.0.1:1\"]}
+  b: {endpoints: [\"http://127.0.0.1:2\"]}
+routes:
+  - {services: [\"a.*\"], backend: a, hosts: [example.com, \"*.example.com\"]}
+  - {services: [\"*\"], backend: b}
+";
+        let proto = r#"
+syntax = "proto3";
+package a;
+import "google/api/annotations.proto";
+message M { string x = 1; M m = 2; }
+service S {
+  rpc Unary(M) returns (M) { option (google.api.http) = {
+    post: "/v1/{x=a/**}:do" body: "m"
+    additional_bindings { custom { kind: "*" path: "/v1/any" } }
+    additional_bindings { get: "/v1/{y}" }
+  }; }
+  rpc Both(stream M) returns (stream M);
+}
+"#;
+        let file = from_text("sabir.yaml", Path::new(""), text).expect("a file");
+        let sources = [("a.proto".to_owned(), proto.to_owned())].into();
+        let schema = Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty());
+        let schemas = [
+            (
+                "a".to_owned(),
+                SchemaState::Ready(Arc::new(schema.expect("a schema"))),
+            ),
+            ("b".to_owned(), SchemaState::Pending("it is down".to_owned())),
+        ];
+        let plan = compile(&file, &schemas.into()).expect("a plan");
+        insta::assert_snapshot!(Table::new(&plan));
+    }
+}

@@ -17,7 +17,7 @@ use crate::translate::messages::Direction;
 use crate::translate::relay;
 use crate::translate::tally::Outcome;
 use crate::translate::{Messages, Tally};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Way};
 use crate::wire::{Dialect, ending, timeout};
 
 /// The content type of gRPC.
@@ -98,7 +98,7 @@ fn read(admitted: Admitted) -> Result<Call, Refused> {
     if let Some(accepted) = accepted {
         metadata.insert(GRPC_ACCEPT_ENCODING, accepted);
     }
-    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _);
+    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request);
     let messages = Messages::raw(body, encoding, Direction::Request, entry.route.bounds, tally);
     Ok(Call {
         method: Arc::clone(&entry.method),

@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()[ALLOW], "PATCH, DELETE");
         let body = response.body().as_whole().unwrap();
-        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let value: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["code"], 12);
         assert_eq!(value["details"][0]["reason"], "METHOD_NOT_ALLOWED");
     }

@@ -60,11 +60,16 @@ pub enum EditionReason {
 
 impl fmt::Display for EditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file)?;
-        match &self.reason {
-            EditionReason::Malformed => f.write_str("the bytes are not a file descriptor"),
-            EditionReason::Syntax(syntax) => write!(f, "the syntax `{syntax}` is not known"),
-            EditionReason::Edition(number) => {
+        write!(f, "{}: {}", self.file, self.reason)
+    }
+}
+
+impl fmt::Display for EditionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("the bytes are not a file descriptor"),
+            Self::Syntax(syntax) => write!(f, "the syntax `{syntax}` is not known"),
+            Self::Edition(number) => {
                 write!(
                     f,
                     "edition {number} is not known; 2023 (1000) and 2024 (1001) are"
@@ -75,6 +80,156 @@ impl fmt::Display for EditionError {
 }
 
 impl std::error::Error for EditionError {}
+
+/// The same file in the older syntax that comes closest, for readers that know no editions; other files as they are.
+///
+/// A file with a field without presence becomes proto3, where a required field counts as an optional one; any other
+/// becomes proto2. The files themselves stay the truth: plans for messages are compiled from them.
+///
+/// # Errors
+/// [`EditionError`] for bytes that are no descriptor, or an edition that is not known.
+pub fn lower(bytes: &Bytes) -> Result<Bytes, EditionError> {
+    // Most files need no decoding to be known as what they are.
+    if memchr::memmem::find(bytes, b"editions").is_none() {
+        return Ok(bytes.clone());
+    }
+    let mut file = decode(bytes)?;
+    if file.syntax.as_deref() != Some("editions") {
+        return Ok(bytes.clone());
+    }
+    let features = Resolved::file(&file)?;
+    let mut wanted = Wanted {
+        implicit: false,
+        nonzero: file.enum_type.iter().any(starts_above_zero),
+    };
+    for message in &file.message_type {
+        wanted.look(message, features);
+    }
+    let proto3 = wanted.implicit && !wanted.nonzero;
+    let lowering = Lowering { proto3 };
+    for message in &mut file.message_type {
+        lowering.message(message, features);
+    }
+    for field in &mut file.extension {
+        lowering.field(field, features, None, false);
+    }
+    file.dependency.append(&mut file.option_dependency);
+    file.syntax = Some(if proto3 { "proto3" } else { "proto2" }.to_owned());
+    file.edition = None;
+    Ok(file.encode_to_vec().into())
+}
+
+/// What decides the syntax of a lowered file.
+struct Wanted {
+    implicit: bool,
+    nonzero: bool,
+}
+
+impl Wanted {
+    fn look(&mut self, message: &MessageType, outer: Resolved) {
+        let features = outer.message(message);
+        self.nonzero |= message.enum_type.iter().any(starts_above_zero);
+        self.implicit |= message.field.iter().any(|field| {
+            let singular = field.label != Some(label::REPEATED);
+            singular && features.field(field, oneof_of(message, field)).presence == Presence::Implicit
+        });
+        for nested in &message.nested_type {
+            self.look(nested, features);
+        }
+    }
+}
+
+fn starts_above_zero(declared: &EnumType) -> bool {
+    declared
+        .value
+        .first()
+        .is_some_and(|value| value.number.unwrap_or_default() != 0)
+}
+
+fn oneof_of<'a>(message: &'a MessageType, field: &Field) -> Option<&'a Oneof> {
+    message.oneof_decl.get(usize::try_from(field.oneof_index?).ok()?)
+}
+
+struct Lowering {
+    proto3: bool,
+}
+
+impl Lowering {
+    fn message(&self, message: &mut MessageType, outer: Resolved) {
+        let features = outer.message(message);
+        let entry = message_options(message).map_entry == Some(true);
+        let oneofs = message.oneof_decl.clone();
+        for field in &mut message.field {
+            let oneof = field
+                .oneof_index
+                .and_then(|index| oneofs.get(usize::try_from(index).ok()?));
+            self.field(field, features, oneof, entry);
+        }
+        for field in &mut message.extension {
+            self.field(field, features, None, false);
+        }
+        for nested in &mut message.nested_type {
+            self.message(nested, features);
+        }
+    }
+
+    fn field(&self, field: &mut Field, features: Resolved, oneof: Option<&Oneof>, of_entry: bool) {
+        let found = features.field(field, oneof);
+        let is_message = matches!(field.r#type, Some(kind::GROUP | kind::MESSAGE));
+        if field.label == Some(label::REPEATED) {
+            // Packing is no choice for strings, bytes and messages, whose types are 9 to 12.
+            if !matches!(field.r#type, Some(9..=12)) {
+                let mut options = field.options.take().unwrap_or_default().to_vec();
+                // `packed` is field 2 of the options; the last one counts.
+                options.extend([0x10, u8::from(found.packed)]);
+                field.options = Some(options.into());
+            }
+        } else if found.presence == Presence::Required && !self.proto3 {
+            field.label = Some(label::REQUIRED);
+        } else if self.proto3
+            && found.presence != Presence::Implicit
+            && !is_message
+            && field.oneof_index.is_none()
+            && field.extendee.is_none()
+            && !of_entry
+        {
+            field.proto3_optional = Some(true);
+        }
+        if found.delimited && is_message && !of_entry && field.name.as_deref().is_some() && !is_map(field) {
+            field.r#type = Some(kind::GROUP);
+        }
+    }
+}
+
+/// Whether a field's type is named as the entry of a map is, which is never delimited.
+fn is_map(field: &Field) -> bool {
+    let entry = field
+        .type_name
+        .as_deref()
+        .and_then(|name| name.rsplit('.').next())
+        .unwrap_or_default();
+    field.label == Some(label::REPEATED) && entry == entry_name(field.name.as_deref().unwrap_or_default())
+}
+
+/// `PagesByTitleEntry` for `pages_by_title`: the name that every compiler gives to the entries of a map.
+fn entry_name(field: &str) -> String {
+    let mut name = String::with_capacity(field.len() + 5);
+    let mut upper = true;
+    for letter in field.chars() {
+        if letter == '_' {
+            upper = true;
+        } else {
+            name.push(if upper {
+                letter.to_ascii_uppercase()
+            } else {
+                letter
+            });
+            upper = false;
+        }
+    }
+    name.push_str("Entry");
+    name
+}
 
 /// Decodes a file and refuses a syntax or an edition that is not known.
 ///

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::editions::EditionError;
 use super::raw::Malformed;
 
 /// Why files, a descriptor set or sources make no schema.
@@ -86,4 +87,14 @@ pub enum FileProblem {
     /// A name in it is not UTF-8, or a field is of another type.
     #[error("it is not a FileDescriptorProto")]
     Form,
+}
+
+impl From<EditionError> for SchemaError {
+    fn from(error: EditionError) -> Self {
+        let problem = error.reason.to_string();
+        Self::Descriptor {
+            file: Some(error.file).filter(|file| !file.is_empty()),
+            problem,
+        }
+    }
 }

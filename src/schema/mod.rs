@@ -6,9 +6,11 @@
 
 mod annotation;
 pub mod descriptor;
+pub mod edition_source;
 pub mod editions;
 pub(crate) mod embedded;
 mod error;
+pub mod exposed;
 pub(crate) mod files;
 pub mod method;
 pub(crate) mod raw;
@@ -217,7 +219,9 @@ fn pool(files: &[Bytes]) -> Result<DescriptorPool, SchemaError> {
     let mut pool = DescriptorPool::new();
     for file in files {
         check_syntax(file)?;
-        pool.decode_file_descriptor_proto(file.clone())
+        // The pool knows no editions; plans for messages are compiled from the file itself.
+        let file = editions::lower(file)?;
+        pool.decode_file_descriptor_proto(file)
             .map_err(|error| SchemaError::Descriptor {
                 file: error.file().map(str::to_owned),
                 problem: error.to_string(),
@@ -253,14 +257,14 @@ fn check_syntax(file: &[u8]) -> Result<(), SchemaError> {
         return Ok(());
     };
     match syntax.value.text() {
-        Some("proto2" | "proto3") => Ok(()),
+        Some("proto2" | "proto3" | "editions") => Ok(()),
         other => Err(SchemaError::Descriptor {
             file: fields()
                 .filter(|field| field.number == 1)
                 .find_map(|field| field.value.text())
                 .map(str::to_owned),
             problem: format!(
-                "syntax {:?} is neither proto2 nor proto3",
+                "syntax {:?} is none of proto2, proto3 and editions",
                 other.unwrap_or_default()
             ),
         }),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
+use super::edition_source::{self, Lowered};
 use super::embedded;
 use super::error::SchemaError;
 use super::files;
@@ -18,11 +19,19 @@ pub(super) fn compile(
     entries: &[String],
     sources: &BTreeMap<String, String>,
 ) -> Result<Vec<Bytes>, SchemaError> {
+    let mut texts = BTreeMap::new();
+    let mut lowered = BTreeMap::new();
     for (name, source) in sources {
         check_depth(name, source)?;
+        let edition = lower(name, source)?;
+        texts.insert(
+            name.clone(),
+            edition.as_ref().map_or(source, |edition| &edition.text).clone(),
+        );
+        lowered.extend(edition.map(|edition| (name.clone(), edition)));
     }
     let mut resolver = ChainFileResolver::new();
-    resolver.add(Texts(sources.clone()));
+    resolver.add(Texts(texts));
     resolver.add(embedded_resolver());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
@@ -31,7 +40,25 @@ pub(super) fn compile(
             .open_file(entry)
             .map_err(|error| source_error(&error, entry, sources))?;
     }
-    files::split(&compiler.encode_file_descriptor_set())
+    let mut compiled = files::split(&compiler.encode_file_descriptor_set())?;
+    for file in &mut compiled {
+        let name = files::Header::read(file)
+            .map(|header| header.name)
+            .unwrap_or_default();
+        if let Some(edition) = lowered.get(&name) {
+            *file = edition.attach(file)?;
+        }
+    }
+    Ok(compiled)
+}
+
+/// The source in a syntax that the compiler knows, if it is of an edition.
+fn lower(name: &str, source: &str) -> Result<Option<Lowered>, SchemaError> {
+    edition_source::lower(source).map_err(|edition| SchemaError::Source {
+        file: name.to_owned(),
+        place: None,
+        problem: format!("edition {edition:?} is not known; \"2023\" and \"2024\" are"),
+    })
 }
 
 /// The names that a source imports, in the order in which it does.
@@ -40,7 +67,9 @@ pub(super) fn compile(
 /// [`SchemaError::Source`] where it does not parse.
 pub(crate) fn imports(name: &str, source: &str) -> Result<Vec<String>, SchemaError> {
     check_depth(name, source)?;
-    let file = File::from_source(name, source).map_err(|error| {
+    let edition = lower(name, source)?;
+    let text = edition.as_ref().map_or(source, |edition| edition.text.as_str());
+    let file = File::from_source(name, text).map_err(|error| {
         source_error(
             &error,
             name,

@@ -303,11 +303,11 @@ impl Messages {
     }
 
     /// The body as the peer sends it, if nobody has read from it; otherwise the messages back.
-    pub(crate) fn into_raw(self) -> Result<Raw, Self> {
+    pub(crate) fn into_raw(self) -> Result<Raw, Box<Self>> {
         match self.source {
             Source::Raw(raw) => Ok(raw),
             source @ (Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Stream(_)) => {
-                Err(Self { source, ..self })
+                Err(Box::new(Self { source, ..self }))
             }
         }
     }
@@ -333,7 +333,7 @@ impl Raw {
         direction: Direction,
     ) -> Poll<Result<Option<Part>, Fault>> {
         loop {
-            match self.reader.next() {
+            match self.reader.next_envelope() {
                 Ok(Some(envelope)) => {
                     return Poll::Ready(
                         self.open(envelope, bounds, direction)

@@ -106,7 +106,7 @@ enum State {
     /// The upstream speaks gRPC too.
     Raw(Body, Watch),
     /// Messages made on the way.
-    Made(Messages),
+    Made(Box<Messages>),
     /// The trailers are out.
     Ended,
 }

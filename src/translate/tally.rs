@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fault::{Kind, Side};
 use crate::status::Code;
-use crate::wire::body::Count;
+use crate::wire::body::{Count, Way};
 
 /// Counts of one call. All counts are relaxed: nobody decides by them.
 #[derive(Debug, Default)]
@@ -37,11 +37,6 @@ impl Outcome {
 }
 
 impl Tally {
-    /// Counts bytes of the response body as the client gets them.
-    pub fn add_reply_bytes(&self, bytes: usize) {
-        self.reply_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     /// Counts messages on their way up.
     pub fn add_request_messages(&self, messages: u64) {
         self.request_messages.fetch_add(messages, Ordering::Relaxed);
@@ -84,9 +79,12 @@ impl Tally {
     }
 }
 
-/// The body that a tally counts is the request's, as the client sends it.
 impl Count for Tally {
-    fn count(&self, bytes: usize) {
-        self.request_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn count(&self, way: Way, bytes: usize) {
+        let counter = match way {
+            Way::Request => &self.request_bytes,
+            Way::Reply => &self.reply_bytes,
+        };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

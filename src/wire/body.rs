@@ -21,13 +21,22 @@ pub struct Body {
     /// Dropped with the body: what is in use as long as it streams.
     held: Option<Box<dyn Send>>,
     /// Told the size of each data frame.
-    counter: Option<Arc<dyn Count>>,
+    counter: Option<(Arc<dyn Count>, Way)>,
+}
+
+/// Which way a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client.
+    Request,
+    /// To the client.
+    Reply,
 }
 
 /// Something that counts the bytes of a body as they pass.
 pub trait Count: Send + Sync {
     /// Counts `bytes` more.
-    fn count(&self, bytes: usize);
+    fn count(&self, way: Way, bytes: usize);
 }
 
 enum State {
@@ -87,8 +96,8 @@ impl Body {
 
     /// The same body, each of whose data frames `counter` is told of.
     #[must_use]
-    pub fn counted(mut self, counter: Arc<dyn Count>) -> Self {
-        self.counter = Some(counter);
+    pub fn counted(mut self, counter: Arc<dyn Count>, way: Way) -> Self {
+        self.counter = Some((counter, way));
         self
     }
 
@@ -133,10 +142,10 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let polled = self.poll_state(cx);
-        if let (Some(counter), Poll::Ready(Some(Ok(frame)))) = (&self.counter, &polled)
+        if let (Some((counter, way)), Poll::Ready(Some(Ok(frame)))) = (&self.counter, &polled)
             && let Some(data) = frame.data_ref()
         {
-            counter.count(data.len());
+            counter.count(*way, data.len());
         }
         polled
     }

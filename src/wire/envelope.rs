@@ -49,7 +49,7 @@ pub struct Envelope {
 #[derive(Debug)]
 pub struct Reader {
     limit: usize,
-    /// What came and was not yet handed out. Short of one whole envelope whenever `next` said `None`.
+    /// What came and was not yet handed out. Short of one whole envelope whenever `next_envelope` said `None`.
     chunk: Bytes,
     /// A message that spans chunks.
     partial: BytesMut,
@@ -65,7 +65,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next chunk of the body. Call [`Reader::next`] until it says `None` before the next one.
+    /// Takes the next chunk of the body. Call [`Reader::next_envelope`] until it says `None` before the next one.
     pub fn push(&mut self, chunk: Bytes) {
         if self.chunk.is_empty() && self.partial.is_empty() {
             self.chunk = chunk;
@@ -79,7 +79,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`FrameError::Flag`] and [`FrameError::TooLarge`], as soon as the prefix is there.
-    pub fn next(&mut self) -> Result<Option<Envelope>, FrameError> {
+    pub fn next_envelope(&mut self) -> Result<Option<Envelope>, FrameError> {
         let spanning = !self.partial.is_empty();
         let have: &[u8] = if spanning { &self.partial } else { &self.chunk };
         let Some(prefix) = have.first_chunk::<PREFIX>() else {
@@ -261,7 +261,7 @@ mod tests {
             for chunk in bytes.chunks(step) {
                 reader.push(Bytes::copy_from_slice(chunk));
                 begun += watch.follow(chunk).unwrap();
-                while let Some(envelope) = reader.next().unwrap() {
+                while let Some(envelope) = reader.next_envelope().unwrap() {
                     got.push((envelope.compressed, envelope.payload.len()));
                 }
             }
@@ -282,7 +282,7 @@ mod tests {
             let head = Bytes::copy_from_slice(&wrap(b"first").unwrap()[..5]);
             let mut reader = Reader::new(limit);
             reader.push(head.clone());
-            assert_eq!(reader.next().is_ok(), fits, "limit {limit}");
+            assert_eq!(reader.next_envelope().is_ok(), fits, "limit {limit}");
             assert_eq!(Watch::new(limit).follow(&head).is_ok(), fits, "limit {limit}");
         }
     }
@@ -296,7 +296,7 @@ mod tests {
             let mut watch = Watch::new(100);
             watch.follow(&part).unwrap();
             reader.push(part);
-            assert_eq!(reader.next(), Ok(None));
+            assert_eq!(reader.next_envelope(), Ok(None));
             assert!(matches!(reader.finish(), Err(FrameError::Truncated { .. })));
             assert!(matches!(watch.finish(), Err(FrameError::Truncated { .. })));
         }
@@ -306,7 +306,7 @@ mod tests {
     fn an_undefined_flag_is_refused() {
         let mut reader = Reader::new(100);
         reader.push(Bytes::from_static(&[2, 0, 0, 0, 0]));
-        assert_eq!(reader.next(), Err(FrameError::Flag(2)));
+        assert_eq!(reader.next_envelope(), Err(FrameError::Flag(2)));
         assert_eq!(
             Watch::new(100).follow(&[0x80, 0, 0, 0, 0]),
             Err(FrameError::Flag(0x80))

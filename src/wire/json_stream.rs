@@ -96,7 +96,7 @@ impl Values {
     ///
     /// # Errors
     /// [`StreamError`], at the first byte that is out of place.
-    pub fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+    pub fn next_value(&mut self) -> Result<Option<Bytes>, StreamError> {
         if self.inside == Inside::Nothing && !self.enter()? {
             return Ok(None);
         }
@@ -242,7 +242,7 @@ mod tests {
         let mut got = Vec::new();
         for chunk in text.as_bytes().chunks(step) {
             values.push(chunk);
-            while let Some(value) = values.next()? {
+            while let Some(value) = values.next_value()? {
                 got.push(String::from_utf8(value.to_vec()).unwrap());
             }
         }
@@ -313,6 +313,6 @@ mod tests {
         }
         let mut values = Values::new(10);
         values.push(&[b'['; 12]);
-        assert_eq!(values.next(), Err(StreamError::TooLarge { limit: 10 }));
+        assert_eq!(values.next_value(), Err(StreamError::TooLarge { limit: 10 }));
     }
 }

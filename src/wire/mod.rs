@@ -34,11 +34,47 @@ impl Dialect {
             Self::Grpc => "grpc",
         }
     }
+
+    /// Whether a request names its method by the rpc path alone; otherwise HTTP rules count too.
+    pub fn is_rpc(self) -> bool {
+        match self {
+            Self::Rest => false,
+            Self::Grpc => true,
+        }
+    }
+
+    /// How a client of the dialect writes and reads messages.
+    pub fn format(self) -> Format {
+        match self {
+            Self::Rest => Format::JSON,
+            Self::Grpc => Format::GRPC,
+        }
+    }
 }
 
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// One thing for each dialect.
+#[derive(Clone, Debug)]
+pub struct PerDialect<T>([T; Dialect::ALL.len()]);
+
+impl<T> PerDialect<T> {
+    /// Makes the thing of each dialect.
+    pub fn new(make: impl FnMut(Dialect) -> T) -> Self {
+        Self(Dialect::ALL.map(make))
+    }
+
+    /// The thing of this dialect.
+    pub fn get(&self, dialect: Dialect) -> &T {
+        let [rest, grpc] = &self.0;
+        match dialect {
+            Dialect::Rest => rest,
+            Dialect::Grpc => grpc,
+        }
     }
 }
 

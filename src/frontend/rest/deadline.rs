@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn the_first_header_counts_and_a_malformed_one_is_refused() {
-        let table: &[(&[(&str, &str)], Result<Option<u64>, &str>)] = &[
+        type Row<'a> = (&'a [(&'a str, &'a str)], Result<Option<u64>, &'a str>);
+        let table: &[Row<'_>] = &[
             (&[], Ok(None)),
             (&[("grpc-timeout", "250m")], Ok(Some(250))),
             (&[("connect-timeout-ms", "80")], Ok(Some(80))),

@@ -78,7 +78,7 @@ impl Asked {
             binding: admitted.binding,
             tally: Arc::clone(&admitted.tally),
             head: head.method == Method::HEAD,
-            framing: stream::negotiate(head.headers.get_all(ACCEPT), admitted.entry.route.streaming),
+            framing: stream::negotiate(&head.headers.get_all(ACCEPT), admitted.entry.route.streaming),
             gzip: head.headers.get(ACCEPT_ENCODING).is_some_and(takes_gzip),
             trailers: trailers(head),
         }

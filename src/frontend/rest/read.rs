@@ -16,7 +16,7 @@ use crate::translate::binding::Given;
 use crate::translate::json::JsonReason;
 use crate::translate::messages::seal;
 use crate::translate::{Messages, raw_body};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Way};
 use crate::wire::envelope::PREFIX;
 
 /// The call that a request asks for. For a unary request nothing goes upstream before all of it is valid.
@@ -34,7 +34,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
     let bound = entry.bound(binding);
     let asked = deadline::asked(&head.headers)?;
     let deadline = Deadline::earlier(now, asked, entry.timeout());
-    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _);
+    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request);
 
     let mut message = BytesMut::with_capacity(256);
     message.put_bytes(0, PREFIX);

@@ -28,7 +28,7 @@ const FRAME: usize = 32 << 10;
 
 /// The framing that `Accept` asks for: the one with the greatest weight, the first of equals; `default` where it does
 /// not choose. Source: RFC 9110, section 12.5.1.
-pub(super) fn negotiate(accept: GetAll<'_, HeaderValue>, default: Streaming) -> Streaming {
+pub(super) fn negotiate(accept: &GetAll<'_, HeaderValue>, default: Streaming) -> Streaming {
     let mut best: Option<(f32, Streaming)> = None;
     let ranges = accept
         .iter()
@@ -291,7 +291,6 @@ impl Framed {
                 break;
             }
         }
-        self.tally.add_reply_bytes(out.len());
         Poll::Ready((!out.is_empty()).then(|| out.freeze()))
     }
 }
@@ -354,7 +353,7 @@ mod tests {
                 headers.append(ACCEPT, HeaderValue::from_static(value));
             }
             assert_eq!(
-                negotiate(headers.get_all(ACCEPT), Streaming::Ndjson),
+                negotiate(&headers.get_all(ACCEPT), Streaming::Ndjson),
                 *expected,
                 "{values:?}"
             );

@@ -92,7 +92,7 @@ impl JsonUpload {
             let cut = if self.ended {
                 self.values.finish()
             } else {
-                self.values.next()
+                self.values.next_value()
             };
             if let Some(value) = cut.map_err(|error| self.bad_stream(error))? {
                 let message = self.message(&value)?;

@@ -46,7 +46,6 @@ pub(super) async fn write(reply: Reply, asked: &Asked) -> Result<Response<Body>,
     };
     asked.tally.end(Outcome::Upstream(Code::Ok));
     add_metadata(response.headers_mut(), metadata, end.metadata);
-    count(&response, asked);
     Ok(response)
 }
 
@@ -75,10 +74,8 @@ fn miscounted(what: &str) -> Fault {
 /// The response to a call that failed before it sent anything.
 pub(super) fn failed(metadata: HeaderMap, end: End, asked: &Asked) -> Response<Body> {
     asked.tally.end(Outcome::Upstream(end.status.code));
-    let response = status_response(&end.status, asked);
-    let mut response = response;
+    let mut response = status_response(&end.status, asked);
     add_metadata(response.headers_mut(), metadata, end.metadata);
-    count(&response, asked);
     response
 }
 
@@ -122,6 +119,8 @@ fn text(target: Target, message: &[u8], asked: &Asked) -> Result<Response<Body>,
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     if compressed {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if compressed || length >= WORTH_COMPRESSING {
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
     Ok(response)
@@ -187,14 +186,6 @@ pub(super) fn extend(headers: &mut HeaderMap, metadata: HeaderMap) {
         {
             headers.append(name.clone(), value);
         }
-    }
-}
-
-fn count(response: &Response<Body>, asked: &Asked) {
-    if !asked.head
-        && let Some(body) = response.body().as_whole()
-    {
-        asked.tally.add_reply_bytes(body.len());
     }
 }
 

@@ -264,7 +264,7 @@ fn a_service_whose_files_make_no_schema_is_left_out() {
     let warnings: Vec<String> = schema.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
-        ["service B is left out: b: syntax \"proto9\" is neither proto2 nor proto3"]
+        ["service B is left out: b: syntax \"proto9\" is none of proto2, proto3 and editions"]
     );
     let alone = Learned {
         files: vec![broken("b", "B")],

@@ -1,0 +1,191 @@
+//! `backends:` as written.
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::super::located::Located;
+use super::super::value::{Endpoint, Period};
+
+/// Endpoints that offer the same services.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// What the endpoints speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Where they are: `http://` is HTTP/2 without TLS, `https://` HTTP/2 over TLS; a path is a prefix.
+    #[schemars(length(min = 1))]
+    pub endpoints: Located<Vec<Located<Endpoint>>>,
+    /// Where the descriptors of the services come from: `reflection`, `{protos: …}` or `{descriptors: …}`.
+    #[serde(default)]
+    #[schemars(extend("default" = "reflection"))]
+    pub schema: Located<SchemaSource>,
+    /// Files with google.api.http rules in YAML or JSON, by the full names of methods; they replace what the
+    /// descriptors say about the same method.
+    #[serde(default)]
+    pub rules: Vec<Located<PathBuf>>,
+    /// How an endpoint is chosen for a call.
+    #[serde(default)]
+    pub load_balancing: LoadBalancing,
+    /// How long connecting and calls may take.
+    #[serde(default)]
+    pub timeout: BackendTimeout,
+    /// How `https://` endpoints are verified.
+    pub tls: Option<Located<BackendTls>>,
+}
+
+/// What the endpoints of a backend speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// gRPC over HTTP/2.
+    #[default]
+    Grpc,
+}
+
+/// Where the descriptors of a backend's services come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SchemaSource {
+    /// The backend is asked, by server reflection.
+    #[default]
+    Reflection,
+    /// `.proto` files.
+    Protos(ProtoFiles),
+    /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
+    Descriptors(Located<PathBuf>),
+}
+
+/// `.proto` files and where their imports are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProtoFiles {
+    /// Files, and folders of which every `.proto` below is taken.
+    pub protos: Vec<Located<PathBuf>>,
+    /// Where imports are looked up. Empty: each file's own folder.
+    pub proto_paths: Vec<Located<PathBuf>>,
+}
+
+/// The keys of [`SchemaSource`] when it is a mapping.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SchemaKeys {
+    /// `.proto` files, and folders of which every `.proto` below is taken.
+    protos: Option<Vec<Located<PathBuf>>>,
+    /// Where imports are looked up. Default: each file's own folder. Well-known types, `google/api`, `google/rpc` and
+    /// `grpc` need no file.
+    proto_paths: Option<Vec<Located<PathBuf>>>,
+    /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
+    descriptors: Option<Located<PathBuf>>,
+}
+
+const SCHEMA_FORMS: &str =
+    "write reflection, {protos: [FILES or FOLDERS], proto_paths: [FOLDERS]} or {descriptors: FILE}";
+
+impl TryFrom<SchemaKeys> for SchemaSource {
+    type Error = String;
+
+    fn try_from(keys: SchemaKeys) -> Result<Self, String> {
+        match (keys.protos, keys.proto_paths, keys.descriptors) {
+            (Some(protos), paths, None) if !protos.is_empty() => Ok(Self::Protos(ProtoFiles {
+                protos,
+                proto_paths: paths.unwrap_or_default(),
+            })),
+            (None, None, Some(descriptors)) => Ok(Self::Descriptors(descriptors)),
+            (Some(_), _, Some(_)) => Err(format!("has both protos and descriptors; {SCHEMA_FORMS}")),
+            (None, Some(_), Some(_)) => Err(format!("has proto_paths beside descriptors; {SCHEMA_FORMS}")),
+            (Some(_) | None, _, None) => Err(format!("names no file; {SCHEMA_FORMS}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SchemaSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SourceVisitor;
+
+        impl<'de> Visitor<'de> for SourceVisitor {
+            type Value = SchemaSource;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a source of descriptors")
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<SchemaSource, E> {
+                Ok(SchemaSource::Reflection)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SchemaSource, E> {
+                match text {
+                    "reflection" => Ok(SchemaSource::Reflection),
+                    _ => Err(E::custom(format!(
+                        "is not a source of descriptors; {SCHEMA_FORMS}"
+                    ))),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<SchemaSource, A::Error> {
+                Err(serde::de::Error::custom(format!(
+                    "is not a source of descriptors; {SCHEMA_FORMS}"
+                )))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SchemaSource, A::Error> {
+                let keys = SchemaKeys::deserialize(MapAccessDeserializer::new(map))?;
+                keys.try_into().map_err(serde::de::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_any(SourceVisitor)
+    }
+}
+
+impl JsonSchema for SchemaSource {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Schema".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let keys = generator.subschema_for::<SchemaKeys>();
+        json_schema!({
+            "description": "Where the descriptors of a backend's services come from.",
+            "anyOf": [{"const": "reflection", "description": "The backend is asked, by server reflection."}, keys]
+        })
+    }
+}
+
+/// How an endpoint is chosen for a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadBalancing {
+    /// One after the other.
+    RoundRobin,
+    /// Of two taken at random, the one with fewer calls in flight.
+    #[default]
+    LeastRequest,
+}
+
+/// How long a backend may take.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendTimeout {
+    /// Connecting to an endpoint. Default: `limits.connect_timeout`.
+    pub connect: Option<Period>,
+    /// A whole unary call. Default: `limits.request_timeout`.
+    pub request: Option<Period>,
+}
+
+/// How the `https://` endpoints of a backend are verified.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendTls {
+    /// Authorities in PEM. Default: those of the system.
+    pub ca: Option<Located<PathBuf>>,
+    /// The certificate that the gateway shows, in PEM.
+    pub certificate: Option<Located<PathBuf>>,
+    /// Its private key in PEM.
+    pub key: Option<Located<PathBuf>>,
+    /// The name that the endpoints' certificates must carry. Default: the host of the endpoint.
+    pub server_name: Option<Located<String>>,
+}

@@ -1,0 +1,99 @@
+//! What `explain` says, for a request of every kind.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Request;
+
+use super::*;
+use crate::config::{SchemaState, compile, from_text};
+use crate::schema::{Rules, Schema};
+
+const PROTO: &str = r#"
+syntax = "proto3";
+package library.v1;
+import "google/api/annotations.proto";
+message Book { string name = 1; string title = 2; int32 pages = 3; }
+message GetBook { string name = 1; bool deep = 2; }
+service Library {
+  rpc Get(GetBook) returns (Book) { option (google.api.http) = {
+    get: "/v1/{name=shelves/*/books/*}"
+    additional_bindings { get: "/v1/{nam=shelves/*}/books/{book}" }
+  }; }
+  rpc Any(GetBook) returns (Book) { option (google.api.http) = { get: "/v1/{name=**}" }; }
+  rpc Put(Book) returns (Book) { option (google.api.http) = { put: "/v1/{name=shelves/*/books/*}" body: "*" }; }
+}
+service Loans { rpc Lend(GetBook) returns (Book); }
+"#;
+
+const FILE: &str = "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]}
+  other: {endpoints: [\"http://127.0.0.1:3\"]}
+routes:
+  - {services: [library.v1.Library], backend: library}
+  - {services: [\"library.*\"], backend: library, hosts: [loans.example.com]}
+  - {services: [\"other.*\"], backend: other, timeout: 2s}
+";
+
+fn plan() -> Plan {
+    let file = from_text("sabir.yaml", Path::new(""), FILE).expect("a file");
+    let sources = [("a.proto".to_owned(), PROTO.to_owned())].into();
+    let schema = Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty()).expect("a schema");
+    let schemas = [
+        ("library".to_owned(), SchemaState::Ready(Arc::new(schema))),
+        ("other".to_owned(), SchemaState::Pending("it is down".to_owned())),
+    ];
+    compile(&file, &schemas.into()).expect("a plan")
+}
+
+#[track_caller]
+fn explained(request: http::request::Builder, body: Option<&str>) -> String {
+    let (head, ()) = request.body(()).expect("a request").into_parts();
+    let plan = plan();
+    let explanation = Explanation::new(&plan, &head, body.map(str::as_bytes));
+    format!("{explanation}\nsends: {}", explanation.sends())
+}
+
+#[test]
+fn a_request_that_is_sent() {
+    let request = Request::get("/v1/shelves/1/books/2?deep=true")
+        .header("x-user", "ada")
+        .header("connection", "close");
+    insta::assert_snapshot!(explained(request, None));
+}
+
+#[test]
+fn a_body_is_woven_in() {
+    let request = Request::put("/v1/shelves/1/books/2");
+    insta::assert_snapshot!(explained(request, Some(r#"{"title": "Dune", "pages": 412}"#)));
+}
+
+#[test]
+fn a_body_that_does_not_fit() {
+    let request = Request::put("/v1/shelves/1/books/2");
+    insta::assert_snapshot!(explained(request, Some(r#"{"pages": 4.5}"#)));
+}
+
+#[test]
+fn a_method_that_the_path_does_not_answer() {
+    insta::assert_snapshot!(explained(Request::delete("/v1/shelves/1/books/2"), None));
+}
+
+#[test]
+fn a_path_that_nothing_answers() {
+    // The route of the pending backend answers any host, so it may have the path once it is known.
+    insta::assert_snapshot!(explained(Request::get("/v2/books"), None));
+}
+
+#[test]
+fn another_host() {
+    let request = Request::post("http://loans.example.com/library.v1.Loans/Lend");
+    insta::assert_snapshot!(explained(request, Some(r#"{"name": "b"}"#)));
+}
+
+#[test]
+fn grpc_is_found_by_its_rpc_path() {
+    let request = Request::post("/library.v1.Library/Get").header("content-type", "application/grpc");
+    insta::assert_snapshot!(explained(request, None));
+}
