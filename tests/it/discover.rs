@@ -217,7 +217,17 @@ async fn a_backend_that_comes_later_is_learned() {
             .await
             .unwrap();
     });
-    gateway.says("\"generation\":2").await;
+    within("the lesson", async {
+        // The plan reaches the workers after it is said to be in place.
+        while once(gateway.address, request(Method::GET, GENRES, ""))
+            .await
+            .status
+            == 503
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     serves(&gateway).await;
     task.abort();
 }
