@@ -24,5 +24,6 @@ mod generated;
 mod limits;
 mod matrix;
 mod mutate;
+mod routes;
 mod support;
 mod tls;
