@@ -33,7 +33,7 @@ use crate::translate::tally::Outcome;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Dialect, Format};
+use crate::wire::{Addressing, Dialect, Format, Spoken};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
-    /// Methods that the gateway answers itself: gRPC only, by rpc path.
+    /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
     nowhere: [Arc<Series>; Dialect::ALL.len()],
@@ -191,8 +191,9 @@ impl Gateway {
         let now = Instant::now();
         let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
-        let dialect = identify(&head);
-        let mut record = self.record(&live, dialect, &head, &peer, now);
+        let spoken = identify(&head);
+        let dialect = spoken.dialect;
+        let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
         let response = match live.admit(dialect, &mut head, &peer) {
             Ok((live, found, permit)) => {
@@ -200,6 +201,7 @@ impl Gateway {
                 let admitted = Admitted {
                     head,
                     body,
+                    format: spoken.format,
                     entry: Arc::clone(&live.entry),
                     binding: found.binding,
                     captures: found.captures,
@@ -211,7 +213,7 @@ impl Gateway {
             }
             Err(fault) => {
                 tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                refuse::refuse(dialect, &fault)
+                refuse::refuse(spoken, &fault)
             }
         };
         record.http_status = response.status().as_u16();
@@ -219,7 +221,8 @@ impl Gateway {
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
-    fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
+    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
+        let Spoken { dialect, format } = spoken;
         let series = Arc::clone(live.nowhere(dialect));
         series.begin();
         Record {
@@ -232,7 +235,7 @@ impl Gateway {
             uri: head.uri.clone(),
             generation: live.plan.generation,
             entry: None,
-            lane: Lane::between(format(dialect), Format::GRPC),
+            lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
             series,
@@ -253,14 +256,6 @@ impl Record {
     fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
         self.entry = Some(Arc::clone(&live.entry));
         self.recount(live.series(dialect));
-    }
-}
-
-/// What a client of a dialect sends and reads.
-fn format(dialect: Dialect) -> Format {
-    match dialect {
-        Dialect::Rest => Format::JSON,
-        Dialect::Grpc => Format::GRPC,
     }
 }
 
@@ -287,12 +282,12 @@ impl Live {
             },
             Err(fault) => fault,
         };
-        let own = match dialect {
-            Dialect::Grpc => self
+        let own = match dialect.addressing() {
+            Addressing::RpcPath => self
                 .own
                 .iter()
                 .find(|live| *live.entry.method.path == *head.uri.path()),
-            Dialect::Rest => None,
+            Addressing::Rules => None,
         };
         let found = Found {
             entry: 0,
@@ -303,21 +298,15 @@ impl Live {
     }
 
     fn nowhere(&self, dialect: Dialect) -> &Arc<Series> {
-        let [rest, grpc] = &self.nowhere;
-        match dialect {
-            Dialect::Rest => rest,
-            Dialect::Grpc => grpc,
-        }
+        // There is one for every dialect.
+        &self.nowhere[dialect.index()]
     }
 }
 
 impl LiveEntry {
     fn series(&self, dialect: Dialect) -> &Arc<Series> {
-        let [rest, grpc] = &self.series;
-        match dialect {
-            Dialect::Rest => rest,
-            Dialect::Grpc => grpc,
-        }
+        // There is one for every dialect.
+        &self.series[dialect.index()]
     }
 }
 

@@ -1,18 +1,19 @@
-//! Which dialect a request speaks, told by its head alone.
+//! Which dialect a request speaks and what its bodies are, told by its head alone.
 
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Format, Spoken};
 
-/// The dialect of a request.
+/// The dialect and format of a request.
 ///
 /// By content type, before routing: `application/grpc`, alone or with a `+codec`, is gRPC; everything else is HTTP.
-pub fn identify(head: &Parts) -> Dialect {
-    match head.headers.get(CONTENT_TYPE) {
-        Some(value) if is_grpc(value.as_bytes()) => Dialect::Grpc,
-        Some(_) | None => Dialect::Rest,
-    }
+pub fn identify(head: &Parts) -> Spoken {
+    let (dialect, format) = match head.headers.get(CONTENT_TYPE) {
+        Some(value) if is_grpc(value.as_bytes()) => (Dialect::Grpc, Format::GRPC),
+        Some(_) | None => (Dialect::Rest, Format::JSON),
+    };
+    Spoken { dialect, format }
 }
 
 /// `application/grpc`, then nothing, a `+codec` or parameters; not `application/grpc-web`.
@@ -42,7 +43,7 @@ mod tests {
                 request = request.header(CONTENT_TYPE, content_type);
             }
             let (head, ()) = request.body(()).unwrap().into_parts();
-            assert_eq!(identify(&head), dialect, "{content_type:?}");
+            assert_eq!(identify(&head).dialect, dialect, "{content_type:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
-use crate::wire::Dialect;
+use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Plan {
     pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
         let host = host(head);
         let path = head.uri.path();
-        match dialect {
-            Dialect::Grpc => self
+        match dialect.addressing() {
+            Addressing::RpcPath => self
                 .routes
                 .find_rpc(host, path)
                 .map(|entry| Found {
@@ -80,7 +80,7 @@ impl Plan {
                     captures: Captures::default(),
                 })
                 .ok_or_else(|| self.unknown_rpc(host, path)),
-            Dialect::Rest => self
+            Addressing::Rules => self
                 .routes
                 .find(host, &head.method, path)
                 .map(|matched| Found {

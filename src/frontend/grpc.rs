@@ -18,7 +18,7 @@ use crate::translate::relay;
 use crate::translate::tally::Outcome;
 use crate::translate::{Messages, Tally};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Dialect, ending, timeout};
+use crate::wire::{Dialect, Format, Spoken, ending, timeout};
 
 /// The content type of gRPC.
 pub const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -55,7 +55,11 @@ enum Refused {
 fn refused(tally: &Tally, fault: &Fault) -> Response<Body> {
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a gRPC call failed");
-    refuse::refuse(Dialect::Grpc, fault)
+    let spoken = Spoken {
+        dialect: Dialect::Grpc,
+        format: Format::GRPC,
+    };
+    refuse::refuse(spoken, fault)
 }
 
 fn not_grpc(status: StatusCode) -> Response<Body> {

@@ -15,8 +15,8 @@ use crate::policy::Permit;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
 use crate::translate::Tally;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
+use crate::wire::{Dialect, Format};
 
 /// A request that the gate let pass, with all that was found out about it.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Admitted {
     pub head: Parts,
     /// The request body, unread.
     pub body: Incoming,
+    /// What its body is.
+    pub format: Format,
     /// What it matched.
     pub entry: Arc<Entry>,
     /// Which of the entry's bindings; `None` for the rpc path.

@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 use crate::fault::{DOMAIN, Fault};
 use crate::frontend::grpc::GRPC;
 use crate::status::Status;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
-use crate::wire::ending;
+use crate::wire::{Dialect, Spoken, ending};
 
-/// The response that tells `fault` to a client of `dialect`, before anything else was sent.
-pub fn refuse(dialect: Dialect, fault: &Fault) -> Response<Body> {
-    let mut response = match dialect {
+/// The response that tells `fault` to a client that speaks so, before anything else was sent.
+pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
+    let mut response = match spoken.dialect {
         Dialect::Rest => http(fault),
         Dialect::Grpc => grpc(fault),
     };
@@ -99,11 +98,16 @@ mod tests {
 
     use super::*;
     use crate::fault::Kind;
+    use crate::wire::Format;
+
+    fn spoken(dialect: Dialect, format: Format) -> Spoken {
+        Spoken { dialect, format }
+    }
 
     #[test]
     fn a_fault_is_an_http_status_and_a_json_text_for_rest() {
         let fault = Fault::client(Kind::MethodNotAllowed, "GET is not bound here").allowing("PATCH, DELETE");
-        let response = refuse(Dialect::Rest, &fault);
+        let response = refuse(spoken(Dialect::Rest, Format::JSON), &fault);
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()[ALLOW], "PATCH, DELETE");
         let body = response.body().as_whole().unwrap();
@@ -115,7 +119,7 @@ mod tests {
     #[test]
     fn a_fault_is_a_trailers_only_answer_for_grpc() {
         let fault = Fault::gateway(Kind::Overloaded, "busy").retry_after(Duration::from_millis(1500));
-        let response = refuse(Dialect::Grpc, &fault);
+        let response = refuse(spoken(Dialect::Grpc, Format::GRPC), &fault);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(response.headers()["grpc-message"], "busy");

@@ -27,6 +27,11 @@ impl Dialect {
     /// Every dialect, in the order of its index.
     pub const ALL: [Self; 2] = [Self::Rest, Self::Grpc];
 
+    /// The place in tables with one row for each dialect.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// The name in records, metrics and configuration.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,16 +39,23 @@ impl Dialect {
             Self::Grpc => "grpc",
         }
     }
-}
 
-impl Dialect {
-    /// How a client of the dialect writes and reads messages.
-    pub fn format(self) -> Format {
+    /// What of a URL says which method is called.
+    pub fn addressing(self) -> Addressing {
         match self {
-            Self::Rest => Format::JSON,
-            Self::Grpc => Format::GRPC,
+            Self::Rest => Addressing::Rules,
+            Self::Grpc => Addressing::RpcPath,
         }
     }
+}
+
+/// What of a URL says which method is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Addressing {
+    /// HTTP method and path by the rules of the methods, and the rpc path.
+    Rules,
+    /// `/package.Service/Method` and nothing else.
+    RpcPath,
 }
 
 impl fmt::Display for Dialect {
@@ -68,6 +80,15 @@ pub enum Codec {
     Proto,
     /// ProtoJSON.
     Json,
+}
+
+/// What a client speaks: the protocol, and what its bodies are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spoken {
+    /// The protocol.
+    pub dialect: Dialect,
+    /// What its bodies are.
+    pub format: Format,
 }
 
 /// Framing and codec together: what a body is.

@@ -23,8 +23,8 @@ use crate::route::entry::{Entry, Streaming};
 use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
+use crate::wire::{Dialect, Format, Spoken};
 
 /// Serves a REST request.
 ///
@@ -115,7 +115,11 @@ fn takes_gzip(value: &HeaderValue) -> bool {
 fn refused(tally: &Tally, fault: &Fault) -> Response<Body> {
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a REST call failed");
-    refuse::refuse(Dialect::Rest, fault)
+    let spoken = Spoken {
+        dialect: Dialect::Rest,
+        format: Format::JSON,
+    };
+    refuse::refuse(spoken, fault)
 }
 
 /// The same answer without its body; its length stays announced.

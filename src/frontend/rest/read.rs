@@ -30,6 +30,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
         permit,
         tally,
         now,
+        ..
     } = admitted;
     let bound = entry.bound(binding);
     let asked = deadline::asked(&head.headers)?;
