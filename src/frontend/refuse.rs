@@ -1,21 +1,24 @@
 //! A fault in the client's dialect: the one place per dialect where the gateway's errors are rendered.
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::fault::{DOMAIN, Fault};
 use crate::frontend::grpc::GRPC;
+use crate::frontend::grpc_web;
 use crate::status::Status;
 use crate::wire::body::Body;
-use crate::wire::{Dialect, Spoken, ending};
+use crate::wire::grpc_web::{to_text, trailer_frame};
+use crate::wire::{Dialect, Format, Spoken, ending};
 
 /// The response that tells `fault` to a client that speaks so, before anything else was sent.
 pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
     let mut response = match spoken.dialect {
         Dialect::Rest => http(fault),
         Dialect::Grpc => grpc(fault),
+        Dialect::GrpcWeb => grpc_web(spoken.format, fault),
     };
     if let Some(delay) = fault.delay() {
         // Whole seconds, rounded up: a client that comes back earlier comes back too early.
@@ -32,6 +35,22 @@ fn grpc(fault: &Fault) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     ending::put(&Status::from(fault), response.headers_mut());
+    response
+}
+
+/// The same as a body: some clients can't read headers of another origin.
+fn grpc_web(format: Format, fault: &Fault) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    ending::put(&Status::from(fault), &mut trailers);
+    let frame = trailer_frame(&trailers);
+    let body = match format {
+        Format::GRPC_WEB_TEXT => to_text(&frame),
+        _ => frame,
+    };
+    let mut response = Response::new(Body::whole(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, grpc_web::content_type(format));
     response
 }
 
@@ -98,7 +117,6 @@ mod tests {
 
     use super::*;
     use crate::fault::Kind;
-    use crate::wire::Format;
 
     fn spoken(dialect: Dialect, format: Format) -> Spoken {
         Spoken { dialect, format }
@@ -125,5 +143,24 @@ mod tests {
         assert_eq!(response.headers()["grpc-message"], "busy");
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         assert!(response.headers().contains_key("grpc-status-details-bin"));
+    }
+
+    #[test]
+    fn a_fault_is_a_trailer_frame_for_grpc_web() {
+        let fault = Fault::client(Kind::Unimplemented, "no such method");
+        let response = refuse(spoken(Dialect::GrpcWeb, Format::GRPC_WEB), &fault);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc-web+proto");
+        let frame = response.body().as_whole().unwrap();
+        assert!(
+            frame.starts_with(b"\x80\0\0\0") && frame[5..].starts_with(b"grpc-status: 12\r\n"),
+            "{frame:?}"
+        );
+        let response = refuse(spoken(Dialect::GrpcWeb, Format::GRPC_WEB_TEXT), &fault);
+        assert_eq!(
+            response.headers()[CONTENT_TYPE],
+            "application/grpc-web-text+proto"
+        );
+        assert_eq!(response.body().as_whole().unwrap(), to_text(&frame));
     }
 }

@@ -7,7 +7,9 @@ pub mod body;
 pub mod compression;
 pub mod ending;
 pub mod envelope;
+pub mod grpc_web;
 pub mod json_stream;
+pub mod last_frame;
 pub mod percent;
 pub mod timeout;
 pub mod url;
@@ -21,11 +23,13 @@ pub enum Dialect {
     Rest,
     /// gRPC over HTTP/2.
     Grpc,
+    /// gRPC-Web, binary or text, over any HTTP.
+    GrpcWeb,
 }
 
 impl Dialect {
     /// Every dialect, in the order of its index.
-    pub const ALL: [Self; 2] = [Self::Rest, Self::Grpc];
+    pub const ALL: [Self; 3] = [Self::Rest, Self::Grpc, Self::GrpcWeb];
 
     /// The place in tables with one row for each dialect.
     pub fn index(self) -> usize {
@@ -37,6 +41,7 @@ impl Dialect {
         match self {
             Self::Rest => "rest",
             Self::Grpc => "grpc",
+            Self::GrpcWeb => "grpc_web",
         }
     }
 
@@ -44,7 +49,7 @@ impl Dialect {
     pub fn addressing(self) -> Addressing {
         match self {
             Self::Rest => Addressing::Rules,
-            Self::Grpc => Addressing::RpcPath,
+            Self::Grpc | Self::GrpcWeb => Addressing::RpcPath,
         }
     }
 }
@@ -71,6 +76,10 @@ pub enum Framing {
     Whole,
     /// A flag byte and a 4-byte length before each message. Source: gRPC over HTTP/2.
     Envelope,
+    /// Envelopes, of which the last one holds the trailers. Source: gRPC-Web.
+    Web,
+    /// The same in base64.
+    WebText,
 }
 
 /// How one message is encoded.
@@ -104,6 +113,16 @@ impl Format {
     /// What a gRPC peer speaks.
     pub const GRPC: Self = Self {
         framing: Framing::Envelope,
+        codec: Codec::Proto,
+    };
+    /// What a gRPC-Web peer speaks.
+    pub const GRPC_WEB: Self = Self {
+        framing: Framing::Web,
+        codec: Codec::Proto,
+    };
+    /// What a gRPC-Web peer speaks that can't handle bytes.
+    pub const GRPC_WEB_TEXT: Self = Self {
+        framing: Framing::WebText,
         codec: Codec::Proto,
     };
     /// One protobuf message, whole.
