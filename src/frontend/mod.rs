@@ -1,5 +1,6 @@
 //! Frontends: a request in the client's dialect becomes a call, a reply becomes a response in that dialect.
 
+pub mod connect;
 pub mod grpc;
 pub mod grpc_web;
 pub mod refuse;
@@ -50,6 +51,7 @@ pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> 
     match dialect {
         Dialect::Rest => rest::serve(admitted, stack).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
+        Dialect::Connect => connect::serve(admitted, stack).await,
         Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
     }
 }

@@ -5,13 +5,13 @@ use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::fault::{DOMAIN, Fault};
+use crate::fault::{DOMAIN, Fault, Kind};
 use crate::frontend::grpc::GRPC;
-use crate::frontend::grpc_web;
+use crate::frontend::{connect, grpc_web};
 use crate::status::Status;
 use crate::wire::body::Body;
 use crate::wire::grpc_web::{to_text, trailer_frame};
-use crate::wire::{Dialect, Format, Spoken, ending};
+use crate::wire::{Dialect, Format, Framing, Spoken, ending};
 
 /// The response that tells `fault` to a client that speaks so, before anything else was sent.
 pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
@@ -19,6 +19,7 @@ pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
         Dialect::Rest => http(fault),
         Dialect::Grpc => grpc(fault),
         Dialect::GrpcWeb => grpc_web(spoken.format, fault),
+        Dialect::Connect => connect(spoken.format, fault),
     };
     if let Some(delay) = fault.delay() {
         // Whole seconds, rounded up: a client that comes back earlier comes back too early.
@@ -54,11 +55,38 @@ fn grpc_web(format: Format, fault: &Fault) -> Response<Body> {
     response
 }
 
+/// Connect's JSON: the body of an HTTP answer, or the last message of a stream.
+fn connect(format: Format, fault: &Fault) -> Response<Body> {
+    let status = Status::from(fault);
+    let http_status = match fault.kind() {
+        // What is wrong with the HTTP request itself, HTTP says, for a stream too.
+        kind @ (Kind::MethodNotAllowed
+        | Kind::UnsupportedMediaType
+        | Kind::UriTooLong
+        | Kind::HeadersTooLarge
+        | Kind::RequestTimeout) => Some(kind.http_status()),
+        _ => None,
+    };
+    if format.framing == Framing::Connect && http_status.is_none() {
+        let end = connect::end_frame(&status, HeaderMap::new(), None);
+        let mut response = Response::new(Body::whole(end));
+        let content_type = HeaderValue::from_static(connect::content_type(format));
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        return response;
+    }
+    let http_status = http_status.unwrap_or_else(|| status.code.http_status());
+    whole(connect::json(&status, None).to_string(), http_status, fault)
+}
+
 /// An HTTP status and a `google.rpc.Status` in JSON.
 fn http(fault: &Fault) -> Response<Body> {
-    let text = json(fault).text();
+    whole(json(fault).text(), fault.kind().http_status(), fault)
+}
+
+/// A JSON text with an HTTP status, and with what that status asks for beside it.
+fn whole(text: String, status: StatusCode, fault: &Fault) -> Response<Body> {
     let mut response = Response::new(Body::whole(text.into()));
-    *response.status_mut() = fault.kind().http_status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(Ok(allow)) = fault.allow().map(HeaderValue::from_str) {
@@ -116,7 +144,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fault::Kind;
 
     fn spoken(dialect: Dialect, format: Format) -> Spoken {
         Spoken { dialect, format }
@@ -162,5 +189,30 @@ mod tests {
             "application/grpc-web-text+proto"
         );
         assert_eq!(response.body().as_whole().unwrap(), to_text(&frame));
+    }
+
+    #[test]
+    fn a_fault_is_connect_json_in_a_body_or_at_the_end_of_a_stream() {
+        let fault = Fault::client(Kind::MessageTooLarge, "too large");
+        let response = refuse(spoken(Dialect::Connect, Format::PROTO), &fault);
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let value: Value = serde_json::from_slice(&response.body().as_whole().unwrap()).unwrap();
+        assert_eq!(value["code"], "resource_exhausted");
+
+        let response = refuse(spoken(Dialect::Connect, Format::CONNECT_JSON), &fault);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/connect+json");
+        let body = response.body().as_whole().unwrap();
+        assert_eq!(body[0], 2);
+        let value: Value = serde_json::from_slice(&body[5..]).unwrap();
+        assert_eq!(value["error"]["code"], "resource_exhausted");
+
+        let fault = Fault::client(Kind::MethodNotAllowed, "not so").allowing("POST");
+        let response = refuse(spoken(Dialect::Connect, Format::CONNECT_PROTO), &fault);
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[ALLOW]),
+            (405, &HeaderValue::from_static("POST"))
+        );
     }
 }

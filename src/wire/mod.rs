@@ -5,6 +5,7 @@
 pub mod base64;
 pub mod body;
 pub mod compression;
+pub mod connect;
 pub mod ending;
 pub mod envelope;
 pub mod grpc_web;
@@ -25,11 +26,13 @@ pub enum Dialect {
     Grpc,
     /// gRPC-Web, binary or text, over any HTTP.
     GrpcWeb,
+    /// Connect, unary or streaming, over any HTTP.
+    Connect,
 }
 
 impl Dialect {
     /// Every dialect, in the order of its index.
-    pub const ALL: [Self; 3] = [Self::Rest, Self::Grpc, Self::GrpcWeb];
+    pub const ALL: [Self; 4] = [Self::Rest, Self::Grpc, Self::GrpcWeb, Self::Connect];
 
     /// The place in tables with one row for each dialect.
     pub fn index(self) -> usize {
@@ -42,6 +45,7 @@ impl Dialect {
             Self::Rest => "rest",
             Self::Grpc => "grpc",
             Self::GrpcWeb => "grpc_web",
+            Self::Connect => "connect",
         }
     }
 
@@ -49,7 +53,7 @@ impl Dialect {
     pub fn addressing(self) -> Addressing {
         match self {
             Self::Rest => Addressing::Rules,
-            Self::Grpc | Self::GrpcWeb => Addressing::RpcPath,
+            Self::Grpc | Self::GrpcWeb | Self::Connect => Addressing::RpcPath,
         }
     }
 }
@@ -80,6 +84,8 @@ pub enum Framing {
     Web,
     /// The same in base64.
     WebText,
+    /// Envelopes, of which the last one says how a reply ended. Source: Connect.
+    Connect,
 }
 
 /// How one message is encoded.
@@ -124,6 +130,16 @@ impl Format {
     pub const GRPC_WEB_TEXT: Self = Self {
         framing: Framing::WebText,
         codec: Codec::Proto,
+    };
+    /// A stream of a Connect peer, in protobuf.
+    pub const CONNECT_PROTO: Self = Self {
+        framing: Framing::Connect,
+        codec: Codec::Proto,
+    };
+    /// A stream of a Connect peer, in JSON.
+    pub const CONNECT_JSON: Self = Self {
+        framing: Framing::Connect,
+        codec: Codec::Json,
     };
     /// One protobuf message, whole.
     pub const PROTO: Self = Self {
