@@ -196,8 +196,8 @@ fn after_string(text: &str) -> &str {
 /// The length of a character literal that starts here; a lifetime is none.
 fn character(text: &str) -> Option<usize> {
     let inside = text.strip_prefix('\'')?;
-    if inside.starts_with('\\') {
-        return inside[1..]
+    if let Some(escaped) = inside.strip_prefix('\\') {
+        return escaped
             .char_indices()
             .skip(1)
             .find(|(_, c)| *c == '\'')
