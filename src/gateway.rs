@@ -33,7 +33,7 @@ use crate::translate::tally::Outcome;
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Dialect, Format, PerDialect};
+use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
-    /// Methods that the gateway answers itself: gRPC only, by rpc path.
+    /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
     nowhere: PerDialect<Arc<Series>>,
@@ -191,8 +191,9 @@ impl Gateway {
         let now = Instant::now();
         let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
-        let dialect = identify(&head);
-        let mut record = self.record(&live, dialect, &head, &peer, now);
+        let spoken = identify(&head);
+        let dialect = spoken.dialect;
+        let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
         let response = match live.admit(dialect, &mut head, &peer) {
             Ok((live, found, permit)) => {
@@ -200,6 +201,7 @@ impl Gateway {
                 let admitted = Admitted {
                     head,
                     body,
+                    format: spoken.format,
                     entry: Arc::clone(&live.entry),
                     binding: found.binding,
                     captures: found.captures,
@@ -211,7 +213,7 @@ impl Gateway {
             }
             Err(fault) => {
                 tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                refuse::refuse(dialect, &fault)
+                refuse::refuse(spoken, &fault)
             }
         };
         record.http_status = response.status().as_u16();
@@ -219,7 +221,8 @@ impl Gateway {
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
-    fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
+    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
+        let Spoken { dialect, format } = spoken;
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
@@ -232,7 +235,7 @@ impl Gateway {
             uri: head.uri.clone(),
             generation: live.plan.generation,
             entry: None,
-            lane: Lane::between(dialect.format(), Format::GRPC),
+            lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
             series,
@@ -279,10 +282,13 @@ impl Live {
             },
             Err(fault) => fault,
         };
-        let own = self
-            .own
-            .iter()
-            .find(|live| dialect.is_rpc() && *live.entry.method.path == *head.uri.path());
+        let own = match dialect.addressing() {
+            Addressing::RpcPath => self
+                .own
+                .iter()
+                .find(|live| *live.entry.method.path == *head.uri.path()),
+            Addressing::Rules => None,
+        };
         let found = Found {
             entry: 0,
             binding: None,

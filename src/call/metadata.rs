@@ -39,7 +39,11 @@ fn is_framing(name: &str) -> bool {
 
 /// Names that no client may set: the protocol's own, and the gateway's.
 fn is_reserved(name: &str) -> bool {
-    name.starts_with("grpc-") || name.starts_with("x-sabir-") || name.starts_with(':')
+    name.starts_with("grpc-")
+        || name.starts_with("connect-")
+        || name.starts_with("x-sabir-")
+        || name.starts_with(':')
+        || name == "x-grpc-web"
 }
 
 /// Whether gRPC allows the name. Source: gRPC over HTTP/2, "Header-Name".

@@ -15,9 +15,9 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
-use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
+use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
-use crate::wire::Dialect;
+use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
 #[derive(Debug)]
@@ -70,27 +70,25 @@ impl Plan {
     pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
         let host = host(head);
         let path = head.uri.path();
-        if dialect.is_rpc() {
-            return match self.routes.find_rpc(host, path) {
-                Some(entry) => Ok(Found {
+        match dialect.addressing() {
+            Addressing::RpcPath => self
+                .routes
+                .find_rpc(host, path)
+                .map(|entry| Found {
                     entry: index(entry),
                     binding: None,
                     captures: Captures::default(),
-                }),
-                None => Err(self.unknown_rpc(host, path)),
-            };
-        }
-        match self.routes.find(host, &head.method, path) {
-            Ok(Matched {
-                entry,
-                binding,
-                captures,
-            }) => Ok(Found {
-                entry: index(entry),
-                binding,
-                captures,
-            }),
-            Err(missed) => Err(self.unknown_path(host, path, &missed)),
+                })
+                .ok_or_else(|| self.unknown_rpc(host, path)),
+            Addressing::Rules => self
+                .routes
+                .find(host, &head.method, path)
+                .map(|matched| Found {
+                    entry: index(matched.entry),
+                    binding: matched.binding,
+                    captures: matched.captures,
+                })
+                .map_err(|missed| self.unknown_path(host, path, &missed)),
         }
     }
 
