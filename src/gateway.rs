@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::header::ORIGIN;
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -26,10 +27,12 @@ use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
+use crate::route::cors::Preflight;
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
-use crate::translate::Lane;
+use crate::status::Code;
 use crate::translate::tally::Outcome;
+use crate::translate::{Lane, Tally};
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
@@ -195,25 +198,39 @@ impl Gateway {
         let dialect = spoken.dialect;
         let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = match live.admit(dialect, &mut head, &peer) {
-            Ok((live, found, permit)) => {
-                record.enter(live, dialect);
-                let admitted = Admitted {
-                    head,
-                    body,
-                    format: spoken.format,
-                    entry: Arc::clone(&live.entry),
-                    binding: found.binding,
-                    captures: found.captures,
-                    permit,
-                    tally,
-                    now,
-                };
-                frontend::serve(dialect, admitted, live.stack.clone()).await
-            }
-            Err(fault) => {
-                tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                refuse::refuse(spoken, &fault)
+        let response = if let Some((entry, allowed)) = live.preflight(&head) {
+            record.enter(entry, dialect);
+            // What needs no call is over, and well.
+            tally.end(Outcome::Upstream(Code::Ok));
+            no_content(allowed)
+        } else {
+            match live.find(dialect, &head) {
+                Ok((entry, found)) => {
+                    record.enter(entry, dialect);
+                    let origin = head.headers.get(ORIGIN).cloned();
+                    let mut response = match entry.admit(&mut head, &peer) {
+                        Ok(permit) => {
+                            let admitted = Admitted {
+                                head,
+                                body,
+                                format: spoken.format,
+                                entry: Arc::clone(&entry.entry),
+                                binding: found.binding,
+                                captures: found.captures,
+                                permit,
+                                tally,
+                                now,
+                            };
+                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                        }
+                        Err(fault) => refused(spoken, &tally, &fault),
+                    };
+                    if let Some(cors) = &entry.entry.route.cors {
+                        cors.share(origin.as_ref(), response.headers_mut());
+                    }
+                    response
+                }
+                Err(fault) => refused(spoken, &tally, &fault),
             }
         };
         record.http_status = response.status().as_u16();
@@ -259,21 +276,28 @@ impl Record {
     }
 }
 
+fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+    refuse::refuse(spoken, fault)
+}
+
+fn no_content(headers: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    response
+}
+
 impl Live {
-    /// Finds what a request asks for and lets the gate decide.
-    fn admit(
-        &self,
-        dialect: Dialect,
-        head: &mut Parts,
-        peer: &Peer,
-    ) -> Result<(&LiveEntry, Found, Permit), Fault> {
-        let (live, found) = self.find(dialect, head)?;
-        let permit = live.gate.admit(head, peer)?;
-        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
-        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok((live, found, permit))
+    /// The answer to a preflight request that a route with CORS decides on, and whose origin it allows.
+    fn preflight(&self, head: &Parts) -> Option<(&LiveEntry, HeaderMap)> {
+        let preflight = Preflight::of(head)?;
+        let live = self.entries.get(self.plan.find_for(&preflight, head)?)?;
+        let allowed = live.entry.route.cors.as_ref()?.preflight(&preflight)?;
+        Some((live, allowed))
     }
 
+    /// Finds what a request asks for.
     fn find(&self, dialect: Dialect, head: &Parts) -> Result<(&LiveEntry, Found), Fault> {
         let missed = match self.plan.find(dialect, head) {
             Ok(found) => match self.entries.get(found.entry) {
@@ -296,6 +320,29 @@ impl Live {
         };
         own.map(|live| (live, found)).ok_or(missed)
     }
+<<<<<<< HEAD
+=======
+
+    fn nowhere(&self, dialect: Dialect) -> &Arc<Series> {
+        // There is one for every dialect.
+        &self.nowhere[dialect.index()]
+    }
+}
+
+impl LiveEntry {
+    /// Lets the gate decide.
+    fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        let permit = self.gate.admit(head, peer)?;
+        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+        Ok(permit)
+    }
+
+    fn series(&self, dialect: Dialect) -> &Arc<Series> {
+        // There is one for every dialect.
+        &self.series[dialect.index()]
+    }
+>>>>>>> w-web
 }
 
 impl Worker {

@@ -361,7 +361,8 @@ impl Share {
             let gateway = Arc::clone(&gateway);
             let handler = move |request, peer| {
                 let gateway = Arc::clone(&gateway);
-                async move { gateway.handle(request, peer).await }
+                // Boxed, so that a connection that idles holds a pointer and not the room for a call.
+                Box::pin(async move { gateway.handle(request, peer).await })
             };
             let connections = Arc::clone(&self.connections);
             serving.spawn(listen::serve(

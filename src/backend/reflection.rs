@@ -86,6 +86,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
             max_message_bytes: limits.max_message_bytes,
             max_decompression_ratio: limits.max_decompression_ratio,
         },
+        cors: None,
     });
     SERVICES
         .iter()

@@ -15,6 +15,7 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::route::cors::Preflight;
 use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
 use crate::wire::{Addressing, Dialect};
@@ -90,6 +91,16 @@ impl Plan {
                 })
                 .map_err(|missed| self.unknown_path(host, path, &missed)),
         }
+    }
+
+    /// The entry whose route decides on a preflight request: the one that the request in question leads to, in
+    /// whatever dialect it will be.
+    pub fn find_for(&self, preflight: &Preflight, head: &Parts) -> Option<usize> {
+        let host = host(head);
+        let path = head.uri.path();
+        let bound = self.routes.find(host, &preflight.method, path);
+        let entry = bound.map(|matched| matched.entry).ok();
+        entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {

@@ -75,7 +75,7 @@ fn connect(format: Format, fault: &Fault) -> Response<Body> {
         return response;
     }
     let http_status = http_status.unwrap_or_else(|| status.code.http_status());
-    whole(connect::json(&status, None).to_string(), http_status, fault)
+    whole(connect::json(&status, None).text(), http_status, fault)
 }
 
 /// An HTTP status and a `google.rpc.Status` in JSON.

@@ -2,10 +2,12 @@
 //!
 //! Source: Connect protocol reference.
 
-use serde_json::{Map, Value};
-use thiserror::Error;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use http::HeaderMap;
+use serde::Serialize;
+use thiserror::Error;
 
 use crate::status::Code;
 use crate::wire::url;
@@ -39,26 +41,25 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// The message that ends a stream.
+#[derive(Serialize)]
+struct End<'a, E> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a E>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<&'a str, Vec<Cow<'a, str>>>,
+}
+
 /// The JSON of the message that ends a stream: the error, if there was one, and the trailing metadata.
-pub fn end_of_stream(error: Option<Value>, trailers: &HeaderMap) -> String {
-    let mut end = Map::new();
-    if let Some(error) = error {
-        end.insert("error".to_owned(), error);
+pub fn end_of_stream(error: Option<&impl Serialize>, trailers: &HeaderMap) -> String {
+    let mut metadata: BTreeMap<&str, Vec<Cow<'_, str>>> = BTreeMap::new();
+    for (name, value) in trailers {
+        let values = metadata.entry(name.as_str()).or_default();
+        values.push(String::from_utf8_lossy(value.as_bytes()));
     }
-    if !trailers.is_empty() {
-        let metadata: Map<String, Value> = trailers
-            .keys()
-            .map(|name| {
-                let values = trailers
-                    .get_all(name)
-                    .iter()
-                    .map(|value| Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned()));
-                (name.as_str().to_owned(), Value::Array(values.collect()))
-            })
-            .collect();
-        end.insert("metadata".to_owned(), Value::Object(metadata));
-    }
-    Value::Object(end).to_string()
+    // An error that has a JSON form has one here too; without it the stream ends well, which would be a lie.
+    serde_json::to_string(&End { error, metadata })
+        .unwrap_or_else(|_| r#"{"error":{"code":"internal"}}"#.to_owned())
 }
 
 /// Why the message of a GET request could not be read.
@@ -182,12 +183,12 @@ mod tests {
 
     #[test]
     fn a_stream_ends_in_json() {
-        assert_eq!(end_of_stream(None, &HeaderMap::new()), "{}");
+        assert_eq!(end_of_stream(None::<&()>, &HeaderMap::new()), "{}");
         let mut trailers = HeaderMap::new();
         trailers.append(HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
         trailers.append(HeaderName::from_static("x-a"), HeaderValue::from_static("2"));
         assert_eq!(
-            end_of_stream(Some(serde_json::json!({"code": "aborted"})), &trailers),
+            end_of_stream(Some(&serde_json::json!({"code": "aborted"})), &trailers),
             r#"{"error":{"code":"aborted"},"metadata":{"x-a":["1","2"]}}"#
         );
     }

@@ -19,14 +19,22 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-/// An error of a call.
+/// An error of a call, members in the order of the protocol's reference.
 #[derive(Debug, Serialize)]
-struct ErrorJson {
+pub(in crate::frontend) struct ErrorJson {
     code: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Detail>,
+}
+
+impl ErrorJson {
+    /// The JSON text.
+    pub(in crate::frontend) fn text(&self) -> String {
+        // Strings and JSON values always have a text; were it not so, the HTTP status still tells.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// One detail of an error.
@@ -42,7 +50,7 @@ struct Detail {
 }
 
 /// The JSON of a status. Details whose type `transcoder` knows are spelt out beside their bytes.
-pub(in crate::frontend) fn json(status: &Status, transcoder: Option<&Transcoder>) -> Value {
+pub(in crate::frontend) fn json(status: &Status, transcoder: Option<&Transcoder>) -> ErrorJson {
     let details = RpcStatus::decode(status.details.clone())
         .map(|status| status.details)
         .unwrap_or_default();
@@ -54,13 +62,11 @@ pub(in crate::frontend) fn json(status: &Status, transcoder: Option<&Transcoder>
             debug: transcoder.and_then(|transcoder| fields(&detail, transcoder)),
         })
         .collect();
-    let error = ErrorJson {
+    ErrorJson {
         code: connect::code_name(status.code),
         message: status.message.clone(),
         details,
-    };
-    // Strings and JSON values always have a JSON form.
-    serde_json::to_value(error).unwrap_or_default()
+    }
 }
 
 fn name(detail: &prost_types::Any) -> &str {
@@ -75,22 +81,20 @@ pub(in crate::frontend) fn end_frame(
 ) -> Bytes {
     metadata::from_upstream(&mut trailers);
     let error = (status.code != Code::Ok).then(|| json(status, transcoder));
-    let text = connect::end_of_stream(error, &trailers);
+    let text = connect::end_of_stream(error.as_ref(), &trailers);
     // Trailers are bounded far below what an envelope holds.
     envelope::flagged(connect::END_STREAM, text.as_bytes()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::fault::{Fault, Kind};
 
     #[test]
     fn a_fault_has_its_reason_in_the_details() {
         let fault = Fault::client(Kind::InvalidArgument, "field title: not a string");
-        let error = super::json(&Status::from(&fault), None);
+        let error: Value = serde_json::from_str(&super::json(&Status::from(&fault), None).text()).unwrap();
         assert_eq!(error["code"], "invalid_argument");
         assert_eq!(error["message"], "field title: not a string");
         assert_eq!(error["details"][0]["type"], "google.rpc.ErrorInfo");
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_empty_is_left_out() {
         let status = Status::new(Code::Aborted, "");
-        assert_eq!(super::json(&status, None), json!({"code": "aborted"}));
+        assert_eq!(super::json(&status, None).text(), r#"{"code":"aborted"}"#);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn encode(message: Bytes, asked: &Asked) -> Result<Bytes, Fault> {
 /// The response to a call that failed.
 fn failed(metadata: HeaderMap, end: End, asked: &Asked) -> Response<Body> {
     asked.tally.end(Outcome::Upstream(end.status.code));
-    let text = error::json(&end.status, Some(&asked.entry.json)).to_string();
+    let text = error::json(&end.status, Some(&asked.entry.json)).text();
     let mut response = Response::new(Body::whole(text.into()));
     *response.status_mut() = end.status.code.http_status();
     response.headers_mut().insert(CONTENT_TYPE, JSON);
