@@ -320,13 +320,6 @@ impl Live {
         };
         own.map(|live| (live, found)).ok_or(missed)
     }
-<<<<<<< HEAD
-=======
-
-    fn nowhere(&self, dialect: Dialect) -> &Arc<Series> {
-        // There is one for every dialect.
-        &self.nowhere[dialect.index()]
-    }
 }
 
 impl LiveEntry {
@@ -337,12 +330,6 @@ impl LiveEntry {
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());
         Ok(permit)
     }
-
-    fn series(&self, dialect: Dialect) -> &Arc<Series> {
-        // There is one for every dialect.
-        &self.series[dialect.index()]
-    }
->>>>>>> w-web
 }
 
 impl Worker {
