@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::names::Names;
-use super::plan::{Bits, Enum, Field, Form, Kind, Message, NONE, Plan, Shape, Spelling, Tag, wire};
+use super::plan::{Bits, Enum, Field, Form, Key, Kind, Message, NONE, Plan, Shape, Spelling, Tag, wire};
 use super::{JsonOptions, PlanError};
 use crate::schema::descriptor::{self, EnumType, File, MessageType, kind, label};
 use crate::schema::editions::{self, Presence, Resolved};
@@ -267,7 +267,10 @@ impl Compiler<'_> {
             kind: of,
             shape,
             tag,
+            one: Tag::new(number, of.wire()),
+            run: Tag::new(number, wire::LEN),
             wire: of.wire(),
+            accepts: accepts(of, shape),
             oneof: NONE,
             is_null: singular && self.takes_null(of),
             takes_null: self.takes_null(of),
@@ -280,7 +283,7 @@ impl Compiler<'_> {
             } else {
                 self.default(&key, of, shape)
             },
-            key: key.into(),
+            key: Key::new(key),
         };
         self.hints += 1;
         Some(Member {
@@ -420,6 +423,15 @@ fn called(members: &[Member]) -> Vec<(&str, u16)> {
     let proto = indexed().filter(|(member, _)| member.proto != member.json);
     json.chain(proto.map(|(member, index)| (member.proto.as_str(), index)))
         .collect()
+}
+
+/// A bit for each wire type that a field takes; of another one it is an unknown field.
+fn accepts(kind: Kind, shape: Shape) -> u8 {
+    match shape {
+        Shape::Map(_) => 1 << wire::LEN,
+        Shape::List | Shape::Packed if kind.packable() => 1 << kind.wire() | 1 << wire::LEN,
+        Shape::Implicit | Shape::Explicit | Shape::List | Shape::Packed => 1 << kind.wire(),
+    }
 }
 
 fn dense(fields: &[Field]) -> Box<[u16]> {
