@@ -166,7 +166,7 @@ impl Compiler<'_> {
         {
             let bracketed = format!("[{extension}]");
             members.push(
-                self.field(field, *features, Some(bracketed))
+                self.field(field, *features, Some(&bracketed))
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
@@ -204,7 +204,6 @@ impl Compiler<'_> {
         let row = self.rows;
         self.rows += spellings.len() + 1;
         Ok(Message {
-            name: name.into(),
             form: form(name),
             dense: dense(&fields),
             spellings,
@@ -226,7 +225,7 @@ impl Compiler<'_> {
         &mut self,
         field: &descriptor::Field,
         features: Resolved,
-        bracketed: Option<String>,
+        bracketed: Option<&str>,
     ) -> Option<Member> {
         let number = u32::try_from(field.number?)
             .ok()
@@ -251,12 +250,12 @@ impl Compiler<'_> {
             Shape::Packed | Shape::Map(_) => Tag::new(number, wire::LEN),
             Shape::Implicit | Shape::Explicit | Shape::List => Tag::new(number, of.wire()),
         };
-        let json = match (&bracketed, field.json_name.as_deref()) {
-            (Some(bracketed), _) => bracketed.clone(),
+        let json = match (bracketed, field.json_name.as_deref()) {
+            (Some(bracketed), _) => bracketed.to_owned(),
             (None, Some(json)) if !json.is_empty() => json.to_owned(),
             (None, _) => camel_case(name),
         };
-        let proto = bracketed.clone().unwrap_or_else(|| name.to_owned());
+        let proto = bracketed.unwrap_or(name).to_owned();
         let written = if self.options.proto_names { &proto } else { &json };
         let mut key = serde_json::to_vec(written).ok()?;
         key.push(b':');
@@ -277,7 +276,7 @@ impl Compiler<'_> {
             required: singular && features.presence == Presence::Required,
             closed: matches!(of, Kind::Enum(id) if self.closed(id)),
             hint: self.hints,
-            name: bracketed.as_deref().unwrap_or(name).into(),
+            name: bracketed.unwrap_or(name).into(),
             default: if bracketed.is_some() {
                 Box::default()
             } else {

@@ -63,7 +63,6 @@ impl Plan {
 /// A message type.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) name: Box<str>,
     pub(super) form: Form,
     /// Sorted by number; extensions are among them.
     pub(super) fields: Box<[Field]>,
@@ -196,6 +195,7 @@ pub(super) enum Shape {
 
 /// A field.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked on its own")]
 pub(super) struct Field {
     pub(super) number: u32,
     pub(super) kind: Kind,

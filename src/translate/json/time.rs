@@ -98,7 +98,8 @@ fn fraction(text: &[u8]) -> Option<(i32, &[u8])> {
     }
     let mut nanos = 0;
     for at in 0..9 {
-        nanos = nanos * 10 + if at < count { i32::from(rest[at] - b'0') } else { 0 };
+        let digit = rest.get(at).filter(|_| at < count);
+        nanos = nanos * 10 + digit.map_or(0, |digit| i32::from(digit - b'0'));
     }
     Some((nanos, &rest[count..]))
 }
@@ -217,9 +218,9 @@ fn write_fraction(nanos: i32, out: &mut Out<'_>) {
         rest /= 100;
     }
     text[9] = b'0' | billionths.to_le_bytes()[0];
-    let size = if nanos % 1_000_000 == 0 {
+    let size = if nanos.is_multiple_of(1_000_000) {
         4
-    } else if nanos % 1000 == 0 {
+    } else if nanos.is_multiple_of(1000) {
         7
     } else {
         10

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::plan::{Field, Kind, wire};
+use super::super::plan::{Field, Kind};
 use super::super::worker::KeySet;
 use super::failure::{Done, Fail};
 use super::input::Input;
@@ -121,7 +121,7 @@ impl Writer<'_> {
     /// A key in quotes; the default if the entry has none.
     fn key(&mut self, kind: Kind, input: Option<Input<'_>>) -> Done {
         // Zero in every wire type: an empty string, a zero, false.
-        let mut input = input.unwrap_or(Input::new(&[0; 8]));
+        let mut input = input.unwrap_or_else(|| Input::new(&[0; 8]));
         let quoted = match kind {
             Kind::String => true,
             Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => {
