@@ -510,6 +510,7 @@ fn enumeration(name: &str, declared: &EnumType, options: JsonOptions) -> Result<
         dense: dense.into(),
         names: Names::new(named).ok_or_else(|| fail("it has more values than are supported"))?,
         folded: folded.flatten(),
+        first: numbers.first().copied().unwrap_or_default(),
         numbers: numbers.into(),
     })
 }
