@@ -162,6 +162,9 @@ impl Compiler<'_> {
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
+        // The items of a message set have a form of their own on the wire, which is not supported.
+        let set = editions::message_options(message).message_set_wire_format == Some(true);
+        let extensions = if set { &[][..] } else { extensions };
         for (extension, field, features) in extensions.iter().filter_map(|&at| self.found.extensions.get(at))
         {
             let bracketed = format!("[{extension}]");
