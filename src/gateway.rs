@@ -38,7 +38,7 @@ use crate::translate::{Lane, Tally};
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Addressing, Dialect, Format, Spoken};
+use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -133,14 +133,14 @@ struct Live {
     /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
-    nowhere: [Arc<Series>; Dialect::ALL.len()],
+    nowhere: PerDialect<Arc<Series>>,
 }
 
 struct LiveEntry {
     entry: Arc<Entry>,
     gate: Gate,
     stack: CallService,
-    series: [Arc<Series>; Dialect::ALL.len()],
+    series: PerDialect<Arc<Series>>,
 }
 
 /// One worker's gateway.
@@ -251,7 +251,7 @@ impl Gateway {
 
     fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
         let Spoken { dialect, format } = spoken;
-        let series = Arc::clone(live.nowhere(dialect));
+        let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
             log: self.worker.log.clone(),
@@ -283,7 +283,7 @@ impl Record {
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
         self.entry = Some(Arc::clone(&live.entry));
-        self.recount(live.series(dialect));
+        self.recount(live.series.get(dialect));
     }
 }
 
@@ -331,11 +331,6 @@ impl Live {
         };
         own.map(|live| (live, found)).ok_or(missed)
     }
-
-    fn nowhere(&self, dialect: Dialect) -> &Arc<Series> {
-        // There is one for every dialect.
-        &self.nowhere[dialect.index()]
-    }
 }
 
 impl LiveEntry {
@@ -345,11 +340,6 @@ impl LiveEntry {
         let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());
         Ok(permit)
-    }
-
-    fn series(&self, dialect: Dialect) -> &Arc<Series> {
-        // There is one for every dialect.
-        &self.series[dialect.index()]
     }
 }
 
@@ -407,8 +397,8 @@ impl Worker {
         }
     }
 
-    fn all_series(&self, route: &str, rpc: &str) -> [Arc<Series>; Dialect::ALL.len()] {
-        Dialect::ALL.map(|dialect| {
+    fn all_series(&self, route: &str, rpc: &str) -> PerDialect<Arc<Series>> {
+        PerDialect::new(|dialect| {
             self.shard.series(Key {
                 route: route.to_owned(),
                 rpc: rpc.to_owned(),

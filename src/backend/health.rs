@@ -24,9 +24,9 @@ use crate::balance::Balance;
 use crate::call::{Call, Deadline, Reply};
 use crate::config::Plan;
 use crate::config::plan::Pending;
-use crate::describe::reflection;
 use crate::fault::{Fault, Kind};
 use crate::listen::Drain;
+use crate::schema::exposed;
 use crate::stack::deadline::expired;
 use crate::status::{Code, Status};
 use crate::translate::messages::{Direction, PartStream};
@@ -114,7 +114,7 @@ impl Standing {
 
 /// The services that the gateway answers itself.
 fn own() -> impl Iterator<Item = &'static str> {
-    reflection::SERVICES.into_iter().chain([reflection::HEALTH])
+    exposed::SERVICES.into_iter().chain([exposed::HEALTH])
 }
 
 fn serving(is_reachable: bool) -> State {

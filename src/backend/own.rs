@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::describe::reflection::{HEALTH, SERVICES};
 use crate::limits::Limits;
 use crate::route::entry::{Bound, Entry, Route, Streaming};
+use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
 use crate::translate::Bounds;
@@ -121,7 +121,7 @@ fn methods(schema: &Schema, service: &str) -> Vec<Method> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::describe::reflection::PATHS;
+    use crate::schema::exposed::PATHS;
 
     #[test]
     fn what_is_embedded_is_complete() {

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use tower::Service;
 
 use crate::call::{Call, Reply};
-use crate::describe::reflection::Exposed;
 use crate::fault::Fault;
+use crate::schema::exposed::Exposed;
 use crate::status::Status;
 use crate::translate::messages::Direction;
 use crate::translate::{End, Messages, Part};

@@ -13,11 +13,11 @@ use ipnet::IpNet;
 use super::diagnostic::Diagnostic;
 use super::value::Services;
 use crate::balance::LoadBalancing;
-use crate::describe::reflection::Exposed;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::cors::Preflight;
 use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::schema::exposed::Exposed;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.

@@ -523,7 +523,10 @@ mod tests {
     fn services_take_what_they_name_and_nothing_else() {
         for (pattern, service, takes) in [
             ("*", "library.v1.Library", true),
-            ("*", "grpc.health.v1.Health", true),
+            ("*", "grpc.health.v1.Health", false),
+            ("grpc.*", "grpc.health.v1.Health", false),
+            ("grpc.health.v1.*", "grpc.health.v1.Health", true),
+            ("grpc.health.v1.Health", "grpc.health.v1.Health", true),
             ("*", "grpc.reflection.v1.ServerReflection", false),
             ("library.v1.*", "library.v1.Library", true),
             ("library.v1.*", "library.v1.deep.Library", true),

@@ -2,5 +2,4 @@
 
 mod columns;
 pub mod explain;
-pub mod reflection;
 pub mod routes;

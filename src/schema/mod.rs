@@ -10,6 +10,7 @@ pub mod edition_source;
 pub mod editions;
 pub(crate) mod embedded;
 mod error;
+pub mod exposed;
 pub(crate) mod files;
 pub mod method;
 pub(crate) mod raw;

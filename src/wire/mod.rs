@@ -31,13 +31,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Every dialect, in the order of its index.
+    /// Every dialect.
     pub const ALL: [Self; 4] = [Self::Rest, Self::Grpc, Self::GrpcWeb, Self::Connect];
-
-    /// The place in tables with one row for each dialect.
-    pub fn index(self) -> usize {
-        self as usize
-    }
 
     /// The name in records, metrics and configuration.
     pub fn name(self) -> &'static str {
@@ -70,6 +65,28 @@ pub enum Addressing {
 impl fmt::Display for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// One thing for each dialect.
+#[derive(Clone, Debug)]
+pub struct PerDialect<T>([T; Dialect::ALL.len()]);
+
+impl<T> PerDialect<T> {
+    /// Makes the thing of each dialect.
+    pub fn new(make: impl FnMut(Dialect) -> T) -> Self {
+        Self(Dialect::ALL.map(make))
+    }
+
+    /// The thing of this dialect.
+    pub fn get(&self, dialect: Dialect) -> &T {
+        let [rest, grpc, grpc_web, connect] = &self.0;
+        match dialect {
+            Dialect::Rest => rest,
+            Dialect::Grpc => grpc,
+            Dialect::GrpcWeb => grpc_web,
+            Dialect::Connect => connect,
+        }
     }
 }
 
