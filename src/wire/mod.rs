@@ -11,6 +11,7 @@ pub mod json_stream;
 pub mod percent;
 pub mod timeout;
 pub mod url;
+pub mod websocket;
 
 use std::fmt;
 
