@@ -22,6 +22,7 @@ use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::forwarded;
+use crate::listen::tunnel::Tunnel;
 use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
@@ -194,7 +195,7 @@ impl Gateway {
         let dialect = identify(&head);
         let mut record = self.record(&live, dialect, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = match live.admit(dialect, &mut head, &peer) {
+        let mut response = match live.admit(dialect, &mut head, &peer) {
             Ok((live, found, permit)) => {
                 record.enter(live, dialect);
                 let admitted = Admitted {
@@ -215,6 +216,11 @@ impl Gateway {
             }
         };
         record.http_status = response.status().as_u16();
+        if let Some(tunnel) = Tunnel::take(&mut response) {
+            // The call goes on after its answer, and is written when the tunnel has ended.
+            tunnel.holding(record).put(&mut response);
+            return response;
+        }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
@@ -265,6 +271,7 @@ impl Live {
         peer: &Peer,
     ) -> Result<(&LiveEntry, Found, Permit), Fault> {
         let (live, found) = self.find(dialect, head)?;
+        frontend::prepare(dialect, head, peer, &live.entry)?;
         let permit = live.gate.admit(head, peer)?;
         let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());

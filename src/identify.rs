@@ -4,11 +4,16 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::wire::Dialect;
+use crate::wire::websocket::handshake;
 
 /// The dialect of a request.
 ///
-/// By content type, before routing: `application/grpc`, alone or with a `+codec`, is gRPC; everything else is HTTP.
+/// A WebSocket handshake is one whatever its content type. Otherwise the content type decides, before routing:
+/// `application/grpc`, alone or with a `+codec`, is gRPC; everything else is HTTP.
 pub fn identify(head: &Parts) -> Dialect {
+    if handshake::asks(head) {
+        return Dialect::WebSocket;
+    }
     match head.headers.get(CONTENT_TYPE) {
         Some(value) if is_grpc(value.as_bytes()) => Dialect::Grpc,
         Some(_) | None => Dialect::Rest,

@@ -11,7 +11,7 @@ use tower::Service;
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
 use crate::limits::Limits;
-use crate::route::entry::{Bound, Entry, Route, Streaming};
+use crate::route::entry::{Bound, Entry, Route, Streaming, WebSocket};
 use crate::schema::exposed::{Exposed, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -86,6 +86,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
             max_message_bytes: limits.max_message_bytes,
             max_decompression_ratio: limits.max_decompression_ratio,
         },
+        websocket: WebSocket::of(limits),
     });
     SERVICES
         .iter()

@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod limits;
 pub mod route;
+pub mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::header::HOST;
 use http::request::Parts;
+use http::{Method, Uri};
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
@@ -80,7 +80,12 @@ impl Plan {
                 None => Err(self.unknown_rpc(host, path)),
             };
         }
-        match self.routes.find(host, &head.method, path) {
+        let found = if dialect.has_methods() {
+            self.routes.find(host, &head.method, path)
+        } else {
+            self.find_any(host, path)
+        };
+        match found {
             Ok(Matched {
                 entry,
                 binding,
@@ -92,6 +97,23 @@ impl Plan {
             }),
             Err(missed) => Err(self.unknown_path(host, path, &missed)),
         }
+    }
+
+    /// Finds what a path leads to for a client whose dialect has no HTTP methods: what GET does, or else the first
+    /// of these that the path takes.
+    fn find_any(&self, host: Option<&str>, path: &str) -> Result<Matched, NoRoute> {
+        let missed = match self.routes.find(host, &Method::GET, path) {
+            Err(NoRoute::MethodNotAllowed { allow }) => allow,
+            found => return found,
+        };
+        let taken: Vec<&str> = missed.split(", ").collect();
+        let method = ["POST", "PUT", "PATCH", "DELETE"]
+            .into_iter()
+            .find(|method| taken.contains(method))
+            .or(taken.first().copied())
+            .and_then(|method| method.parse().ok())
+            .unwrap_or(Method::POST);
+        self.routes.find(host, &method, path)
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {

@@ -3,6 +3,7 @@
 pub mod grpc;
 pub mod refuse;
 pub mod rest;
+pub mod websocket;
 
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::fault::Fault;
+use crate::peer::Peer;
 use crate::policy::Permit;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
@@ -39,6 +42,18 @@ pub struct Admitted {
     pub now: Instant,
 }
 
+/// Checks and completes a request head before the gate sees it, where its dialect has something to say about who may
+/// ask and how credentials are sent.
+///
+/// # Errors
+/// The dialect's refusal.
+pub fn prepare(dialect: Dialect, head: &mut Parts, peer: &Peer, entry: &Entry) -> Result<(), Fault> {
+    match dialect {
+        Dialect::Rest | Dialect::Grpc => Ok(()),
+        Dialect::WebSocket => websocket::prepare(head, peer, &entry.route.websocket),
+    }
+}
+
 /// Serves a request in its dialect.
 ///
 /// # Cancel safety
@@ -47,5 +62,6 @@ pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> 
     match dialect {
         Dialect::Rest => rest::serve(admitted, stack).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
+        Dialect::WebSocket => websocket::serve(admitted, stack),
     }
 }

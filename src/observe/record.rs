@@ -124,6 +124,9 @@ impl Line<'_> {
                 side_name(side)
             );
         }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, ",\"close_code\":{code}");
+        }
         let _ = write!(
             text,
             ",\"request_bytes\":{},\"response_bytes\":{},\"request_messages\":{},\"response_messages\":{}",
@@ -167,6 +170,9 @@ impl Line<'_> {
             && code != Code::Ok
         {
             let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+        }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, " close={code}");
         }
         let _ = write!(
             text,

@@ -22,32 +22,44 @@ pub enum Dialect {
     Rest,
     /// gRPC over HTTP/2.
     Grpc,
+    /// Messages of a WebSocket, by HTTP rules or on the rpc path.
+    WebSocket,
 }
 
 impl Dialect {
     /// Every dialect, in the order of its index.
-    pub const ALL: [Self; 2] = [Self::Rest, Self::Grpc];
+    pub const ALL: [Self; 3] = [Self::Rest, Self::Grpc, Self::WebSocket];
 
     /// The name in records, metrics and configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rest => "rest",
             Self::Grpc => "grpc",
+            Self::WebSocket => "websocket",
         }
     }
 
     /// Whether a request names its method by the rpc path alone; otherwise HTTP rules count too.
     pub fn is_rpc(self) -> bool {
         match self {
-            Self::Rest => false,
+            Self::Rest | Self::WebSocket => false,
             Self::Grpc => true,
+        }
+    }
+
+    /// Whether the HTTP method of a request says what is asked; otherwise its path alone does.
+    pub fn has_methods(self) -> bool {
+        match self {
+            Self::Rest | Self::Grpc => true,
+            Self::WebSocket => false,
         }
     }
 
     /// How a client of the dialect writes and reads messages.
     pub fn format(self) -> Format {
         match self {
-            Self::Rest => Format::JSON,
+            // What a WebSocket without a subprotocol speaks, and with `sabir.v1.json`.
+            Self::Rest | Self::WebSocket => Format::JSON,
             Self::Grpc => Format::GRPC,
         }
     }
@@ -71,10 +83,11 @@ impl<T> PerDialect<T> {
 
     /// The thing of this dialect.
     pub fn get(&self, dialect: Dialect) -> &T {
-        let [rest, grpc] = &self.0;
+        let [rest, grpc, websocket] = &self.0;
         match dialect {
             Dialect::Rest => rest,
             Dialect::Grpc => grpc,
+            Dialect::WebSocket => websocket,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
+use super::websocket::WebSocketSection;
 
 /// Which services are exposed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -30,6 +31,9 @@ pub struct Route {
     /// How the messages of a stream are framed where `Accept` does not choose.
     #[serde(default)]
     pub streaming: Streaming,
+    /// How WebSockets are taken.
+    #[serde(default)]
+    pub websocket: WebSocketSection,
     /// A whole unary call. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
     /// Limits of this route, where they differ from the gateway's.

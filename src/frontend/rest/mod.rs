@@ -3,8 +3,8 @@
 //! A request is checked whole before its call is opened, and a unary answer is whole before its head is sent.
 
 mod body;
-mod deadline;
-mod error;
+pub(super) mod deadline;
+pub(super) mod error;
 mod read;
 mod stream;
 mod upload;

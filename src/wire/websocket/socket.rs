@@ -137,6 +137,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.out.len() <= MARK
     }
 
+    /// Whether a message of the peer waits to be read, and everything that stands behind it.
+    pub fn waits(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Bytes that the stream has taken, wrapping.
     pub fn taken(&self) -> u64 {
         self.taken
