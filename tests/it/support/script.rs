@@ -12,6 +12,7 @@ use tonic::Code;
 use super::backends::{self, Backend, Kind};
 use super::clients::rest::Version;
 use super::clients::session::{Heard, Session};
+use super::clients::websocket::Subprotocol;
 use super::framing::Stream;
 use super::gateway::{Gateway, Settings};
 use super::messages::{canonical, method};
@@ -117,6 +118,7 @@ impl Conversation {
 pub(crate) enum Frontend {
     Rest(Version, Stream),
     Grpc,
+    WebSocket(Subprotocol),
     /// gRPC without the gateway between: what the two peers make of the conversation alone.
     Nothing,
 }
@@ -126,7 +128,7 @@ pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: K
     let backend = backends::scripted(kind, conversation.clone()).await;
     let gateway = match frontend {
         Frontend::Nothing => None,
-        Frontend::Rest(..) | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+        Frontend::Rest(..) | Frontend::Grpc | Frontend::WebSocket(_) => Some(Gateway::start(&Settings::to(backend.address)).await),
     };
     let address = gateway
         .as_ref()
@@ -198,6 +200,8 @@ macro_rules! conversation {
                 rest_http1_sse_to_h2 = Rest(Http1, Sse) => H2,
                 grpc_to_tonic = Grpc => Tonic,
                 grpc_to_h2 = Grpc => H2,
+                websocket_json_to_tonic = WebSocket(Json) => Tonic,
+                websocket_proto_to_h2 = WebSocket(Proto) => H2,
                 nothing_to_tonic = Nothing => Tonic,
                 nothing_to_h2 = Nothing => H2,
             );
@@ -207,17 +211,17 @@ macro_rules! conversation {
 
 /// One test a cell.
 macro_rules! cells {
-    ($conversation:ident: $($cell:ident = $frontend:ident $(($version:ident, $stream:ident))? => $kind:ident),+ $(,)?) => {
+    ($conversation:ident: $($cell:ident = $frontend:ident $(($($variant:ident),+))? => $kind:ident),+ $(,)?) => {
         $(
             #[tokio::test]
             async fn $cell() {
                 use $crate::support::backends::Kind;
                 use $crate::support::script::{Frontend, play};
-                $(
-                    use $crate::support::clients::rest::Version::$version;
-                    use $crate::support::framing::Stream::$stream;
-                )?
-                play($conversation(), Frontend::$frontend $(($version, $stream))?, Kind::$kind).await;
+                #[allow(unused_imports, reason = "each cell needs some of them")]
+                use $crate::support::clients::{rest::Version::*, websocket::Subprotocol::*};
+                #[allow(unused_imports, reason = "each cell needs some of them")]
+                use $crate::support::framing::Stream::*;
+                play($conversation(), Frontend::$frontend $(($($variant),+))?, Kind::$kind).await;
             }
         )+
     };

@@ -19,6 +19,7 @@ use super::super::messages::{decode, details, encode, method};
 use super::super::script::{Conversation, Frontend};
 use super::grpc::{self, Started};
 use super::rest::{self, Rest, Version};
+use super::websocket::WebSocketSession;
 
 /// What a client hears.
 #[derive(Clone, Debug)]
@@ -39,6 +40,7 @@ pub(crate) struct Ended {
 pub(crate) enum Session {
     Rest(Box<RestSession>),
     Grpc(Box<GrpcSession>),
+    WebSocket(Box<WebSocketSession>),
 }
 
 impl Session {
@@ -46,6 +48,9 @@ impl Session {
         match frontend {
             Frontend::Rest(version, framing) => Self::Rest(Box::new(
                 RestSession::start(conversation, version, framing, address).await,
+            )),
+            Frontend::WebSocket(subprotocol) => Self::WebSocket(Box::new(
+                WebSocketSession::start(conversation, subprotocol, address).await,
             )),
             Frontend::Grpc | Frontend::Nothing => {
                 Self::Grpc(Box::new(GrpcSession::start(conversation, address).await))
@@ -57,6 +62,7 @@ impl Session {
         match self {
             Self::Rest(session) => session.send(message).await,
             Self::Grpc(session) => session.send(message).await,
+            Self::WebSocket(session) => session.send(message).await,
         }
     }
 
@@ -64,6 +70,7 @@ impl Session {
         match self {
             Self::Rest(session) => session.half_close().await,
             Self::Grpc(session) => session.requests = None,
+            Self::WebSocket(session) => session.half_close().await,
         }
     }
 
@@ -71,6 +78,7 @@ impl Session {
         match self {
             Self::Rest(session) => session.next().await,
             Self::Grpc(session) => session.next().await,
+            Self::WebSocket(session) => session.next().await,
         }
     }
 
@@ -84,6 +92,7 @@ impl Session {
             // What comes after a stream is lost to those who can't read trailers.
             Self::Rest(session) => (&session.initial, &session.trailing, ""),
             Self::Grpc(session) => (&session.initial, &session.trailing, ""),
+            Self::WebSocket(session) => (&session.initial, &session.trailing, ""),
         };
         for (name, value) in &conversation.initial {
             assert!(
@@ -440,7 +449,7 @@ fn ok() -> Heard {
 }
 
 /// A `google.rpc.Status` in JSON.
-fn ended(status: &Value) -> Ended {
+pub(crate) fn ended(status: &Value) -> Ended {
     let members: BTreeMap<&str, &Value> = status
         .as_object()
         .unwrap()
