@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::header::ORIGIN;
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,14 +28,16 @@ use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
+use crate::route::cors::Preflight;
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
-use crate::translate::Lane;
+use crate::status::Code;
 use crate::translate::tally::Outcome;
+use crate::translate::{Lane, Tally};
 use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Dialect, Format, PerDialect};
+use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -126,7 +129,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
-    /// Methods that the gateway answers itself: gRPC only, by rpc path.
+    /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
     nowhere: PerDialect<Arc<Series>>,
@@ -192,40 +195,57 @@ impl Gateway {
         let now = Instant::now();
         let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
-        let dialect = identify(&head);
-        let mut record = self.record(&live, dialect, &head, &peer, now);
+        let spoken = identify(&head);
+        let dialect = spoken.dialect;
+        let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let mut response = match live.admit(dialect, &mut head, &peer) {
-            Ok((live, found, permit)) => {
-                record.enter(live, dialect);
-                let admitted = Admitted {
-                    head,
-                    body,
-                    entry: Arc::clone(&live.entry),
-                    binding: found.binding,
-                    captures: found.captures,
-                    permit,
-                    tally,
-                    now,
-                };
-                frontend::serve(dialect, admitted, live.stack.clone()).await
-            }
-            Err(fault) => {
-                tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                refuse::refuse(dialect, &fault)
+        let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
+            record.enter(entry, dialect);
+            // What needs no call is over, and well.
+            tally.end(Outcome::Upstream(Code::Ok));
+            no_content(allowed)
+        } else {
+            match live.find(dialect, &head) {
+                Ok((entry, found)) => {
+                    record.enter(entry, dialect);
+                    let origin = head.headers.get(ORIGIN).cloned();
+                    let mut response = match entry.admit(dialect, &mut head, &peer) {
+                        Ok(permit) => {
+                            let admitted = Admitted {
+                                head,
+                                body,
+                                format: spoken.format,
+                                entry: Arc::clone(&entry.entry),
+                                binding: found.binding,
+                                captures: found.captures,
+                                permit,
+                                tally,
+                                now,
+                            };
+                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                        }
+                        Err(fault) => refused(spoken, &tally, &fault),
+                    };
+                    if let Some(cors) = &entry.entry.route.cors {
+                        cors.share(origin.as_ref(), response.headers_mut());
+                    }
+                    response
+                }
+                Err(fault) => refused(spoken, &tally, &fault),
             }
         };
         record.http_status = response.status().as_u16();
         if let Some(tunnel) = Tunnel::take(&mut response) {
             // The call goes on after its answer, and is written when the tunnel has ended.
-            tunnel.holding(record).put(&mut response);
+            tunnel.holding(record.detached()).put(&mut response);
             return response;
         }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
-    fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
+    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
+        let Spoken { dialect, format } = spoken;
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
@@ -238,7 +258,7 @@ impl Gateway {
             uri: head.uri.clone(),
             generation: live.plan.generation,
             entry: None,
-            lane: Lane::between(dialect.format(), Format::GRPC),
+            lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
             series,
@@ -262,22 +282,28 @@ impl Record {
     }
 }
 
+fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+    refuse::refuse(spoken, fault)
+}
+
+fn no_content(headers: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    response
+}
+
 impl Live {
-    /// Finds what a request asks for and lets the gate decide.
-    fn admit(
-        &self,
-        dialect: Dialect,
-        head: &mut Parts,
-        peer: &Peer,
-    ) -> Result<(&LiveEntry, Found, Permit), Fault> {
-        let (live, found) = self.find(dialect, head)?;
-        frontend::prepare(dialect, head, peer, &live.entry)?;
-        let permit = live.gate.admit(head, peer)?;
-        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
-        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok((live, found, permit))
+    /// The answer to a preflight request that a route with CORS decides on, and whose origin it allows.
+    fn preflight(&self, head: &Parts) -> Option<(&LiveEntry, HeaderMap)> {
+        let preflight = Preflight::of(head)?;
+        let live = self.entries.get(self.plan.find_for(&preflight, head)?)?;
+        let allowed = live.entry.route.cors.as_ref()?.preflight(&preflight)?;
+        Some((live, allowed))
     }
 
+    /// Finds what a request asks for.
     fn find(&self, dialect: Dialect, head: &Parts) -> Result<(&LiveEntry, Found), Fault> {
         let missed = match self.plan.find(dialect, head) {
             Ok(found) => match self.entries.get(found.entry) {
@@ -286,16 +312,30 @@ impl Live {
             },
             Err(fault) => fault,
         };
-        let own = self
-            .own
-            .iter()
-            .find(|live| dialect.is_rpc() && *live.entry.method.path == *head.uri.path());
+        let own = match dialect.addressing() {
+            Addressing::RpcPath => self
+                .own
+                .iter()
+                .find(|live| *live.entry.method.path == *head.uri.path()),
+            Addressing::Rules | Addressing::Path => None,
+        };
         let found = Found {
             entry: 0,
             binding: None,
             captures: Captures::default(),
         };
         own.map(|live| (live, found)).ok_or(missed)
+    }
+}
+
+impl LiveEntry {
+    /// Lets the gate decide.
+    fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        frontend::prepare(dialect, head, peer, &self.entry)?;
+        let permit = self.gate.admit(head, peer)?;
+        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+        Ok(permit)
     }
 }
 

@@ -87,6 +87,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
             max_decompression_ratio: limits.max_decompression_ratio,
         },
         websocket: WebSocket::of(limits),
+        cors: None,
     });
     SERVICES
         .iter()

@@ -2,6 +2,7 @@
 //! JSON Schema and `sabir config schema` say about the key.
 
 pub mod backend;
+pub mod cors;
 pub mod limits;
 pub mod route;
 pub mod websocket;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use backend::{Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, SchemaSource};
+pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,

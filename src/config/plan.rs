@@ -15,9 +15,10 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::route::cors::Preflight;
 use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
-use crate::wire::Dialect;
+use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
 #[derive(Debug)]
@@ -61,6 +62,16 @@ pub struct Found {
     pub captures: Captures,
 }
 
+impl From<Matched> for Found {
+    fn from(matched: Matched) -> Self {
+        Self {
+            entry: index(matched.entry),
+            binding: matched.binding,
+            captures: matched.captures,
+        }
+    }
+}
+
 impl Plan {
     /// Finds what a request of `dialect` asks for, by its head alone.
     ///
@@ -70,33 +81,36 @@ impl Plan {
     pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
         let host = host(head);
         let path = head.uri.path();
-        if dialect.is_rpc() {
-            return match self.routes.find_rpc(host, path) {
-                Some(entry) => Ok(Found {
+        match dialect.addressing() {
+            Addressing::RpcPath => self
+                .routes
+                .find_rpc(host, path)
+                .map(|entry| Found {
                     entry: index(entry),
                     binding: None,
                     captures: Captures::default(),
-                }),
-                None => Err(self.unknown_rpc(host, path)),
-            };
+                })
+                .ok_or_else(|| self.unknown_rpc(host, path)),
+            Addressing::Rules => self
+                .routes
+                .find(host, &head.method, path)
+                .map(Found::from)
+                .map_err(|missed| self.unknown_path(host, path, &missed)),
+            Addressing::Path => self
+                .find_any(host, path)
+                .map(Found::from)
+                .map_err(|missed| self.unknown_path(host, path, &missed)),
         }
-        let found = if dialect.has_methods() {
-            self.routes.find(host, &head.method, path)
-        } else {
-            self.find_any(host, path)
-        };
-        match found {
-            Ok(Matched {
-                entry,
-                binding,
-                captures,
-            }) => Ok(Found {
-                entry: index(entry),
-                binding,
-                captures,
-            }),
-            Err(missed) => Err(self.unknown_path(host, path, &missed)),
-        }
+    }
+
+    /// The entry whose route decides on a preflight request: the one that the request in question leads to, in
+    /// whatever dialect it will be.
+    pub fn find_for(&self, preflight: &Preflight, head: &Parts) -> Option<usize> {
+        let host = host(head);
+        let path = head.uri.path();
+        let bound = self.routes.find(host, &preflight.method, path);
+        let entry = bound.map(|matched| matched.entry).ok();
+        entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
     }
 
     /// Finds what a path leads to for a client whose dialect has no HTTP methods: what GET does, or else the first

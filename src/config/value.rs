@@ -8,12 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Uri;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
-
-use crate::wire::websocket::origin::Origin;
 
 /// A value that is written as one text.
 trait Text: Sized {
@@ -83,6 +82,18 @@ written_as_text! {
     Services, "Services", {
         "type": "string",
         "examples": ["*", "library.v1.*", "library.v1.Library"]
+    };
+    Origin, "Origin", {
+        "type": "string",
+        "examples": ["https://app.example.com", "http://localhost:3000", "*"]
+    };
+    HeaderPattern, "HeaderPattern", {
+        "type": "string",
+        "examples": ["authorization", "*"]
+    };
+    Verb, "Verb", {
+        "type": "string",
+        "examples": ["GET", "POST"]
     };
 }
 
@@ -231,7 +242,7 @@ impl Text for Network {
 
 /// Where pages come from: a scheme and a host, maybe a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site(pub Origin);
+pub struct Site(pub crate::wire::websocket::origin::Origin);
 
 impl Text for Site {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -358,6 +369,73 @@ impl fmt::Display for Services {
             Self::All => f.write_str("*"),
             Self::Below(prefix) => write!(f, "{prefix}*"),
             Self::One(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Whose pages may call: an origin as a browser writes it, or everybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `*`.
+    Any,
+    /// Such as `https://app.example.com`.
+    One(HeaderValue),
+}
+
+impl Text for Origin {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = || {
+            "is not an origin; write a scheme and a host such as https://app.example.com, or \"*\"".to_owned()
+        };
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (scheme, authority) = text.split_once("://").ok_or_else(not)?;
+        let authority: Authority = authority.parse().map_err(|_| not())?;
+        if scheme.is_empty() || authority.as_str().contains(['@', '*']) || authority.host().is_empty() {
+            return Err(not());
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let host = authority.host().to_ascii_lowercase();
+        // A browser leaves the scheme's own port out.
+        let origin = match (scheme.as_str(), authority.port_u16()) {
+            (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+            (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        };
+        HeaderValue::try_from(origin).map(Self::One).map_err(|_| not())
+    }
+}
+
+/// The name of a header, or any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderPattern {
+    /// `*`.
+    Any,
+    /// One name, in any case.
+    One(HeaderName),
+}
+
+impl Text for HeaderPattern {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        text.parse()
+            .map(Self::One)
+            .map_err(|_| "is not the name of a header; write such as authorization, or \"*\"".to_owned())
+    }
+}
+
+/// An HTTP method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verb(pub Method);
+
+impl Text for Verb {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let is_upper = text.bytes().all(|byte| byte.is_ascii_uppercase());
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if is_upper => Ok(Self(method)),
+            Ok(_) | Err(_) => Err("is not an HTTP method; write such as GET or POST".to_owned()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Frontends: a request in the client's dialect becomes a call, a reply becomes a response in that dialect.
 
+pub mod connect;
 pub mod grpc;
+pub mod grpc_web;
 pub mod refuse;
 pub mod rest;
 pub mod websocket;
@@ -18,8 +20,8 @@ use crate::policy::Permit;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
 use crate::translate::Tally;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
+use crate::wire::{Dialect, Format};
 
 /// A request that the gate let pass, with all that was found out about it.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Admitted {
     pub head: Parts,
     /// The request body, unread.
     pub body: Incoming,
+    /// What its body is.
+    pub format: Format,
     /// What it matched.
     pub entry: Arc<Entry>,
     /// Which of the entry's bindings; `None` for the rpc path.
@@ -49,8 +53,8 @@ pub struct Admitted {
 /// The dialect's refusal.
 pub fn prepare(dialect: Dialect, head: &mut Parts, peer: &Peer, entry: &Entry) -> Result<(), Fault> {
     match dialect {
-        Dialect::Rest | Dialect::Grpc => Ok(()),
-        Dialect::WebSocket => websocket::prepare(head, peer, &entry.route.websocket),
+        Dialect::Rest | Dialect::Grpc | Dialect::GrpcWeb | Dialect::Connect => Ok(()),
+        Dialect::WebSocket => websocket::prepare(head, peer, &entry.route),
     }
 }
 
@@ -63,5 +67,7 @@ pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> 
         Dialect::Rest => rest::serve(admitted, stack).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
         Dialect::WebSocket => websocket::serve(admitted, stack),
+        Dialect::Connect => connect::serve(admitted, stack).await,
+        Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
     }
 }

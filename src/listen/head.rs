@@ -7,8 +7,8 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, Method, Version};
 
-use crate::config::Limits;
 use crate::fault::{Fault, Kind};
+use crate::limits::Limits;
 use crate::wire::websocket::handshake;
 
 /// What a client may send here; the value of `Allow` where CONNECT and TRACE are refused.

@@ -122,6 +122,8 @@ enum Kind {
 
 impl Io {
     pub(crate) fn http1(stream: Watched, before: Bytes) -> Self {
+        // Bytes that are empty may still be the end of a buffer, which would be kept for as long as the tunnel lasts.
+        let before = if before.is_empty() { Bytes::new() } else { before };
         Self(Kind::Http1(Box::new(stream), before))
     }
 

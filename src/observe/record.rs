@@ -53,6 +53,15 @@ pub struct Record {
 }
 
 impl Record {
+    /// The same record, which shares no memory with the request's head: for calls that last.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Ok(path) = http::Uri::try_from(self.uri.path()) {
+            self.uri = path;
+        }
+        self
+    }
+
     /// Counts the call in another series from here on.
     pub fn recount(&mut self, series: &Arc<Series>) {
         self.series.leave();

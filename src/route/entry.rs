@@ -7,6 +7,7 @@ use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
 use crate::route::Host;
+use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BodyRule};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
@@ -80,6 +81,8 @@ pub struct Route {
     pub bounds: Bounds,
     /// How it takes WebSockets.
     pub websocket: WebSocket,
+    /// Which pages of other origins may call; absent, none.
+    pub cors: Option<Cors>,
 }
 
 /// One method on one route.

@@ -11,3 +11,6 @@ pub mod tls;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Lease, Pool, Unreachable};
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,13 @@ pub struct Lease {
 /// The counted part of a [`Lease`]: held until the answer is read to its end or dropped.
 pub(crate) struct Place(Arc<Load>);
 
+impl Place {
+    /// Keeps new calls off the connection.
+    pub(crate) fn retire(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::Relaxed);

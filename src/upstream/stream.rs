@@ -59,10 +59,11 @@ impl Lease {
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
         let ends_at_once = body.is_end_stream();
-        let (answer, stream) = self
-            .handle
-            .send_request(request, ends_at_once)
-            .map_err(SendError::Unprocessed)?;
+        let (answer, stream) = self.handle.send_request(request, ends_at_once).map_err(|error| {
+            // It is closing: calls that are under way finish on it, new ones need another.
+            self.place.retire();
+            SendError::Unprocessed(error)
+        })?;
         let pump = if ends_at_once {
             None
         } else {
@@ -71,6 +72,9 @@ impl Lease {
         let (head, stream) = match answer.await {
             Ok(response) => response.into_parts(),
             Err(error) => {
+                if error.is_go_away() {
+                    self.place.retire();
+                }
                 return Err(pump
                     .and_then(|pump| pump.fault())
                     .map_or_else(|| classify(error), SendError::Request));
@@ -181,6 +185,8 @@ impl Future for Upload {
                 this.stream.reserve_capacity(chunk.len());
                 let room = match this.stream.capacity() {
                     0 => match ready!(this.stream.poll_capacity(cx)) {
+                        // Window was promised and taken back: wait for more.
+                        Some(Ok(0)) => continue,
                         Some(Ok(room)) => room,
                         // The stream is gone; whoever waits for the answer hears why.
                         Some(Err(_)) | None => return Poll::Ready(Ok(())),

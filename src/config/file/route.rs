@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
+use super::cors::Cors;
 use super::websocket::WebSocketSection;
 
 /// Which services are exposed, to whom, and who answers.
@@ -36,6 +37,8 @@ pub struct Route {
     pub websocket: WebSocketSection,
     /// A whole unary call. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
+    /// Which pages of other origins may call from a browser. Default: none.
+    pub cors: Option<Located<Cors>>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,

@@ -12,7 +12,8 @@ use crate::route::entry::WebSocket;
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "WebSocket")]
 pub struct WebSocketSection {
-    /// Sites whose pages may open a WebSocket, beside the gateway's own: `https://app.example.com`. On a listener
+    /// Sites whose pages may open a WebSocket, beside the gateway's own and those of
+    /// `cors.origins`: `https://app.example.com`. On a listener
     /// that only the machine itself reaches, pages of the machine itself may too.
     pub origins: Vec<Site>,
     /// Messages are compressed (permessage-deflate) for clients that offer it.

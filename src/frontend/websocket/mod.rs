@@ -41,10 +41,10 @@ use crate::frontend::{Admitted, refuse};
 use crate::listen::tunnel::Tunnel;
 use crate::stack::CallService;
 use crate::translate::tally::Outcome;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
 use crate::wire::websocket::handshake::accept;
 use crate::wire::websocket::{Limits, Reader, Role, Socket, Unit, Writer};
+use crate::wire::{Dialect, Format, Spoken};
 
 /// Serves a WebSocket handshake; the answer carries the tunnel in which the call is made.
 pub fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
@@ -52,7 +52,11 @@ pub fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
     open(admitted, stack).unwrap_or_else(|fault| {
         tally.end(Outcome::Gateway(fault.kind(), fault.side()));
         tracing::debug!(error = %fault, "a WebSocket was refused");
-        refuse::refuse(Dialect::WebSocket, &fault)
+        let spoken = Spoken {
+            dialect: Dialect::WebSocket,
+            format: Format::JSON,
+        };
+        refuse::refuse(spoken, &fault)
     })
 }
 

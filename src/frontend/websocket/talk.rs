@@ -16,6 +16,7 @@ use crate::frontend::websocket::metadata;
 use crate::status::Status;
 use crate::translate::json::Transcoder;
 use crate::wire::websocket::Kind as FrameKind;
+use crate::wire::websocket::handshake;
 use crate::wire::{ending, envelope, timeout};
 
 /// Kinds of frames of `sabir.v1.proto`.
@@ -86,10 +87,10 @@ impl Protocol {
 
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
-            Self::Json => Some("sabir.v1.json"),
+            Self::Json => Some(handshake::SABIR_JSON),
             Self::Plain => None,
-            Self::Proto => Some("sabir.v1.proto"),
-            Self::GrpcWeb => Some("grpc-websockets"),
+            Self::Proto => Some(handshake::SABIR_PROTO),
+            Self::GrpcWeb => Some(handshake::GRPC_WEBSOCKETS),
         }
     }
 

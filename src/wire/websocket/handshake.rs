@@ -12,6 +12,8 @@ use hyper::ext::Protocol;
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::wire::Format;
+
 /// The version of the protocol, the only one there is.
 pub const VERSION: HeaderValue = HeaderValue::from_static("13");
 
@@ -23,6 +25,23 @@ pub const HEADERS: [HeaderName; 5] = [
     SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION,
 ];
+
+/// Messages and control frames in JSON.
+pub const SABIR_JSON: &str = "sabir.v1.json";
+/// The same in protobuf.
+pub const SABIR_PROTO: &str = "sabir.v1.proto";
+/// gRPC-Web frames behind a lead byte.
+pub const GRPC_WEBSOCKETS: &str = "grpc-websockets";
+
+/// What the messages will be, by the first of the offered subprotocols that is known; JSON without one.
+pub fn format(headers: &HeaderMap) -> Format {
+    let known = subprotocols(headers).into_iter().find_map(|name| match name {
+        SABIR_JSON => Some(Format::JSON),
+        SABIR_PROTO | GRPC_WEBSOCKETS => Some(Format::PROTO),
+        _ => None,
+    });
+    known.unwrap_or(Format::JSON)
+}
 
 /// How a connection becomes a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -128,7 +128,9 @@ pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: K
     let backend = backends::scripted(kind, conversation.clone()).await;
     let gateway = match frontend {
         Frontend::Nothing => None,
-        Frontend::Rest(..) | Frontend::Grpc | Frontend::WebSocket(_) => Some(Gateway::start(&Settings::to(backend.address)).await),
+        Frontend::Rest(..) | Frontend::Grpc | Frontend::WebSocket(_) => {
+            Some(Gateway::start(&Settings::to(backend.address)).await)
+        }
     };
     let address = gateway
         .as_ref()

@@ -1,9 +1,11 @@
 //! Schemas to fuzz with: one that has everything, and random ones.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
 use prost_reflect::MessageDescriptor;
 use protox::Compiler;
@@ -55,6 +57,17 @@ impl Compiled {
     pub(super) fn fixed() -> &'static Self {
         static FIXED: OnceLock<Compiled> = OnceLock::new();
         FIXED.get_or_init(|| Self::new(EVERYTHING))
+    }
+
+    /// The transcoder of the fixed schema under options, compiled once.
+    pub(super) fn remembered(&self, options: JsonOptions) -> Transcoder {
+        static KNOWN: Mutex<Option<HashMap<JsonOptions, Transcoder>>> = Mutex::new(None);
+        let mut known = KNOWN.lock();
+        let known = known.get_or_insert_default();
+        known
+            .entry(options)
+            .or_insert_with(|| self.transcoder(options))
+            .clone()
     }
 
     pub(super) fn transcoder(&self, options: JsonOptions) -> Transcoder {

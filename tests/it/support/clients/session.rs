@@ -152,7 +152,7 @@ impl GrpcSession {
         }
     }
 
-    async fn send(&mut self, message: &Value) {
+    async fn send(&self, message: &Value) {
         let bytes = encode(&self.method.input(), message);
         self.requests.as_ref().unwrap().send(bytes).await.unwrap();
     }

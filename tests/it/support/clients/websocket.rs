@@ -23,7 +23,7 @@ use tonic::Code;
 use super::super::messages::{decode, details, encode, method};
 use super::super::script::Conversation;
 use super::super::within;
-use super::session::{Ended, Heard, ended};
+use super::session::{Heard, ended};
 
 /// What is below a WebSocket.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -56,7 +56,10 @@ fn config() -> WebSocketConfig {
 
 impl Client {
     /// Opens a WebSocket by upgrade, or says how that was refused.
-    pub(crate) async fn ask(address: SocketAddr, request: Request<()>) -> Result<Self, Response<Option<Vec<u8>>>> {
+    pub(crate) async fn ask(
+        address: SocketAddr,
+        request: Request<()>,
+    ) -> Result<Self, Response<Option<Vec<u8>>>> {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let stream: Box<dyn Io> = Box::new(stream);
@@ -132,7 +135,9 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, message: Message) {
-        within("room for a message", self.socket.send(message)).await.unwrap();
+        within("room for a message", self.socket.send(message))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn say(&mut self, value: &Value) {
@@ -155,6 +160,20 @@ impl Client {
         match self.next().await {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("no text: {other:?}"),
+        }
+    }
+
+    /// The code of the status, which may come after headers.
+    pub(crate) async fn status(&mut self) -> i64 {
+        loop {
+            let frame = self.hear().await;
+            if let Some(status) = frame.get("$status") {
+                return status["code"].as_i64().unwrap();
+            }
+            assert!(
+                frame.get("$headers").is_some(),
+                "a message before the status: {frame}"
+            );
         }
     }
 
@@ -351,7 +370,10 @@ impl WebSocketSession {
             }
             4 => {
                 assert!(self.headers > 0, "headers come before the status");
-                let status = decode(&super::super::messages::message_type("google.rpc.Status"), payload);
+                let status = decode(
+                    &super::super::messages::message_type("google.rpc.Status"),
+                    payload,
+                );
                 let mut status = json!({
                     "code": status.get("code").cloned().unwrap_or(json!(0)),
                     "message": status.get("message").cloned().unwrap_or(json!("")),
@@ -383,7 +405,7 @@ fn from_json(value: &Value) -> HeaderMap {
 /// Metadata as a block: entries of a name and a value, all shorter than 128 bytes.
 fn from_block(mut block: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let mut field = |bytes: &mut &[u8], tag: u8| {
+    let field = |bytes: &mut &[u8], tag: u8| {
         assert_eq!(bytes[0], tag);
         let length = usize::from(bytes[1]);
         let value = bytes[2..2 + length].to_vec();
