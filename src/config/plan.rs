@@ -124,7 +124,7 @@ impl Plan {
         let method = ["POST", "PUT", "PATCH", "DELETE"]
             .into_iter()
             .find(|method| taken.contains(method))
-            .or(taken.first().copied())
+            .or_else(|| taken.first().copied())
             .and_then(|method| method.parse().ok())
             .unwrap_or(Method::POST);
         self.routes.find(host, &method, path)

@@ -232,6 +232,7 @@ async fn a_unary_method_is_called_with_the_first_message() {
     let gateway = Gateway::to(backend.address).await;
     let mut client = Client::open(gateway.address, ECHO, JSON).await;
     client.say(&json!({})).await;
+    backend.calls_begun(1).await;
     client.say(&json!({})).await;
     assert_eq!(client.status().await, 3);
     assert_eq!(client.closed().await.0, 4003);

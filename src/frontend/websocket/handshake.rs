@@ -210,7 +210,10 @@ mod tests {
         }
     }
 
-    fn head(lines: &[(&str, &str)]) -> Parts {
+    type Lines<'a> = &'a [(&'a str, &'a str)];
+    type Chosen = (Protocol, Option<&'static str>);
+
+    fn head(lines: Lines<'_>) -> Parts {
         let mut request = Request::get("/x");
         for (name, value) in lines {
             request = request.header(*name, *value);
@@ -224,7 +227,7 @@ mod tests {
         const COOKIE: (&str, &str) = ("cookie", "a=b");
         const BASIC: (&str, &str) = ("authorization", "Basic YTpi");
         const TOKEN: (&str, &str) = ("authorization", "Bearer t");
-        let table: &[(&[(&str, &str)], bool, bool)] = &[
+        let table: &[(Lines<'_>, bool, bool)] = &[
             // Headers, allowed on a public listener, allowed on loopback.
             (&[HOST], true, true),
             (&[HOST, TOKEN], true, true),
@@ -291,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_first_known_subprotocol_is_chosen() {
-        let table: &[(&[&str], Option<(Protocol, Option<&str>)>)] = &[
+        let table: &[(&[&str], Option<Chosen>)] = &[
             (&[], Some((Protocol::Plain, None))),
             (&["Bearer"], Some((Protocol::Plain, Some("Bearer")))),
             (

@@ -523,7 +523,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Ends a connection whose client does not do its part.
-    fn give_up(&mut self, code: u16, reason: &str) -> Farewell {
+    fn give_up(&self, code: u16, reason: &str) -> Farewell {
         self.tally.end(Outcome::Gateway(Kind::Cancelled, Side::Client));
         Farewell::Break(Close::new(code, reason))
     }

@@ -127,8 +127,9 @@ mod tests {
 
     use super::*;
 
-    fn taken(uploads: &mut Uploads) -> Option<Option<Result<Bytes, Kind>>> {
-        uploads.next().now_or_never().map(|part| {
+    fn taken(uploads: &mut Uploads) -> Poll<Option<Result<Bytes, Kind>>> {
+        let next = uploads.next().now_or_never();
+        next.map_or(Poll::Pending, Poll::Ready).map(|part| {
             part.map(|part| match part {
                 Ok(Part::Message(message)) => Ok(message),
                 Ok(Part::End(_)) => panic!("a request has no end"),
@@ -141,22 +142,22 @@ mod tests {
     fn one_message_waits_and_the_end_comes_after_it() {
         let (uplink, mut uploads) = uplink();
         let cx = Context::from_waker(Waker::noop());
-        assert_eq!(taken(&mut uploads), None);
+        assert_eq!(taken(&mut uploads), Poll::Pending);
         uplink.give("a".into());
         assert!(uplink.poll_free(&cx).is_pending());
-        assert_eq!(taken(&mut uploads), Some(Some(Ok("a".into()))));
+        assert_eq!(taken(&mut uploads), Poll::Ready(Some(Ok("a".into()))));
         assert!(uplink.poll_free(&cx).is_ready());
         uplink.give("b".into());
         uplink.end();
-        assert_eq!(taken(&mut uploads), Some(Some(Ok("b".into()))));
-        assert_eq!(taken(&mut uploads), Some(None));
+        assert_eq!(taken(&mut uploads), Poll::Ready(Some(Ok("b".into()))));
+        assert_eq!(taken(&mut uploads), Poll::Ready(None));
     }
 
     #[test]
     fn half_a_request_does_not_look_like_a_whole_one() {
         let (uplink, mut uploads) = uplink();
         drop(uplink);
-        assert_eq!(taken(&mut uploads), Some(Some(Err(Kind::Cancelled))));
+        assert_eq!(taken(&mut uploads), Poll::Ready(Some(Err(Kind::Cancelled))));
     }
 
     #[test]

@@ -239,7 +239,9 @@ mod tests {
     #[test]
     fn what_is_compressed_comes_back_and_the_limit_holds() {
         for length in [64, 100, 4096, 70_000] {
-            let message: Vec<u8> = (0..length).map(|at: u32| (at / 7 % 251) as u8).collect();
+            let message: Vec<u8> = (0..length)
+                .map(|at: u32| u8::try_from(at / 7 % 251).unwrap())
+                .collect();
             for window_bits in [9, 15] {
                 let agreed = Agreed {
                     window_bits,

@@ -18,10 +18,10 @@ const LIMITS: Limits = Limits {
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
-        0..=125 => bytes.push(0x80 | payload.len() as u8),
+        0..=125 => bytes.push(0x80 | u8::try_from(payload.len()).unwrap()),
         126..=65535 => {
             bytes.push(0x80 | 126);
-            bytes.extend((payload.len() as u16).to_be_bytes());
+            bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
         }
         _ => {
             bytes.push(0x80 | 127);
