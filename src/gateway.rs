@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::grpc::Grpc;
-use crate::backend::reflection::{self, Reflection};
+use crate::backend::health::{Health, Standing};
+use crate::backend::own::{self, Answers, Own};
+use crate::backend::reflection::Reflection;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found};
@@ -22,8 +24,8 @@ use crate::fault::{Fault, Kind};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
-use crate::listen::forwarded;
 use crate::listen::tunnel::Tunnel;
+use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
@@ -47,7 +49,7 @@ pub struct Prepared {
     /// For each backend its endpoints, and TLS if one of them needs it.
     backends: Vec<PreparedBackend>,
     /// The methods that the gateway answers itself.
-    own: Vec<Arc<Entry>>,
+    own: Vec<Own>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
-        let own = reflection::entries(&plan.limits);
+        let own = own::all(&plan.limits);
         Ok(Prepared { plan, backends, own })
     }
 
@@ -154,22 +156,31 @@ struct Worker {
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
+    health: Health,
 }
 
 /// What makes two connections interchangeable.
 type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Http2);
 
 impl Gateway {
-    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`.
+    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
+    /// the process ends.
     ///
     /// # Errors
     /// An endpoint that can't be dialled by its URL.
-    pub fn new(prepared: &Prepared, tasks: TaskTracker, shard: Arc<Shard>, log: Log) -> io::Result<Self> {
+    pub fn new(
+        prepared: &Prepared,
+        tasks: TaskTracker,
+        shard: Arc<Shard>,
+        log: Log,
+        drain: Drain,
+    ) -> io::Result<Self> {
         let worker = Worker {
             pools: Mutex::default(),
             tasks,
             shard,
             log,
+            health: Health::new(drain),
         };
         let live = worker.build(prepared)?;
         Ok(Self {
@@ -360,11 +371,19 @@ impl Worker {
         let own = prepared
             .own
             .iter()
-            .map(|entry| {
-                let backend = Reflection::new(plan.reflection.clone());
-                self.entry(entry, stack::build(params, backend))
+            .map(|own| {
+                let stack = match own.answers {
+                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(params, self.health.clone()),
+                };
+                self.entry(&own.entry, stack)
             })
             .collect();
+        let balances: Vec<_> = backends
+            .iter()
+            .map(|backend| Arc::clone(backend.balance()))
+            .collect();
+        self.health.replace(Standing::new(&plan, &balances));
         let nowhere = self.all_series("", "");
         Ok(Live {
             plan,

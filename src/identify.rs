@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn rule_44_a_unary_call_of_connect_names_its_version() {
-        let table: &[(Method, &str, &[(&str, &str)], Dialect, Format)] = &[
+        type Row<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], Dialect, Format);
+        let table: &[Row<'_>] = &[
             (
                 Method::POST,
                 "/a.B/C",

@@ -55,6 +55,11 @@ impl Grpc {
         }
     }
 
+    /// Its endpoints, as this worker sees them.
+    pub fn balance(&self) -> &Arc<Balance> {
+        &self.balance
+    }
+
     async fn serve(self, call: Call) -> Result<Reply, Fault> {
         let (bounds, tally) = (call.messages.bounds(), Arc::clone(call.messages.tally()));
         // Held until here: the gate's places are free again once the answer has begun to stream.

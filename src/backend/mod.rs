@@ -1,4 +1,6 @@
 //! Backends: a call becomes an upstream request, the upstream's response a reply.
 
 pub mod grpc;
+pub mod health;
+pub mod own;
 pub mod reflection;

@@ -282,7 +282,7 @@ impl Pending {
     }
 
     /// Whether a pattern covers the service.
-    fn covers(&self, service: &str) -> bool {
+    pub fn covers(&self, service: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.take(service))
     }
 

@@ -310,15 +310,22 @@ pub enum Services {
     One(String),
 }
 
+/// The packages of the services that the gateway answers itself.
+const OWN: [&str; 2] = ["grpc.reflection.", "grpc.health."];
+
+fn is_own(service: &str) -> bool {
+    OWN.iter().any(|package| service.starts_with(package))
+}
+
 impl Services {
     /// Whether the pattern takes the service with this full name.
     pub fn take(&self, service: &str) -> bool {
         match self {
-            // Reflection is what the gateway answers itself, so it is forwarded only where it is named.
-            Self::All => !service.starts_with("grpc.reflection."),
+            // What the gateway answers itself is forwarded only where it is named.
+            Self::All => !is_own(service),
             Self::Below(prefix) => {
-                service.starts_with(prefix.as_str())
-                    && (prefix.starts_with("grpc.reflection.") || !service.starts_with("grpc.reflection."))
+                let names_it = OWN.iter().any(|package| prefix.starts_with(package));
+                service.starts_with(prefix.as_str()) && (names_it || !is_own(service))
             }
             Self::One(name) => service == name,
         }
@@ -532,7 +539,10 @@ mod tests {
     fn services_take_what_they_name_and_nothing_else() {
         for (pattern, service, takes) in [
             ("*", "library.v1.Library", true),
-            ("*", "grpc.health.v1.Health", true),
+            ("*", "grpc.health.v1.Health", false),
+            ("grpc.*", "grpc.health.v1.Health", false),
+            ("grpc.health.v1.*", "grpc.health.v1.Health", true),
+            ("grpc.health.v1.Health", "grpc.health.v1.Health", true),
             ("*", "grpc.reflection.v1.ServerReflection", false),
             ("library.v1.*", "library.v1.Library", true),
             ("library.v1.*", "library.v1.deep.Library", true),

@@ -14,7 +14,7 @@ use super::websocket::WebSocketSection;
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Which services: `*` (reflection excepted), `library.v1.*` or full names. Where several routes take a service,
+    /// Which services: `*` (reflection and health excepted), `library.v1.*` or full names. Where several routes take a service,
     /// the most specific pattern has it.
     #[schemars(length(min = 1))]
     pub services: Located<Vec<Located<Services>>>,

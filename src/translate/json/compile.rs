@@ -162,6 +162,9 @@ impl Compiler<'_> {
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
+        // The items of a message set have a form of their own on the wire, which is not supported.
+        let set = editions::message_options(message).message_set_wire_format == Some(true);
+        let extensions = if set { &[][..] } else { extensions };
         for (extension, field, features) in extensions.iter().filter_map(|&at| self.found.extensions.get(at))
         {
             let bracketed = format!("[{extension}]");
@@ -510,6 +513,7 @@ fn enumeration(name: &str, declared: &EnumType, options: JsonOptions) -> Result<
         dense: dense.into(),
         names: Names::new(named).ok_or_else(|| fail("it has more values than are supported"))?,
         folded: folded.flatten(),
+        first: numbers.first().copied().unwrap_or_default(),
         numbers: numbers.into(),
     })
 }

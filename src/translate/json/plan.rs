@@ -364,6 +364,8 @@ pub(super) struct Enum {
     /// The same in lower case, if case does not matter.
     pub(super) folded: Option<Names>,
     pub(super) numbers: Box<[i32]>,
+    /// The default: the value that is declared first.
+    pub(super) first: i32,
 }
 
 impl Enum {

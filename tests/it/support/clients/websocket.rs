@@ -23,6 +23,7 @@ use tonic::Code;
 use super::super::messages::{decode, details, encode, method};
 use super::super::script::Conversation;
 use super::super::within;
+use super::rest::Version;
 use super::session::{Heard, ended};
 
 /// What is below a WebSocket.
@@ -238,8 +239,8 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Kept<S, K> {
 /// Which subprotocol a conversation is held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subprotocol {
-    Json,
-    Proto,
+    SabirJson,
+    SabirProto,
 }
 
 /// A call by WebSocket, on the rpc path.
@@ -257,18 +258,26 @@ impl WebSocketSession {
     pub(crate) async fn start(
         conversation: &Conversation,
         subprotocol: Subprotocol,
+        version: Version,
         address: SocketAddr,
     ) -> Self {
         let name = match subprotocol {
-            Subprotocol::Json => "sabir.v1.json",
-            Subprotocol::Proto => "sabir.v1.proto",
+            Subprotocol::SabirJson => "sabir.v1.json",
+            Subprotocol::SabirProto => "sabir.v1.proto",
         };
         let path = format!("/{}", conversation.path);
-        let mut client = Client::open(address, &path, name).await;
+        let mut client = match version {
+            Version::Http1 => Client::open(address, &path, name).await,
+            Version::Http2 => {
+                let headers = [("sec-websocket-protocol", name)];
+                let opened = Client::connect(address, &path, &headers).await;
+                opened.unwrap_or_else(|response| panic!("the handshake was refused: {response:?}"))
+            }
+        };
         assert_eq!(client.header("sec-websocket-protocol"), name);
         // Metadata goes with the first frame, as from a browser, which can't set headers.
         match subprotocol {
-            Subprotocol::Json => {
+            Subprotocol::SabirJson => {
                 let mut metadata = serde_json::Map::new();
                 for (name, value) in &conversation.metadata {
                     let values = metadata.entry(*name).or_insert(json!([]));
@@ -276,7 +285,7 @@ impl WebSocketSession {
                 }
                 client.say(&json!({"$open": {"metadata": metadata}})).await;
             }
-            Subprotocol::Proto => {
+            Subprotocol::SabirProto => {
                 let mut frame = vec![2];
                 for (name, value) in &conversation.metadata {
                     let mut entry = vec![0x0a, name.len() as u8];
@@ -301,8 +310,8 @@ impl WebSocketSession {
 
     pub(crate) async fn send(&mut self, message: &Value) {
         match self.subprotocol {
-            Subprotocol::Json => self.client.say(message).await,
-            Subprotocol::Proto => {
+            Subprotocol::SabirJson => self.client.say(message).await,
+            Subprotocol::SabirProto => {
                 let mut frame = vec![0];
                 frame.extend(encode(&self.method.input(), message));
                 self.client.send(Message::binary(frame)).await;
@@ -312,16 +321,16 @@ impl WebSocketSession {
 
     pub(crate) async fn half_close(&mut self) {
         match self.subprotocol {
-            Subprotocol::Json => self.client.say(&json!({"$end": {}})).await,
-            Subprotocol::Proto => self.client.send(Message::binary(vec![1])).await,
+            Subprotocol::SabirJson => self.client.say(&json!({"$end": {}})).await,
+            Subprotocol::SabirProto => self.client.send(Message::binary(vec![1])).await,
         }
     }
 
     pub(crate) async fn next(&mut self) -> Heard {
         loop {
             let heard = match self.subprotocol {
-                Subprotocol::Json => self.next_json().await,
-                Subprotocol::Proto => self.next_proto().await,
+                Subprotocol::SabirJson => self.next_json().await,
+                Subprotocol::SabirProto => self.next_proto().await,
             };
             let Some(heard) = heard else { continue };
             if let Heard::End(end) = &heard {
