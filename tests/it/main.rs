@@ -27,3 +27,4 @@ mod mutate;
 mod routes;
 mod support;
 mod tls;
+mod websocket;
