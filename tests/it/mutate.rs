@@ -107,6 +107,11 @@ async fn http1() {
 }
 
 #[tokio::test]
+async fn websocket() {
+    survives("websocket", 0x5ab1_0003).await;
+}
+
+#[tokio::test]
 async fn http2() {
     survives("h2", 0x5ab1_0002).await;
 }

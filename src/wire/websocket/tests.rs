@@ -1,3 +1,5 @@
+//! Frames byte by byte, and against tungstenite on the other side.
+
 use bytes::BytesMut;
 use tungstenite::protocol::Role as PeerRole;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -315,6 +317,50 @@ fn compressed_messages_are_bounded_by_what_they_become() {
     let wrong = deflate::compress(agreed, &[0xff; 100]).unwrap();
     let (_, error) = read(server(Unit::Message, true), &frame(0xc1, &wrong), 5).unwrap_err();
     assert_eq!(error, FrameError::Utf8);
+}
+
+/// Frames that are changed at random, with a fixed seed: whatever comes, it is an event or an error, the same in every
+/// chunking, and no message is over its limit.
+#[test]
+fn no_bytes_are_too_odd() {
+    let agreed = deflate::Agreed::choose("permessage-deflate").unwrap();
+    let packed = deflate::compress(agreed, &[b'a'; 300]).unwrap();
+    let seed = [
+        frame(0x01, "é😀".as_bytes()),
+        frame(0x89, b"ping"),
+        frame(0x80, b"end"),
+        frame(0xc2, &packed),
+        frame(0x82, &[0; 200]),
+        frame(0x88, b"\x03\xe8bye"),
+    ]
+    .concat();
+    let mut state = 0x5ab1_u64;
+    let mut roll = |sides: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % sides
+    };
+    for _ in 0..3_000 {
+        let mut bytes = seed.clone();
+        for _ in 0..=roll(4) {
+            let at = roll(bytes.len());
+            match roll(3) {
+                0 => bytes[at] = u8::try_from(roll(256)).unwrap(),
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, u8::try_from(roll(256)).unwrap()),
+            }
+        }
+        let whole = read(server(Unit::Message, true), &bytes, bytes.len());
+        let pieces = read(server(Unit::Message, true), &bytes, 1 + roll(9));
+        assert_eq!(whole, pieces);
+        let (Ok(events) | Err((events, _))) = whole;
+        for event in events {
+            if let Event::Data { payload, .. } = event {
+                assert!(payload.len() <= LIMITS.max_message_bytes);
+            }
+        }
+    }
 }
 
 /// A stream of bytes that tungstenite reads.
