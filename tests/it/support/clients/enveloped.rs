@@ -86,8 +86,8 @@ impl EnvelopedSession {
                 head = head.header(name, "gzip");
             }
         }
-        for (name, value) in headers(&conversation.metadata) {
-            head = head.header(name.unwrap(), value);
+        for (name, value) in &headers(&conversation.metadata) {
+            head = head.header(name, value);
         }
         let (requests, body) = rest::pieces();
         let mut connection = Rest::connect(address, version).await;
