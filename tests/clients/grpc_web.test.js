@@ -5,12 +5,12 @@ import { describe, test } from "node:test";
 
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import grpcWeb from "grpc-web";
-import { XMLHttpRequest } from "xhr2";
+import xhr2 from "xhr2";
 
 import { Library, Probe, gateway } from "./service.js";
 
 // The runtime is made for browsers.
-globalThis.XMLHttpRequest = XMLHttpRequest;
+globalThis.XMLHttpRequest = xhr2.XMLHttpRequest;
 
 const { GrpcWebClientBase, MethodDescriptor, MethodType, StatusCode } = grpcWeb;
 
