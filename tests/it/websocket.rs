@@ -20,7 +20,6 @@ use crate::support::within;
 
 const JSON: &str = "sabir.v1.json";
 const CHAT: &str = "/v1/rooms/7:chat";
-const WATCH: &str = "/library.v1.Library/WatchBooks";
 const ECHO: &str = "/library.v1.Probe/Echo";
 
 /// A backend that answers each message of any call with the same message, and ends when the client has.
