@@ -26,7 +26,7 @@ const MAX_MESSAGE: usize = 4 << 20;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: SocketAddr = std::env::args()
         .nth(1)
-        .map_or(Ok(([127, 0, 0, 1], 9002).into()), |text| text.parse())?;
+        .map_or_else(|| Ok(([127, 0, 0, 1], 9002).into()), |text| text.parse())?;
     let mut sockets = Sockets::bind(address, 1)?;
     let settings = Settings::new(sabir::limits::Limits::default(), refuse);
     let connections = Connections::new(&settings.limits);

@@ -384,8 +384,8 @@ impl WebSocketSession {
                     payload,
                 );
                 let mut status = json!({
-                    "code": status.get("code").cloned().unwrap_or(json!(0)),
-                    "message": status.get("message").cloned().unwrap_or(json!("")),
+                    "code": status.get("code").cloned().unwrap_or_else(|| json!(0)),
+                    "message": status.get("message").cloned().unwrap_or_else(|| json!("")),
                 });
                 status["details"] = Value::Array(details(payload));
                 Some(Heard::End(ended(&status)))
