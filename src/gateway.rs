@@ -26,6 +26,7 @@ use crate::fault::{Fault, Kind};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
+use crate::listen::tunnel::Tunnel;
 use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
@@ -216,7 +217,7 @@ impl Gateway {
         let dialect = spoken.dialect;
         let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = if let Some((entry, allowed)) = live.preflight(&head) {
+        let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
             record.enter(entry, dialect);
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
@@ -226,7 +227,7 @@ impl Gateway {
                 Ok((entry, found)) => {
                     record.enter(entry, dialect);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(&mut head, &peer) {
+                    let mut response = match entry.admit(dialect, &mut head, &peer) {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -258,6 +259,11 @@ impl Gateway {
             }
         };
         record.http_status = response.status().as_u16();
+        if let Some(tunnel) = Tunnel::take(&mut response) {
+            // The call goes on after its answer, and is written when the tunnel has ended.
+            tunnel.holding(record.detached()).put(&mut response);
+            return response;
+        }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
@@ -347,7 +353,7 @@ impl Live {
                 .own
                 .iter()
                 .find(|live| *live.entry.method.path == *head.uri.path()),
-            Addressing::Rules => None,
+            Addressing::Rules | Addressing::Path => None,
         };
         let found = Found {
             entry: 0,
@@ -360,7 +366,8 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        frontend::prepare(dialect, head, peer, &self.entry)?;
         let permit = self.gate.admit(head, peer)?;
         let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());

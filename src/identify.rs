@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 
 use crate::wire::connect::Query;
+use crate::wire::websocket::handshake;
 use crate::wire::{Dialect, Format, Spoken};
 
 /// The dialect and format of a request, by content type and before routing.
@@ -13,6 +14,12 @@ use crate::wire::{Dialect, Format, Spoken};
 /// gRPC-Web, `application/connect+codec` is a stream of Connect. Connect's unary calls are plain HTTP, so that the
 /// version of its protocol tells them from REST: in a header of a POST, in the query of a GET. What is left is REST.
 pub fn identify(head: &Parts) -> Spoken {
+    if handshake::asks(head) {
+        return Spoken {
+            dialect: Dialect::WebSocket,
+            format: handshake::format(&head.headers),
+        };
+    }
     let (dialect, format) = match head.headers.get(CONTENT_TYPE) {
         Some(value) if is(value, "application/grpc") => (Dialect::Grpc, Format::GRPC),
         Some(value) if is(value, "application/grpc-web") => (Dialect::GrpcWeb, Format::GRPC_WEB),
@@ -80,86 +87,86 @@ mod tests {
 
     #[test]
     fn rule_44_a_unary_call_of_connect_names_its_version() {
-        type Request<'a> = (Method, &'a str, &'a [(&'a str, &'a str)]);
-        let table: &[(Request<'_>, Dialect, Format)] = &[
+        type Row<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], Dialect, Format);
+        let table: &[Row<'_>] = &[
             (
-                (Method::POST, "/a.B/C", &[("content-type", "application/json")]),
+                Method::POST,
+                "/a.B/C",
+                &[("content-type", "application/json")],
                 Dialect::Rest,
                 Format::JSON,
             ),
             (
-                (Method::POST, "/a.B/C", &[("content-type", "application/proto")]),
+                Method::POST,
+                "/a.B/C",
+                &[("content-type", "application/proto")],
                 Dialect::Rest,
                 Format::PROTO,
             ),
             (
-                (
-                    Method::POST,
-                    "/a.B/C",
-                    &[
-                        ("content-type", "application/json"),
-                        ("connect-protocol-version", "1"),
-                    ],
-                ),
+                Method::POST,
+                "/a.B/C",
+                &[
+                    ("content-type", "application/json"),
+                    ("connect-protocol-version", "1"),
+                ],
                 Dialect::Connect,
                 Format::JSON,
             ),
             (
-                (
-                    Method::POST,
-                    "/a.B/C",
-                    &[
-                        ("content-type", "application/proto"),
-                        ("connect-protocol-version", "1"),
-                    ],
-                ),
+                Method::POST,
+                "/a.B/C",
+                &[
+                    ("content-type", "application/proto"),
+                    ("connect-protocol-version", "1"),
+                ],
                 Dialect::Connect,
                 Format::PROTO,
             ),
             (
-                (
-                    Method::POST,
-                    "/a.B/C",
-                    &[("content-type", "application/connect+json")],
-                ),
+                Method::POST,
+                "/a.B/C",
+                &[("content-type", "application/connect+json")],
                 Dialect::Connect,
                 Format::CONNECT_JSON,
             ),
             (
-                (
-                    Method::POST,
-                    "/a.B/C",
-                    &[("content-type", "application/connect+proto")],
-                ),
+                Method::POST,
+                "/a.B/C",
+                &[("content-type", "application/connect+proto")],
                 Dialect::Connect,
                 Format::CONNECT_PROTO,
             ),
             (
-                (Method::GET, "/a.B/C?connect=v1&encoding=proto&message=", &[]),
+                Method::GET,
+                "/a.B/C?connect=v1&encoding=proto&message=",
+                &[],
                 Dialect::Connect,
                 Format::PROTO,
             ),
             (
-                (Method::GET, "/a.B/C?encoding=json&message=%7B%7D&connect=v1", &[]),
+                Method::GET,
+                "/a.B/C?encoding=json&message=%7B%7D&connect=v1",
+                &[],
                 Dialect::Connect,
                 Format::JSON,
             ),
             (
-                (Method::GET, "/v1/books?encoding=proto", &[]),
+                Method::GET,
+                "/v1/books?encoding=proto",
+                &[],
                 Dialect::Rest,
                 Format::JSON,
             ),
             (
-                (
-                    Method::DELETE,
-                    "/v1/books?connect=v1",
-                    &[("connect-protocol-version", "1")],
-                ),
+                Method::DELETE,
+                "/v1/books?connect=v1",
+                &[("connect-protocol-version", "1")],
                 Dialect::Rest,
                 Format::JSON,
             ),
         ];
-        for ((method, uri, headers), dialect, format) in table {
+        for (method, uri, headers, dialect, format) in table {
             let mut request = http::Request::builder().method(method).uri(*uri);
             for (name, value) in *headers {
                 request = request.header(*name, *value);

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod cors;
 pub mod limits;
 pub mod route;
+pub mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;

@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    Streaming, TrailingSlash,
+    Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -283,6 +283,7 @@ fn all_of(backend: &str) -> Route {
     Route {
         services: Located::default_of(vec![Located::default_of(Services::All)]),
         hosts: Vec::new(),
+        websocket: WebSocketSection::default(),
         backend: Located::default_of(backend.to_owned()),
         json: Json::default(),
         query: Query::default(),

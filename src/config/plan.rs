@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::header::HOST;
 use http::request::Parts;
+use http::{Method, Uri};
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
@@ -16,7 +16,7 @@ use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::cors::Preflight;
-use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
 use crate::wire::{Addressing, Dialect};
 
@@ -62,6 +62,16 @@ pub struct Found {
     pub captures: Captures,
 }
 
+impl From<Matched> for Found {
+    fn from(matched: Matched) -> Self {
+        Self {
+            entry: index(matched.entry),
+            binding: matched.binding,
+            captures: matched.captures,
+        }
+    }
+}
+
 impl Plan {
     /// Finds what a request of `dialect` asks for, by its head alone.
     ///
@@ -84,11 +94,11 @@ impl Plan {
             Addressing::Rules => self
                 .routes
                 .find(host, &head.method, path)
-                .map(|matched| Found {
-                    entry: index(matched.entry),
-                    binding: matched.binding,
-                    captures: matched.captures,
-                })
+                .map(Found::from)
+                .map_err(|missed| self.unknown_path(host, path, &missed)),
+            Addressing::Path => self
+                .find_any(host, path)
+                .map(Found::from)
                 .map_err(|missed| self.unknown_path(host, path, &missed)),
         }
     }
@@ -101,6 +111,23 @@ impl Plan {
         let bound = self.routes.find(host, &preflight.method, path);
         let entry = bound.map(|matched| matched.entry).ok();
         entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
+    }
+
+    /// Finds what a path leads to for a client whose dialect has no HTTP methods: what GET does, or else the first
+    /// of these that the path takes.
+    fn find_any(&self, host: Option<&str>, path: &str) -> Result<Matched, NoRoute> {
+        let missed = match self.routes.find(host, &Method::GET, path) {
+            Err(NoRoute::MethodNotAllowed { allow }) => allow,
+            found => return found,
+        };
+        let taken: Vec<&str> = missed.split(", ").collect();
+        let method = ["POST", "PUT", "PATCH", "DELETE"]
+            .into_iter()
+            .find(|method| taken.contains(method))
+            .or_else(|| taken.first().copied())
+            .and_then(|method| method.parse().ok())
+            .unwrap_or(Method::POST);
+        self.routes.find(host, &method, path)
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {

@@ -55,7 +55,7 @@ impl<'a> Explanation<'a> {
                 || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
             let entry: &Entry = plan.entries.get(found.entry).ok_or_else(missing)?;
             let query = match dialect.addressing() {
-                Addressing::Rules => head.uri.query(),
+                Addressing::Rules | Addressing::Path => head.uri.query(),
                 Addressing::RpcPath => None,
             };
             let message = message(lane, entry, &found, (head, query), body);

@@ -31,3 +31,4 @@ mod mutate;
 mod routes;
 mod support;
 mod tls;
+mod websocket;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
 use super::cors::Cors;
+use super::websocket::WebSocketSection;
 
 /// Which services are exposed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -31,6 +32,9 @@ pub struct Route {
     /// How the messages of a stream are framed where `Accept` does not choose.
     #[serde(default)]
     pub streaming: Streaming,
+    /// How WebSockets are taken.
+    #[serde(default)]
+    pub websocket: WebSocketSection,
     /// A whole unary call. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
     /// Which pages of other origins may call from a browser. Default: none.

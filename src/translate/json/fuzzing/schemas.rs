@@ -94,7 +94,7 @@ import "google/protobuf/field_mask.proto";
 import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
-enum Color { RED = 0; GREEN = 1; BLUE = -1; VERT = 1; }
+enum Color { option allow_alias = true; RED = 0; GREEN = 1; BLUE = -1; VERT = 1; }
 enum Size { SMALL = 1; LARGE = 300; }
 message All {
   optional double one_double = 1;

@@ -83,7 +83,7 @@ fn unknown_fields_and_other_wire_types_are_passed_over() {
     check(b"\x10\x81\x80\x00", r#"{"pages":1}"#);
     check(b"\x10\xff\xff\xff\xff\x1f", r#"{"pages":-1}"#);
     check(b"\xa8\x01\x02", r#"{"done":true}"#);
-    let groups = |depth: usize| [vec![0x9b, 0x3f].repeat(depth), vec![0x9c, 0x3f].repeat(depth)].concat();
+    let groups = |depth: usize| [[0x9b, 0x3f].repeat(depth), [0x9c, 0x3f].repeat(depth)].concat();
     assert!(book.write(&groups(90)).is_ok());
     assert!(book.write(&groups(110)).is_err());
 }

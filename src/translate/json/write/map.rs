@@ -147,6 +147,10 @@ impl Writer<'_> {
             }
             (Some(at), kind) => self.value(kind, 2, &mut bytes.from(at), UNMASKED).map(|_| ()),
             (None, Kind::Message(id) | Kind::Group(id)) => self.message(id, Input::new(&[]), UNMASKED),
+            (None, Kind::Enum(id)) => {
+                self.enumeration(id, self.plan.enums[id as usize].first);
+                Ok(())
+            }
             (None, kind) => self.scalar(kind, &mut Input::new(&[0; 8])).map(|_| ()),
         };
         done.map_err(|failure| failure.inside("value"))

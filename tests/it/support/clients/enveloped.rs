@@ -107,7 +107,7 @@ impl EnvelopedSession {
         }
     }
 
-    pub(crate) async fn send(&mut self, message: &Value) {
+    pub(crate) async fn send(&self, message: &Value) {
         let payload = match self.tongue {
             Tongue::Connect(Connect::Json) => message.to_string().into(),
             _ => encode(&self.method.input(), message),
