@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::ORIGIN;
+use http::header::{EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -40,6 +42,11 @@ use crate::upstream::connect::Http2;
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
+
+/// What is read of a body that nobody wants: as much as clients send in one go.
+const LITTLE: usize = 64 << 10;
+/// How long that may take.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -160,7 +167,7 @@ struct Worker {
 }
 
 /// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Http2);
+type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Http2);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -235,14 +242,20 @@ impl Gateway {
                             };
                             frontend::serve(dialect, admitted, entry.stack.clone()).await
                         }
-                        Err(fault) => refused(spoken, &tally, &fault),
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
                     };
                     if let Some(cors) = &entry.entry.route.cors {
                         cors.share(origin.as_ref(), response.headers_mut());
                     }
                     response
                 }
-                Err(fault) => refused(spoken, &tally, &fault),
+                Err(fault) => {
+                    read_off(&head, body).await;
+                    refused(spoken, &tally, &fault)
+                }
             }
         };
         record.http_status = response.status().as_u16();
@@ -296,6 +309,18 @@ impl Record {
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     refuse::refuse(spoken, fault)
+}
+
+/// Reads what a refused client is sending, within reason: on HTTP/1.1 an answer in the middle of its body would end the
+/// connection, and the client would hear of a broken pipe instead of its fault.
+async fn read_off(head: &Parts, body: Incoming) {
+    // A client that waits for leave to send is told before it has sent anything.
+    if head.version != Version::HTTP_11 || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    let reading = Limited::new(body, LITTLE).collect();
+    // What is longer, slower or broken off ends the connection after all.
+    let _ = tokio::time::timeout(MOMENT, reading).await;
 }
 
 fn no_content(headers: HeaderMap) -> Response<Body> {

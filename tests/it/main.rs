@@ -17,10 +17,14 @@
 mod backpressure;
 mod bindings;
 mod cancel;
+mod connect;
+mod cors;
 mod discover;
 mod drain;
 mod examples;
 mod generated;
+mod grpc_web;
+mod health;
 mod limits;
 mod matrix;
 mod mutate;
