@@ -4,3 +4,4 @@ pub mod grpc;
 pub mod health;
 pub mod own;
 pub mod reflection;
+pub(crate) mod websocket;

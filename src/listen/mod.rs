@@ -16,6 +16,7 @@ mod drain;
 mod driver;
 pub mod forwarded;
 pub mod head;
+pub(crate) mod keep_alive;
 mod link;
 pub mod pressure;
 mod scan;

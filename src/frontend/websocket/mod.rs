@@ -23,7 +23,6 @@ mod metadata;
 mod opening;
 mod session;
 mod talk;
-mod timers;
 mod uplink;
 
 use std::sync::Arc;

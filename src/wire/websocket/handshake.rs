@@ -2,6 +2,9 @@
 //!
 //! Source: RFC 6455, section 4.2, and RFC 8441 for HTTP/2.
 
+use std::hash::{BuildHasher as _, RandomState};
+
+use http::header::InvalidHeaderValue;
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -150,6 +153,49 @@ pub fn accept<B>(opening: Opening, body: B) -> Response<B> {
     response
 }
 
+/// A question for a WebSocket, and the answer that it has to have.
+#[derive(Clone, Debug)]
+pub struct Question {
+    key: HeaderValue,
+    accept: HeaderValue,
+}
+
+impl Question {
+    /// A question with a key of its own.
+    ///
+    /// # Errors
+    /// None in practice: base64 is always a header value.
+    pub fn new() -> Result<Self, InvalidHeaderValue> {
+        let keys = RandomState::new();
+        let halves = [keys.hash_one(0).to_le_bytes(), keys.hash_one(1).to_le_bytes()];
+        let key = base64_simd::STANDARD.encode_to_string(halves.concat());
+        Ok(Self {
+            accept: HeaderValue::try_from(derive_accept_key(key.as_bytes()))?,
+            key: HeaderValue::try_from(key)?,
+        })
+    }
+
+    /// Puts the question into the headers of a GET in HTTP/1.1.
+    pub fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_VERSION, VERSION);
+        headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());
+    }
+
+    /// Whether a 101 answers this question: the protocol and the key are the ones that were asked for, no extension is
+    /// agreed on, since none was offered, and the subprotocol is one of those that were.
+    pub fn is_answered(&self, headers: &HeaderMap, offered: &[&str]) -> bool {
+        let chosen = subprotocols(headers);
+        names(headers, &UPGRADE, "websocket")
+            && names(headers, &CONNECTION, "upgrade")
+            && headers.get(SEC_WEBSOCKET_ACCEPT) == Some(&self.accept)
+            && !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS)
+            && chosen.len() <= 1
+            && chosen.iter().all(|name| offered.contains(name))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;
@@ -217,6 +263,30 @@ mod tests {
                 Err(*error),
                 "{name}: {value:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_answer_fits_its_question() {
+        let question = Question::new().unwrap();
+        let mut asked = head(Version::HTTP_11, &[]);
+        question.put(&mut asked.headers);
+        let Opening::Upgrade(value) = check(&asked).unwrap() else {
+            panic!("no upgrade");
+        };
+        let good = accept(Opening::Upgrade(value), ()).into_parts().0.headers;
+        assert!(question.is_answered(&good, &[]));
+        assert!(!Question::new().unwrap().is_answered(&good, &[]), "another key");
+        for (name, value, offered, fits) in [
+            (SEC_WEBSOCKET_PROTOCOL, "b", &["a", "b"][..], true),
+            (SEC_WEBSOCKET_PROTOCOL, "c", &["a", "b"], false),
+            (SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate", &[], false),
+            (UPGRADE, "h2c", &[], false),
+            (CONNECTION, "close", &[], false),
+        ] {
+            let mut headers = good.clone();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(question.is_answered(&headers, offered), fits, "{value}");
         }
     }
 

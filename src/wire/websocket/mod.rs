@@ -89,7 +89,7 @@ impl Close {
     pub const POLICY: u16 = 1008;
     /// Over a limit.
     pub const TOO_BIG: u16 = 1009;
-    /// A bug.
+    /// A bug, or an upstream that is gone: 1014, which says that more exactly, is not known to every client.
     pub const INTERNAL: u16 = 1011;
     /// Later, perhaps.
     pub const TRY_AGAIN: u16 = 1013;

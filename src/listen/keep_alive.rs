@@ -1,4 +1,5 @@
-//! When a socket is to be pinged, and when it has been silent, deaf or full for too long: one timer for all of it.
+//! When the client of a WebSocket is to be pinged, and when it has been silent, deaf or full for too long: one timer
+//! for all of it.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use crate::route::entry::WebSocket;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     /// The client is to be pinged.
     Ping,
     /// The client has not answered a ping.
@@ -24,7 +25,7 @@ pub(super) enum Due {
 
 /// The timer, which is moved only when something is due before it fires.
 #[derive(Debug)]
-pub(super) struct Timers {
+pub(crate) struct Timers {
     sleep: Pin<Box<Sleep>>,
     ping_interval: Duration,
     pong_timeout: Duration,
@@ -38,7 +39,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn new(options: &WebSocket, now: Instant) -> Self {
+    pub(crate) fn new(options: &WebSocket, now: Instant) -> Self {
         let ping_at = now + options.ping_interval;
         let idle_at = now + options.idle_timeout;
         Self {
@@ -55,28 +56,28 @@ impl Timers {
     }
 
     /// One side has sent a message.
-    pub(super) fn active(&mut self, now: Instant) {
+    pub(crate) fn active(&mut self, now: Instant) {
         self.idle_at = now + self.idle_timeout;
     }
 
     /// A ping was sent.
-    pub(super) fn pinged(&mut self, now: Instant) {
+    pub(crate) fn pinged(&mut self, now: Instant) {
         self.ping_at = now + self.ping_interval;
         self.pong_by.get_or_insert(now + self.pong_timeout);
     }
 
     /// A pong came.
-    pub(super) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.pong_by = None;
     }
 
     /// Gives the client as long again to answer the ping: its answer may stand behind a message that waits.
-    pub(super) fn excuse(&mut self, now: Instant) {
+    pub(crate) fn excuse(&mut self, now: Instant) {
         self.pong_by = Some(now + self.pong_timeout);
     }
 
     /// Ready when something is due. `taken` is what the client has taken so far, if more waits for it than it should.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, taken: Option<u64>) -> Poll<Due> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, taken: Option<u64>) -> Poll<Due> {
         self.stalled = match (taken, self.stalled) {
             (None, _) => None,
             (Some(taken), Some(noted)) if noted.0 == taken => Some(noted),
