@@ -15,7 +15,7 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
-use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
 use crate::wire::Dialect;
 
