@@ -30,7 +30,7 @@ use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
 use crate::translate::Lane;
 use crate::translate::tally::Outcome;
-use crate::upstream::connect::Http2;
+use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
 use crate::wire::{Dialect, Format, PerDialect};
@@ -153,7 +153,7 @@ struct Worker {
 }
 
 /// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Http2);
+type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`.
@@ -356,13 +356,13 @@ impl Worker {
         for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
             let mut targets = Vec::new();
             for endpoint in &ready.endpoints {
-                let http2 = http2(&prepared.plan.limits);
+                let settings = settings(backend.speaks, &prepared.plan.limits);
                 let key: PoolKey = (
                     endpoint.uri.clone(),
                     ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
                     backend.tls.server_name.clone(),
                     backend.connect_timeout,
-                    http2,
+                    settings,
                 );
                 let pool = match known.get(&key) {
                     Some(pool) => pool.clone(),
@@ -373,7 +373,7 @@ impl Worker {
                             ready.tls.clone(),
                             name,
                             backend.connect_timeout,
-                            http2,
+                            settings,
                         )?;
                         Pool::new(connector, self.tasks.clone())
                     }
@@ -393,12 +393,19 @@ impl Worker {
 }
 
 /// Settings of connections to upstreams.
-fn http2(limits: &Limits) -> Http2 {
-    Http2 {
-        max_streams: limits.max_streams,
-        stream_window_bytes: limits.stream_window_bytes,
-        max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
-        ping_interval: limits.ping_interval,
-        ping_timeout: limits.ping_timeout,
+fn settings(speaks: Speaks, limits: &Limits) -> Settings {
+    Settings {
+        speaks,
+        http1: Http1 {
+            max_header_bytes: limits.max_upstream_header_bytes,
+            idle_timeout: limits.keep_alive_timeout,
+        },
+        http2: Http2 {
+            max_streams: limits.max_streams,
+            stream_window_bytes: limits.stream_window_bytes,
+            max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
+        },
     }
 }

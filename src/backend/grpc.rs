@@ -155,7 +155,10 @@ fn request(
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(connector.scheme().clone());
     parts.authority = Some(connector.authority().clone());
-    parts.path_and_query = PathAndQuery::try_from(&*method.path).ok();
+    parts.path_and_query = match connector.prefix() {
+        "" => PathAndQuery::try_from(&*method.path).ok(),
+        prefix => PathAndQuery::try_from(format!("{prefix}{}", method.path)).ok(),
+    };
     let uri = Uri::from_parts(parts).map_err(|error| {
         Fault::gateway(Kind::Internal, "the rpc path is no valid URL path").caused_by(error)
     })?;

@@ -18,6 +18,7 @@ use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
 use crate::translate::Bounds;
 use crate::translate::json::{JsonOptions, UnknownFields};
+use crate::upstream::connect::Speaks;
 
 /// What is known of a backend's services.
 #[derive(Clone, Debug)]
@@ -181,6 +182,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .iter()
             .map(|endpoint| endpoint.0.clone())
             .collect(),
+        speaks: Speaks::Http2,
         load_balancing: match written.load_balancing {
             file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
             file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,

@@ -17,6 +17,7 @@ use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
 use crate::schema::exposed::Exposed;
+use crate::upstream::connect::Speaks;
 use crate::wire::Dialect;
 
 /// A configuration and the schemas of its backends, compiled.
@@ -165,8 +166,10 @@ pub struct ListenerTls {
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints: `http` is HTTP/2 with prior knowledge, `https` HTTP/2 by ALPN.
+    /// Its endpoints.
     pub endpoints: Vec<Uri>,
+    /// Which versions of HTTP they are spoken to in.
+    pub speaks: Speaks,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
     /// How long connecting may take.
