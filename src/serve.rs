@@ -77,6 +77,7 @@ pub enum ServeError {
 /// [`ServeError`]: why it can't start, or did not end well.
 pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
     let file = config::load(source).map_err(ServeError::Config)?;
+    raise_descriptors();
     let (log, writer) = Log::start(format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -92,6 +93,17 @@ pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -
     runtime.shutdown_timeout(Duration::from_secs(1));
     Writer::join(writer);
     outcome
+}
+
+/// Lets the process hold as many descriptors as the system allows it: each connection is one, and the limit that a
+/// shell hands down is often 1,024.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files can't be raised");
+    }
 }
 
 /// Where a gateway listens.

@@ -1,3 +1,5 @@
+//! The pages of the admin listener, read as an operator would.
+
 use http::header::ALLOW;
 
 use super::*;

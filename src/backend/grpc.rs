@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -78,7 +78,7 @@ impl Grpc {
             let again = body.as_whole();
             let request = request(&method, headers.clone(), deadline, target)?;
             match lease.send(request, body, &self.tasks).await {
-                Ok(response) => return read(response, in_flight, bounds, tally),
+                Ok(response) => return read(response, deadline, in_flight, bounds, tally),
                 Err(SendError::Unprocessed(_)) if attempt < ATTEMPTS && again.is_some() => {
                     body = again.map_or_else(Body::empty, Body::whole);
                 }
@@ -173,6 +173,7 @@ fn request(
 /// What the upstream answered: never a success without its word.
 fn read(
     response: Response<Body>,
+    deadline: Option<Deadline>,
     in_flight: InFlight,
     bounds: Bounds,
     tally: Arc<Tally>,
@@ -186,7 +187,14 @@ fn read(
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let content_type = head.headers.remove(CONTENT_TYPE);
     metadata::from_upstream(&mut head.headers);
+    // It says when this hop answered, which each hop says for itself.
+    head.headers.remove(DATE);
     if let Some(status) = status {
+        // Some servers keep the deadline too, and cancel the call a moment before it is over here.
+        if status.code == Code::Cancelled && deadline.is_some_and(|deadline| deadline.is_over(Instant::now()))
+        {
+            return Err(expired());
+        }
         // Trailers-only: the head is the end.
         let end = End {
             status,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::config::Limits;
+use crate::limits::Limits;
 
 /// Locks that the addresses are spread over, so that workers seldom meet at one. Not measured.
 const SHARDS: usize = 16;

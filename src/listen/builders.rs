@@ -6,7 +6,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Limits;
+use crate::limits::Limits;
 
 /// Bytes that hyper keeps of one HTTP/1.1 connection in each direction. Its own default is 400 KiB, which times ten
 /// thousand connections is 8 GB. Not measured.

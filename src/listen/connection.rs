@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Limits;
 use crate::fault::{Fault, Kind};
+use crate::limits::Limits;
 use crate::listen::admission::Place;
 use crate::listen::builders::Tasks;
 use crate::listen::call::Calls;

@@ -7,8 +7,8 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, Method, Version};
 
-use crate::config::Limits;
 use crate::fault::{Fault, Kind};
+use crate::limits::Limits;
 
 /// What a client may send here; the value of `Allow` where CONNECT and TRACE are refused.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

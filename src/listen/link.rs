@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::config::Limits;
+use crate::limits::Limits;
 use crate::listen::counters::Counters;
 use crate::listen::scan::Framing;
 

@@ -36,8 +36,8 @@ pub use admission::Connections;
 pub use drain::{Drain, Drained};
 pub use sockets::{BindError, Sockets};
 
-use crate::config::Limits;
 use crate::fault::Fault;
+use crate::limits::Limits;
 use crate::wire::body::Body;
 use counters::Counters;
 use pressure::Pressure;

@@ -1,3 +1,5 @@
+//! Schemas from sets, sources and what servers tell; malformed ones too.
+
 use prost::Message as _;
 use prost_types::FileDescriptorProto;
 

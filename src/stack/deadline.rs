@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::Service;
 
 use crate::call::{Call, Deadline, Reply};
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Side};
 use crate::translate::Tally;
 use crate::wire::body::Body;
 
@@ -50,9 +50,10 @@ where
         let reply = self.inner.call(call);
         Box::pin(async move {
             let reply = match deadline {
-                Some(deadline) => timeout_at(deadline.instant(), reply)
-                    .await
-                    .unwrap_or_else(|_| Err(expired()))?,
+                Some(deadline) => match timeout_at(deadline.instant(), reply).await {
+                    Ok(reply) => reply.map_err(|fault| at_the_deadline(fault, Some(deadline)))?,
+                    Err(_) => return Err(expired()),
+                },
                 None => reply.await?,
             };
             let messages = reply
@@ -69,6 +70,15 @@ pub fn expired() -> Fault {
         Kind::DeadlineExceeded,
         "the deadline passed before the call was complete",
     )
+}
+
+/// An upstream that breaks off a call when its deadline is over here as well was told the same deadline.
+fn at_the_deadline(fault: Fault, deadline: Option<Deadline>) -> Fault {
+    let is_over = deadline.is_some_and(|deadline| deadline.is_over(Instant::now()));
+    if is_over && fault.side() == Side::Upstream {
+        return expired();
+    }
+    fault
 }
 
 /// A body that breaks off at the deadline, or after too long a silence.
@@ -149,7 +159,8 @@ impl HttpBody for TimedBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             this.heard = Instant::now();
-            return Poll::Ready(frame);
+            let deadline = this.deadline;
+            return Poll::Ready(frame.map(|frame| frame.map_err(|fault| at_the_deadline(fault, deadline))));
         }
         match this.poll_due(cx) {
             Poll::Ready(fault) => {

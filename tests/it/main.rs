@@ -14,7 +14,15 @@
 // The largest messages of the tests are one `json!` each.
 #![recursion_limit = "256"]
 
+mod backpressure;
 mod bindings;
+mod cancel;
+mod discover;
+mod drain;
+mod examples;
 mod generated;
+mod limits;
 mod matrix;
+mod mutate;
 mod support;
+mod tls;

@@ -1,3 +1,5 @@
+//! Files and folders of `.proto` sources: what is found, what is missing and how it is told.
+
 use std::collections::BTreeSet;
 
 use super::*;

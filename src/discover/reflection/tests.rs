@@ -1,3 +1,5 @@
+//! Reflection against servers of another make, in both versions.
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use http::Method;
 use http::request::Parts;
+use tokio::time::timeout_at;
 
 use crate::call::{Call, Deadline, metadata};
 use crate::fault::{Fault, Kind, Side};
@@ -52,7 +53,12 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
             tally,
         )
     } else {
-        unary(&entry, bound, given, &head, body, &mut message, now).await?;
+        let filled = unary(&entry, bound, given, &head, body, &mut message, now);
+        match deadline {
+            // The time of a call covers what its client has to send.
+            Some(deadline) => timeout_at(deadline.instant(), filled).await.map_err(|_| late())??,
+            None => filled.await?,
+        }
         Messages::whole(seal(message)?, entry.route.bounds, tally)
     };
     let metadata = metadata::from_request(head.headers, metadata::Headers::Http)?;
@@ -63,6 +69,14 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
         messages,
         permit,
     })
+}
+
+/// The fault of a client that has not sent its request when the time of the call is over.
+fn late() -> Fault {
+    Fault::client(
+        Kind::RequestTimeout,
+        "the request body did not come within the time of the call",
+    )
 }
 
 /// Adds what the body gives to the one message of a request.

@@ -1,3 +1,5 @@
+//! Request heads, one rule a table.
+
 use http::Request;
 
 use super::*;

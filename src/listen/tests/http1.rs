@@ -1,7 +1,9 @@
+//! HTTP/1.1 from a raw socket: smuggling, slow clients, sizes.
+
 use std::time::Duration;
 
 use super::support::{Client, Gateway};
-use crate::config::Limits;
+use crate::limits::Limits;
 
 fn gateway() -> Gateway {
     Gateway::new(Limits::default())

@@ -1,3 +1,5 @@
+//! HTTP/2 from an independent client: floods, sizes, authorities.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::support::{Gateway, PATIENCE};
-use crate::config::Limits;
+use crate::limits::Limits;
 
 type Ended = JoinHandle<Result<(), h2::Error>>;
 

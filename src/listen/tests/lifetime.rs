@@ -1,3 +1,5 @@
+//! How connections begin, wait, drain and end.
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -6,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 
 use super::support::{Client, Gateway, refuse};
-use crate::config::Limits;
+use crate::limits::Limits;
 use crate::listen::pressure::Level;
 use crate::listen::tls::{Identity, Tls};
 use crate::listen::worker::Workers;

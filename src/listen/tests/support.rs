@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::Limits;
 use crate::fault::{Fault, Kind, Side};
+use crate::limits::Limits;
 use crate::listen::{Connections, Drain, Settings, Sockets, serve};
 use crate::peer::Peer;
 use crate::wire::body::Body;

@@ -1,3 +1,5 @@
+//! TLS from an independent client: names, protocols, client certificates.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::support::{Gateway, refuse};
-use crate::config::Limits;
+use crate::limits::Limits;
 use crate::listen::Settings;
 use crate::listen::tls::{Identity, Tls};
 

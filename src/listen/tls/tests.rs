@@ -1,3 +1,5 @@
+//! Certificate files: what is wrong with them and how it is told.
+
 use rcgen::{CertifiedKey as Made, KeyPair, generate_simple_self_signed};
 
 use super::*;

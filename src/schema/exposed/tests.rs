@@ -1,3 +1,5 @@
+//! What reflection tells, and what it must not.
+
 use std::collections::BTreeMap;
 
 use prost_types::FileDescriptorProto;

@@ -1,3 +1,5 @@
+//! The reflection dialogue, question by question.
+
 use super::*;
 use crate::schema::{Rules, Schema, raw};
 

@@ -1,3 +1,5 @@
+//! Rules files: forms, mistakes and what they replace.
+
 use super::*;
 use crate::schema::method::HttpMethod;
 

@@ -1,5 +1,7 @@
 //! Deadlines: taken from the client, shortened by the route, sent on, and kept.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use tonic::Code;
@@ -151,4 +153,41 @@ async fn a_stream_ends_at_the_clients_deadline() {
     let last = answer.text().lines().last().unwrap().to_owned();
     assert!(last.contains("\"error\"") && last.contains("4"), "{answer:?}");
     backend.calls_ended(1).await;
+}
+
+/// Two timers for one deadline: whichever is first, the caller is told that the deadline passed, and nothing else.
+#[tokio::test]
+async fn an_upstream_that_gives_up_first_is_no_other_error() {
+    /// What an upstream does a moment before the deadline.
+    #[derive(Clone, Copy, Debug)]
+    enum GivesUp {
+        Cancelled,
+        Reset,
+    }
+    for gives_up in [GivesUp::Cancelled, GivesUp::Reset] {
+        let backend = raw(move |request, mut answer| async move {
+            let timeout = request.headers()["grpc-timeout"].to_str().unwrap();
+            let left = Duration::from_millis(milliseconds(timeout).saturating_sub(1));
+            tokio::time::sleep(left).await;
+            match gives_up {
+                GivesUp::Cancelled => {
+                    let mut head = grpc_head();
+                    head.headers_mut().extend(grpc_trailers("1"));
+                    // The gateway may have been first.
+                    let _ = answer.send_response(head, true);
+                }
+                GivesUp::Reset => answer.send_reset(h2::Reason::CANCEL),
+            }
+        })
+        .await;
+        let gateway = Gateway::to(backend.address).await;
+        for _ in 0..5 {
+            let answer = rest_with(&gateway, "grpc-timeout", "40m").await;
+            assert_eq!(
+                (answer.status.as_u16(), &answer.json()["code"]),
+                (504, &4.into()),
+                "{gives_up:?}"
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,8 +108,8 @@ pub(crate) struct Gateway {
     /// Where health and metrics are.
     pub(crate) admin: SocketAddr,
     process: Process,
-    /// Holds the configuration file.
-    folder: TempDir,
+    /// Holds the configuration file for as long as the process may read it.
+    _folder: TempDir,
 }
 
 impl Gateway {
@@ -135,7 +135,7 @@ impl Gateway {
             address,
             admin,
             process,
-            folder,
+            _folder: folder,
         }
     }
 
@@ -147,11 +147,6 @@ impl Gateway {
     /// Waits until the gateway has said this.
     pub(crate) async fn says(&self, what: &str) -> String {
         self.process.says(what).await
-    }
-
-    /// The folder of the configuration file, for files that belong to it.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
     }
 
     /// Asks the process to end, as an init system does.
