@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::dispatch::Dispatch;
 use crate::backend::grpc::Grpc;
 use crate::backend::reflection::{self, Reflection};
+use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found};
@@ -26,6 +28,7 @@ use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
+use crate::route::entry::Outbound;
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
 use crate::translate::Lane;
@@ -252,6 +255,11 @@ impl Record {
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
         self.entry = Some(Arc::clone(&live.entry));
+        self.lane = match &live.entry.outbound {
+            Outbound::Grpc => Lane::between(dialect.format(), Format::GRPC),
+            // Of JSON on both sides too: the message is checked against its descriptor on the way.
+            Outbound::Rest(_) => Lane::Transcode,
+        };
         self.recount(live.series.get(dialect));
     }
 }
@@ -303,11 +311,15 @@ impl Worker {
             .entries
             .iter()
             .map(|entry| {
-                let backend = backends
+                let dispatch = backends
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                Ok(self.entry(entry, stack::build(params, backend)))
+                let stack = match &entry.outbound {
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
+                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                };
+                Ok(self.entry(entry, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
@@ -349,7 +361,7 @@ impl Worker {
     }
 
     /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Grpc>> {
+    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
         let mut known = self.pools.lock();
         let mut wanted = HashMap::new();
         let mut backends = Vec::new();
@@ -385,7 +397,11 @@ impl Worker {
                 });
             }
             let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Grpc::new(&backend.name, Arc::new(balance), self.tasks.clone()));
+            backends.push(Dispatch::new(
+                &backend.name,
+                Arc::new(balance),
+                self.tasks.clone(),
+            ));
         }
         *known = wanted;
         Ok(backends)

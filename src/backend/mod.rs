@@ -1,4 +1,6 @@
 //! Backends: a call becomes an upstream request, the upstream's response a reply.
 
+pub mod dispatch;
 pub mod grpc;
 pub mod reflection;
+pub mod rest;

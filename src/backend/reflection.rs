@@ -11,7 +11,7 @@ use tower::Service;
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
 use crate::limits::Limits;
-use crate::route::entry::{Bound, Entry, Route, Streaming};
+use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming};
 use crate::schema::exposed::{Exposed, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -80,6 +80,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
         hosts: Vec::new(),
         json: JsonOptions::default(),
         streaming: Streaming::default(),
+        envelope: StreamEnvelope::default(),
         unary_timeout: limits.request_timeout,
         stream_timeout: None,
         bounds: Bounds {
@@ -97,6 +98,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),
                 json: json.clone(),
+                outbound: Outbound::Grpc,
                 method: Arc::new(method),
             }))
         })

@@ -109,6 +109,28 @@ pub fn from_upstream(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes out of the headers of an HTTP origin's answer what is not metadata, or no gRPC client could be told.
+pub fn from_origin(headers: &mut HeaderMap) {
+    from_upstream(headers);
+    let unwanted: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| {
+            let text = name.as_str();
+            text.starts_with("content-")
+                || *name == header::DATE
+                || !is_grpc_name(text)
+                || !is_text(value)
+                || (text.ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in unwanted {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            entry.remove_entry_mult();
+        }
+    }
+}
+
 /// The headers that `Connection` names; what frames or identifies the request can't be taken away by it.
 fn connection_options(headers: &HeaderMap) -> Vec<String> {
     if !headers.contains_key(header::CONNECTION) {

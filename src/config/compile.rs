@@ -13,6 +13,7 @@ use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending,
 use super::value::{Count, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
+use crate::route::entry::StreamEnvelope;
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -182,7 +183,11 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .iter()
             .map(|endpoint| endpoint.0.clone())
             .collect(),
-        speaks: Speaks::Http2,
+        speaks: match written.protocol {
+            file::Protocol::Grpc => Speaks::Http2,
+            file::Protocol::Rest if written.http2.value => Speaks::Http2,
+            file::Protocol::Rest => Speaks::Http1,
+        },
         load_balancing: match written.load_balancing {
             file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
             file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
@@ -227,6 +232,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
                 file::Streaming::Array => Streaming::Array,
                 file::Streaming::Sse => Streaming::Sse,
             },
+            envelope: envelope(written.stream_envelope),
             unary_timeout: request.map_or(limits.request_timeout, |period| period.0),
             stream_timeout: None,
             bounds: Bounds {
@@ -240,6 +246,14 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
         });
     }
     routes
+}
+
+/// What stands around each message of a stream.
+pub(super) fn envelope(written: file::StreamEnvelope) -> StreamEnvelope {
+    match written {
+        file::StreamEnvelope::None => StreamEnvelope::None,
+        file::StreamEnvelope::Result => StreamEnvelope::Result,
+    }
 }
 
 /// The hosts of a route; the file was refused for those that can't be read.
@@ -283,7 +297,7 @@ fn takes_something(
     let learned = file
         .backends
         .get(name)
-        .is_none_or(|it| matches!(it.schema.value, SchemaSource::Reflection));
+        .is_none_or(|it| matches!(it.source(), Some(SchemaSource::Reflection)));
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

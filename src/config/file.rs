@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod limits;
+pub mod relay;
 pub mod route;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use backend::{Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, SchemaSource};
+pub use backend::{
+    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
+    StreamEnvelope,
+};
 pub use limits::{LimitsSection, ListenerLimits};
+pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,

@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Backend, BackendTimeout, BackendTls, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    Streaming, TrailingSlash,
+    StreamEnvelope, Streaming, TrailingSlash,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -245,7 +245,9 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             vec![Located::flag(flags.backend.clone(), "--backend")],
             "--backend",
         ),
-        schema: Located::flag(schema, "--backend"),
+        http2: Located::default_of(false),
+        schema: Some(Located::flag(schema, "--backend")),
+        rest: None,
         rules: Vec::new(),
         load_balancing: LoadBalancing::default(),
         timeout: BackendTimeout::default(),
@@ -282,11 +284,14 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
 fn all_of(backend: &str) -> Route {
     Route {
         services: Located::default_of(vec![Located::default_of(Services::All)]),
+        path: None,
         hosts: Vec::new(),
         backend: Located::default_of(backend.to_owned()),
+        relay: None,
         json: Json::default(),
         query: Query::default(),
         streaming: Streaming::default(),
+        stream_envelope: StreamEnvelope::default(),
         timeout: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),

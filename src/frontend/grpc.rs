@@ -147,6 +147,15 @@ fn write(reply: Reply, tally: &Tally) -> Response<Body> {
         ending::put(&end.status, &mut headers);
         return respond(headers, Body::empty());
     }
+    let messages = match messages.into_answer() {
+        Ok((message, end)) => {
+            tally.end(Outcome::Upstream(end.status.code));
+            let mut trailers = end.metadata;
+            ending::put(&end.status, &mut trailers);
+            return respond(metadata, Body::with_trailers(message, trailers));
+        }
+        Err(messages) => messages,
+    };
     let mut headers = metadata;
     if let Some(encoding) = messages.encoding() {
         headers.insert(GRPC_ENCODING, encoding.clone());

@@ -108,7 +108,12 @@ impl Line<'_> {
             push_escaped(&mut text, &entry.route.name);
             text.push_str("\",\"rpc\":\"");
             push_escaped(&mut text, entry.method.path.trim_start_matches('/'));
-            let _ = write!(text, "\",\"dialect_out\":\"grpc\",\"lane\":\"{}\"", record.lane);
+            let _ = write!(
+                text,
+                "\",\"dialect_out\":\"{}\",\"lane\":\"{}\"",
+                entry.outbound.name(),
+                record.lane
+            );
         }
         let _ = write!(
             text,

@@ -7,6 +7,7 @@ pub mod body;
 pub mod compression;
 pub mod ending;
 pub mod envelope;
+pub mod event_stream;
 pub mod json_stream;
 pub mod percent;
 pub mod timeout;

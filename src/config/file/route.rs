@@ -7,20 +7,29 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
+use super::backend::StreamEnvelope;
+use super::relay::Relay;
 
-/// Which services are exposed, to whom, and who answers.
+/// Which services are exposed, or which paths are relayed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Which services: `*` (reflection excepted), `library.v1.*` or full names. Where several routes take a service,
     /// the most specific pattern has it.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub services: Located<Vec<Located<Services>>>,
+    /// Instead of services: which paths are relayed as they are, such as `/legacy/**`, `/legacy/{user}/avatar` or
+    /// `/robots.txt`. Dots are resolved and slashes merged before.
+    pub path: Option<Located<String>>,
     /// For which hosts: names, or `*.example.com`. Default: any.
     #[serde(default)]
     pub hosts: Vec<Located<String>>,
     /// Who answers: a name of `backends`.
+    #[serde(default)]
     pub backend: Located<String>,
+    /// What is done with the requests of a `path`.
+    pub relay: Option<Located<Relay>>,
     /// How JSON is read and written.
     #[serde(default)]
     pub json: Json,
@@ -30,7 +39,10 @@ pub struct Route {
     /// How the messages of a stream are framed where `Accept` does not choose.
     #[serde(default)]
     pub streaming: Streaming,
-    /// A whole unary call. Default: the backend's `timeout.request`.
+    /// What stands around each message of a stream.
+    #[serde(default)]
+    pub stream_envelope: StreamEnvelope,
+    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
