@@ -15,21 +15,23 @@ use tokio_util::task::TaskTracker;
 use crate::backend::dispatch::Dispatch;
 use crate::backend::grpc::Grpc;
 use crate::backend::reflection::{self, Reflection};
+use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
-use crate::config::plan::{self, Backend, Found};
-use crate::fault::{Fault, Kind};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::forwarded;
 use crate::observe::metrics::{Key, Series};
+use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
 use crate::route::entry::Outbound;
-use crate::route::{Captures, Entry};
+use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::translate::Lane;
 use crate::translate::tally::Outcome;
@@ -128,6 +130,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
+    paths: Vec<LivePath>,
     /// Methods that the gateway answers itself: gRPC only, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
@@ -138,6 +141,13 @@ struct LiveEntry {
     entry: Arc<Entry>,
     gate: Gate,
     stack: CallService,
+    series: PerDialect<Arc<Series>>,
+}
+
+struct LivePath {
+    route: Arc<PathRoute>,
+    gate: Gate,
+    relay: Relay,
     series: PerDialect<Arc<Series>>,
 }
 
@@ -198,7 +208,24 @@ impl Gateway {
         let mut record = self.record(&live, dialect, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
         let response = match live.admit(dialect, &mut head, &peer) {
-            Ok((live, found, permit)) => {
+            Ok((Admission::Path(live, found), permit)) => {
+                record.relay(live, dialect);
+                let relayed = Relayed {
+                    head,
+                    body: Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request),
+                    path: found.path,
+                    captures: found.captures,
+                    secure: peer.secure(),
+                    permit,
+                    tally: Arc::clone(&tally),
+                };
+                live.relay.serve(relayed).await.unwrap_or_else(|fault| {
+                    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+                    tracing::debug!(error = %fault, cause = ?std::error::Error::source(&fault), "a relayed request failed");
+                    refuse::refuse(dialect, &fault)
+                })
+            }
+            Ok((Admission::Call(live, found), permit)) => {
                 record.enter(live, dialect);
                 let admitted = Admitted {
                     head,
@@ -234,7 +261,7 @@ impl Gateway {
             method: head.method.clone(),
             uri: head.uri.clone(),
             generation: live.plan.generation,
-            entry: None,
+            destination: None,
             lane: Lane::between(dialect.format(), Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
@@ -254,7 +281,7 @@ impl std::fmt::Debug for Gateway {
 impl Record {
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
-        self.entry = Some(Arc::clone(&live.entry));
+        self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
         self.lane = match &live.entry.outbound {
             Outbound::Grpc => Lane::between(dialect.format(), Format::GRPC),
             // Of JSON on both sides too: the message is checked against its descriptor on the way.
@@ -262,6 +289,19 @@ impl Record {
         };
         self.recount(live.series.get(dialect));
     }
+
+    /// From here on the request is one of this route.
+    fn relay(&mut self, live: &LivePath, dialect: Dialect) {
+        self.destination = Some(Destination::Path(Arc::clone(&live.route)));
+        self.lane = Lane::Relay;
+        self.recount(live.series.get(dialect));
+    }
+}
+
+/// What the gate let a request pass to.
+enum Admission<'l> {
+    Call(&'l LiveEntry, Found),
+    Path(&'l LivePath, FoundPath),
 }
 
 impl Live {
@@ -271,19 +311,28 @@ impl Live {
         dialect: Dialect,
         head: &mut Parts,
         peer: &Peer,
-    ) -> Result<(&LiveEntry, Found, Permit), Fault> {
-        let (live, found) = self.find(dialect, head)?;
-        let permit = live.gate.admit(head, peer)?;
+    ) -> Result<(Admission<'_>, Permit), Fault> {
+        let admission = self.find(dialect, head)?;
+        let gate = match &admission {
+            Admission::Call(live, _) => &live.gate,
+            Admission::Path(live, _) => &live.gate,
+        };
+        let permit = gate.admit(head, peer)?;
         let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok((live, found, permit))
+        Ok((admission, permit))
     }
 
-    fn find(&self, dialect: Dialect, head: &Parts) -> Result<(&LiveEntry, Found), Fault> {
-        let missed = match self.plan.find(dialect, head) {
-            Ok(found) => match self.entries.get(found.entry) {
-                Some(live) => return Ok((live, found)),
-                None => Fault::gateway(Kind::Internal, "the route table names an entry that is not there"),
+    fn find(&self, dialect: Dialect, head: &Parts) -> Result<Admission<'_>, Fault> {
+        let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
+        let missed = match self.plan.lead(dialect, head) {
+            Ok(Lead::Method(found)) => match self.entries.get(found.entry) {
+                Some(live) => return Ok(Admission::Call(live, found)),
+                None => missing(),
+            },
+            Ok(Lead::Path(found)) => match self.paths.get(found.route) {
+                Some(live) => return Ok(Admission::Path(live, found)),
+                None => missing(),
             },
             Err(fault) => fault,
         };
@@ -296,7 +345,7 @@ impl Live {
             binding: None,
             captures: Captures::default(),
         };
-        own.map(|live| (live, found)).ok_or(missed)
+        own.map(|live| Admission::Call(live, found)).ok_or(missed)
     }
 }
 
@@ -322,6 +371,11 @@ impl Worker {
                 Ok(self.entry(entry, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
+        let paths = plan
+            .paths
+            .iter()
+            .map(|route| self.path(route, &backends, plan.limits.idle_timeout))
+            .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
             .iter()
@@ -334,8 +388,25 @@ impl Worker {
         Ok(Live {
             plan,
             entries,
+            paths,
             own,
             nowhere,
+        })
+    }
+
+    fn path(
+        &self,
+        route: &Arc<PathRoute>,
+        backends: &[Dispatch],
+        idle_timeout: std::time::Duration,
+    ) -> io::Result<LivePath> {
+        let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
+            .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
+        Ok(LivePath {
+            route: Arc::clone(route),
+            gate: Gate::default(),
+            relay,
+            series: self.all_series(&route.name, ""),
         })
     }
 

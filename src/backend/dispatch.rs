@@ -81,6 +81,11 @@ impl Dispatch {
         Err(Fault::gateway(Kind::Internal, "no attempt was made"))
     }
 
+    /// Who runs what outlives a request.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     fn unavailable(&self, unreachable: Option<Unreachable>) -> Fault {
         let fault = |said| Fault::upstream(Kind::UpstreamUnavailable, said);
         match unreachable {

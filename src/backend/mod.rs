@@ -3,4 +3,6 @@
 pub mod dispatch;
 pub mod grpc;
 pub mod reflection;
+pub mod relay;
 pub mod rest;
+mod tee;

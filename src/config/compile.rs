@@ -10,6 +10,7 @@ use super::expose::{expose, path_options};
 use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
+use super::relays::relays;
 use super::value::{Count, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
@@ -62,7 +63,12 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             warnings.extend(schema.warnings.iter().map(about));
         }
     }
-    let exposed = expose(file, &routes, &chosen.entries, &states);
+    let paths = relays(file, &limits, &mut errors);
+    let exposed = expose(file, &routes, &chosen.entries, &states, &paths);
+    errors.extend(exposed.conflicts);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     warnings.extend(exposed.warnings);
     Ok(Plan {
         generation: 0,
@@ -80,6 +86,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .collect(),
         declared: routes.iter().map(declared).collect(),
         entries: exposed.entries,
+        paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
         reflection: reflection(&chosen.entries, &routes, &states),
         disabled: exposed.disabled,
@@ -203,6 +210,9 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
 fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
     let mut routes: Vec<Resolved<'_>> = Vec::new();
     for (index, written) in file.routes.iter().enumerate() {
+        if written.path.is_some() {
+            continue;
+        }
         let Some((backend, (_, group))) = file
             .backends
             .iter()
@@ -257,7 +267,7 @@ pub(super) fn envelope(written: file::StreamEnvelope) -> StreamEnvelope {
 }
 
 /// The hosts of a route; the file was refused for those that can't be read.
-fn hosts(written: &file::Route) -> Vec<Host> {
+pub(super) fn hosts(written: &file::Route) -> Vec<Host> {
     let mut hosts = Vec::new();
     for host in written.hosts.iter().filter_map(|host| host.parse().ok()) {
         if !hosts.contains(&host) {

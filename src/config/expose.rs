@@ -7,11 +7,13 @@ use super::choose::Chosen;
 use super::compile::{Resolved, SchemaState, envelope};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
+use super::located::Spot;
 use super::plan::Disabled;
+use super::relays;
 use crate::route::entry::{
     Bound, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
 };
-use crate::route::{Entry, PathOptions, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
+use crate::route::{Entry, PathOptions, PathRoute, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
 use crate::schema::{HttpMethod, HttpRule, Method};
 use crate::translate::binding::{
     Binding, BindingError, BindingOptions, OwnedFields, PathFields, UnknownQuery,
@@ -24,15 +26,18 @@ pub(super) struct Exposure {
     pub(super) entries: Vec<Arc<Entry>>,
     pub(super) routes: Routes,
     pub(super) disabled: Vec<Disabled>,
+    /// Routes of paths that answer the same requests.
+    pub(super) conflicts: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
 }
 
-/// Makes an entry of every chosen method, and binds its HTTP rules.
+/// Makes an entry of every chosen method, binds its HTTP rules, and the paths of routes after them.
 pub(super) fn expose(
     file: &File,
     routes: &[Resolved<'_>],
     chosen: &[Chosen],
     states: &[&SchemaState],
+    paths: &[(Spot, Arc<PathRoute>)],
 ) -> Exposure {
     let mut builder = RoutesBuilder::new();
     let mut exposure = Exposure::default();
@@ -80,6 +85,7 @@ pub(super) fn expose(
                 .push(file.origin.error(route.written.spot, "routes", what).as_warning());
         }
     }
+    exposure.conflicts = relays::bind(file, paths, &mut builder, exposure.entries.len());
     exposure.routes = builder.build();
     exposure
 }

@@ -111,6 +111,14 @@ impl Origin {
         }
     }
 
+    /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
+    fn has(&self, spot: Spot, key: &str) -> bool {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
+            _ => false,
+        }
+    }
+
     /// The path of a value within the file, such as `routes[3]`, if it was written in one.
     pub(crate) fn path(&self, spot: Spot) -> Option<String> {
         match (spot, &self.document) {
@@ -208,7 +216,7 @@ fn references(document: &Document) -> Vec<Diagnostic> {
     for backend in routes
         .unwrap_or_default()
         .iter()
-        .filter_map(|route| document.child(*route, "backend"))
+        .flat_map(|route| named_backends(document, *route))
     {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
             && !known.contains(text.as_str())
@@ -219,6 +227,21 @@ fn references(document: &Document) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// Where a route names backends.
+fn named_backends(document: &Document, route: NodeId) -> Vec<NodeId> {
+    let mut named: Vec<NodeId> = document.child(route, "backend").into_iter().collect();
+    if let Some(relay) = document.child(route, "relay") {
+        let mirror = document.child(relay, "mirror");
+        let split = document
+            .child(relay, "split")
+            .map(|split| document.items(split))
+            .unwrap_or_default();
+        let within = mirror.iter().chain(split);
+        named.extend(within.filter_map(|group| document.child(*group, "backend")));
+    }
+    named
 }
 
 /// The name of the one backend of a gateway without a file.
@@ -378,6 +401,36 @@ impl Check<'_> {
         if let Some(tls) = &backend.tls {
             self.backend_tls(tls, backend, found);
         }
+        self.backend_keys(backend, found);
+    }
+
+    /// Keys that mean something for one protocol alone.
+    fn backend_keys(&self, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        match backend.protocol {
+            Protocol::Grpc => {
+                if backend.http2.spot != Spot::Default {
+                    found.push(self.key_error(backend.http2.spot, "is for `protocol: rest`; gRPC is HTTP/2"));
+                }
+                if let Some(rest) = &backend.rest {
+                    found.push(self.key_error(rest.spot, "is for `protocol: rest`"));
+                }
+            }
+            Protocol::Rest => {
+                if let Some(schema) = &backend.schema
+                    && schema.value == SchemaSource::Reflection
+                {
+                    let message = "can't be learned by reflection from a REST backend; write {protos: …} or {descriptors: …}";
+                    found.push(self.error(schema.spot, message));
+                }
+                if let Some(rest) = &backend.rest
+                    && backend.schema.is_none()
+                {
+                    let message =
+                        "says how calls become requests, and this backend has no schema with methods to call";
+                    found.push(self.key_error(rest.spot, message));
+                }
+            }
+        }
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
@@ -401,14 +454,49 @@ impl Check<'_> {
     }
 
     fn route(&self, route: &Located<Route>, found: &mut Vec<Diagnostic>) {
-        if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
-            let message = "names no service; write \"*\" for all that the backend offers";
-            found.push(self.key_error(route.services.spot, message));
+        let has = |key| self.file.origin.has(route.spot, key);
+        let names_services = !route.services.is_empty() || has("services");
+        match &route.path {
+            Some(path) if names_services => {
+                found.push(self.key_error(path.spot, "stands beside services; a route has one of the two"));
+            }
+            Some(_) => {
+                let relay = route.relay.as_ref();
+                let elsewhere =
+                    relay.is_some_and(|relay| relay.redirect.is_some() || !relay.split.is_empty());
+                if route.backend.is_empty() && !elsewhere && !has("backend") {
+                    found.push(self.key_error(
+                        route.spot,
+                        "no \"backend\"; a path needs one, or a relay with split or redirect",
+                    ));
+                }
+            }
+            // A path that is wrong was told.
+            None if has("path") => {}
+            None => self.service_route(route, names_services, found),
         }
         for host in &route.hosts {
             if let Err(error) = host.parse::<Host>() {
                 found.push(self.error(host.spot, format!("\"{}\" is no host: {error}", host.value)));
             }
+        }
+    }
+
+    fn service_route(&self, route: &Located<Route>, names_services: bool, found: &mut Vec<Diagnostic>) {
+        if !names_services {
+            found.push(self.key_error(
+                route.spot,
+                "no \"services\" and no \"path\"; one of them has to be there",
+            ));
+        } else if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
+            let message = "names no service; write \"*\" for all that the backend offers";
+            found.push(self.key_error(route.services.spot, message));
+        }
+        if route.backend.is_empty() && !self.file.origin.has(route.spot, "backend") {
+            found.push(self.key_error(route.spot, "no \"backend\"; it has to be there"));
+        }
+        if let Some(relay) = &route.relay {
+            found.push(self.key_error(relay.spot, "is for routes with a \"path\""));
         }
     }
 }

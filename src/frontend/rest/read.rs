@@ -56,7 +56,9 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
         let filled = unary(&entry, bound, given, &head, body, &mut message, now);
         match deadline {
             // The time of a call covers what its client has to send.
-            Some(deadline) => timeout_at(deadline.instant(), filled).await.map_err(|_| late())??,
+            Some(deadline) => timeout_at(deadline.instant(), filled)
+                .await
+                .map_err(|_| late())??,
             None => filled.await?,
         }
         Messages::whole(seal(message)?, entry.route.bounds, tally)

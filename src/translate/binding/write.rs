@@ -18,7 +18,7 @@ use super::{Binding, BindingError, BodyRule, Variable};
 use crate::schema::HttpMethod;
 use crate::schema::template::Segment;
 use crate::translate::json::{Mask, Target, Transcoder, WireError};
-use crate::wire::url;
+use crate::wire::url::{self, Keep};
 
 /// 1 MiB: far more than any server takes as a URL; it bounds what is built before that is noticed.
 const MAX_TARGET_BYTES: usize = 1 << 20;
@@ -344,7 +344,7 @@ impl OutgoingVariable {
             {
                 return Err(self.mismatch(text));
             }
-            escape_into(text, Keep::Nothing, out);
+            url::encode(text, Keep::Nothing, out);
             return Ok(());
         }
         let segments: Vec<&str> = text.split('/').collect();
@@ -354,7 +354,7 @@ impl OutgoingVariable {
         if !fits(&self.pattern, &segments) {
             return Err(self.mismatch(text));
         }
-        escape_into(text, Keep::Slashes, out);
+        url::encode(text, Keep::Slashes, out);
         Ok(())
     }
 
@@ -487,9 +487,9 @@ impl Pairs<'_> {
             return Err(self.refuse("a value without a text"));
         };
         self.out.push(std::mem::replace(&mut self.separator, '&'));
-        escape_into(&self.name, Keep::Nothing, self.out);
+        url::encode(&self.name, Keep::Nothing, self.out);
         self.out.push('=');
-        escape_into(&text, Keep::Nothing, self.out);
+        url::encode(&text, Keep::Nothing, self.out);
         Ok(())
     }
 
@@ -517,46 +517,14 @@ fn text_of(shape: &Shape, value: &Value) -> Option<String> {
     }
 }
 
-/// What stays as it is beside RFC 3986's unreserved characters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Nothing,
-    /// Slashes, and what was read as an escaped slash.
-    Slashes,
-}
-
-fn escape_into(text: &str, keep: Keep, out: &mut String) {
-    let bytes = text.as_bytes();
-    for (at, byte) in bytes.iter().copied().enumerate() {
-        let kept = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => true,
-            b'/' => keep == Keep::Slashes,
-            b'%' => keep == Keep::Slashes && url::escape(bytes, at) == Some(b'/'),
-            _ => false,
-        };
-        push(byte, kept, out);
-    }
-}
-
 /// Appends a literal of a template: what RFC 3986 allows in a segment stays, but for a colon, which would begin a verb.
 fn escape_literal(text: &str, out: &mut String) {
     for byte in text.bytes() {
-        push(
+        url::push(
             byte,
             byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=@".contains(&byte),
             out,
         );
-    }
-}
-
-fn push(byte: u8, kept: bool, out: &mut String) {
-    if kept {
-        out.push(char::from(byte));
-        return;
-    }
-    out.push('%');
-    for nibble in [byte >> 4, byte & 15] {
-        out.extend(char::from_digit(u32::from(nibble), 16).map(|digit| digit.to_ascii_uppercase()));
     }
 }
 
