@@ -24,5 +24,7 @@ mod generated;
 mod limits;
 mod matrix;
 mod mutate;
+mod relay;
+mod rest_backend;
 mod support;
 mod tls;
