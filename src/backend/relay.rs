@@ -376,7 +376,14 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            // An empty frame says nothing, and costs one on the way to the client.
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(&frame, Some(Ok(frame)) if is_empty(frame)) {
+                break frame;
+            }
+        };
         match &frame {
             Some(Err(fault)) => self.tally.end(Outcome::Gateway(fault.kind(), fault.side())),
             Some(Ok(_)) if !self.body.is_end_stream() => {}

@@ -488,7 +488,10 @@ impl Check<'_> {
                 route.spot,
                 "no \"services\" and no \"path\"; one of them has to be there",
             ));
-        } else if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
+        } else if route.services.is_empty()
+            && route.services.spot != Spot::Default
+            && self.file.origin.is_empty(route.services.spot)
+        {
             let message = "names no service; write \"*\" for all that the backend offers";
             found.push(self.key_error(route.services.spot, message));
         }

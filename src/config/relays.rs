@@ -258,7 +258,7 @@ impl One<'_> {
         let patience = self
             .written
             .timeout
-            .or(group.and_then(|group| group.timeout.request));
+            .or_else(|| group.and_then(|group| group.timeout.request));
         Some(Relay {
             shares,
             mirror,

@@ -137,7 +137,10 @@ fn shape(head: &Parts) -> Result<(), Refused> {
 
 /// The response that a reply becomes.
 fn write(reply: Reply, tally: &Tally) -> Response<Body> {
-    let Reply { metadata, messages } = reply;
+    let Reply {
+        metadata,
+        mut messages,
+    } = reply;
     if let Some(end) = messages.as_end() {
         tally.end(Outcome::Upstream(end.status.code));
         let mut headers: HeaderMap = metadata;
@@ -147,15 +150,12 @@ fn write(reply: Reply, tally: &Tally) -> Response<Body> {
         ending::put(&end.status, &mut headers);
         return respond(headers, Body::empty());
     }
-    let messages = match messages.into_answer() {
-        Ok((message, end)) => {
-            tally.end(Outcome::Upstream(end.status.code));
-            let mut trailers = end.metadata;
-            ending::put(&end.status, &mut trailers);
-            return respond(metadata, Body::with_trailers(message, trailers));
-        }
-        Err(messages) => messages,
-    };
+    if let Some((message, end)) = messages.take_answer() {
+        tally.end(Outcome::Upstream(end.status.code));
+        let mut trailers = end.metadata;
+        ending::put(&end.status, &mut trailers);
+        return respond(metadata, Body::with_trailers(message, trailers));
+    }
     let mut headers = metadata;
     if let Some(encoding) = messages.encoding() {
         headers.insert(GRPC_ENCODING, encoding.clone());

@@ -258,18 +258,21 @@ impl Messages {
         self
     }
 
-    /// A reply that is there in whole: its message in an envelope, and its end; otherwise the messages back.
-    pub fn into_answer(self) -> Result<(Bytes, End), Self> {
-        match self.source {
+    /// A reply that is there in whole: its message in an envelope, and its end.
+    pub fn take_answer(&mut self) -> Option<(Bytes, End)> {
+        match std::mem::replace(&mut self.source, Source::Done) {
             Source::Whole(enveloped, Some(end)) => {
                 self.tally.add_reply_messages(1);
-                Ok((enveloped, *end))
+                Some((enveloped, *end))
             }
             source @ (Source::Done
             | Source::Whole(_, None)
             | Source::Ended(_)
             | Source::Raw(_)
-            | Source::Stream(_)) => Err(Self { source, ..self }),
+            | Source::Stream(_)) => {
+                self.source = source;
+                None
+            }
         }
     }
 

@@ -112,6 +112,9 @@ impl Exchange {
                 SendError::Broken(error.into())
             }
         })?;
+        if too_many {
+            return Err(TOO_INFORMATIONAL);
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Protocol("switched protocols without being asked"));
         }

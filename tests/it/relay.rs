@@ -109,8 +109,8 @@ async fn a_path_is_relayed_in_the_form_in_which_it_was_matched() {
         ("/open//a/./b/../c/", "GET /open/a/c/ 0"),
         ("/closed/../open/x", "GET /open/x 0"),
         ("/%6Fpen/x", "GET /open/x 0"),
-        ("/open/../secret", "404"),
-        ("/open/%2e%2e/secret", "404"),
+        ("/open/../secret", "400"),
+        ("/open/%2e%2e/secret", "400"),
         ("/open/a%2Fb", "400"),
         ("/open/..%2fsecret", "400"),
         ("/files/a%2Fb", "GET /files/a%2Fb 0"),
@@ -280,16 +280,26 @@ async fn bodies_and_trailers_stream_in_both_directions_at_once() {
                 if piece != "one" {
                     sender.send(Bytes::from(piece)).await.unwrap();
                 }
-                let frame = within("the echo", answer.frame()).await.unwrap().unwrap();
+                let frame = within("the echo", told(&mut answer)).await;
                 assert_eq!(frame.into_data().unwrap(), piece, "{http2} {version:?}");
             }
             drop(sender);
-            let trailers = within("the trailers", answer.frame()).await.unwrap().unwrap();
+            let trailers = within("the trailers", told(&mut answer)).await;
             assert_eq!(
                 trailers.into_trailers().unwrap()["x-sum"],
                 "7",
                 "{http2} {version:?}"
             );
+        }
+    }
+}
+
+/// The next frame that says something: HTTP/2 may have empty ones between.
+async fn told(body: &mut hyper::body::Incoming) -> Frame<Bytes> {
+    loop {
+        let frame = body.frame().await.unwrap().unwrap();
+        if !frame.data_ref().is_some_and(Bytes::is_empty) {
+            return frame;
         }
     }
 }

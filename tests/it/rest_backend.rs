@@ -68,7 +68,7 @@ async fn stream(gateway: &Gateway, path: &str, message: &Value) -> (Vec<Value>, 
 async fn a_grpc_call_goes_out_by_its_rule() {
     let origin = Origin::start(|seen| match seen.line.as_str() {
         "DELETE /api/v1/shelves/1/books/7" => answer(204, "", ""),
-        line if line.contains("genres") => answer(200, "application/json", r#"["GENRE_POETRY"]"#),
+        line if line.contains("genres") => answer(200, "application/json", r#"[{"genre":"GENRE_POETRY"}]"#),
         _ => answer_json(&json!({"name": "shelves/1/books/7", "title": "Dune", "unknown": 1})),
     })
     .await;
@@ -115,7 +115,7 @@ async fn a_grpc_call_goes_out_by_its_rule() {
             json!({}),
             "GET /api/v1/genres",
             Value::Null,
-            json!({"genres": ["GENRE_POETRY"]}),
+            json!({"genres": [{"genre": "GENRE_POETRY"}]}),
         ),
     ] {
         let got = call(&gateway, path, &message)

@@ -69,6 +69,7 @@ impl Backend {
 /// How calls become requests of a REST backend.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "a switch of the file each")]
 pub struct Rest {
     /// Which of its HTTP rules a method is called by, by its full name, counted from 0 in the order in which they are
     /// written. Default: the first.
