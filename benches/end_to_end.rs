@@ -161,7 +161,7 @@ async fn main() {
              routes: [{{services: [\"*\"], backend: library}}]\n"
         );
         let file = config::from_text("bench", Path::new("."), &text).unwrap();
-        let (log, writer) = Log::start(LogFormat::Json).unwrap();
+        let (log, writer) = Log::writing(LogFormat::Json, std::io::sink()).unwrap();
         let running = serve::start(&file, log).await.unwrap();
         let gateway = running.addresses().listeners[0];
         measure("gRPC, direct", || grpc(service)).await;

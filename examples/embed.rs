@@ -66,9 +66,10 @@ async fn get(address: std::net::SocketAddr, path: &str) -> Result<String, Box<dy
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    Ok(answer
+    let body = answer
         .split_once("\r\n\r\n")
-        .map_or(answer.clone(), |(_, body)| body.to_owned()))
+        .map_or(answer.as_str(), |(_, body)| body);
+    Ok(body.to_owned())
 }
 
 /// The first thing that is wrong with a configuration.

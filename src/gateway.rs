@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::header::ORIGIN;
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -14,7 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::dispatch::Dispatch;
 use crate::backend::grpc::Grpc;
-use crate::backend::reflection::{self, Reflection};
+use crate::backend::health::{Health, Standing};
+use crate::backend::own::{self, Answers, Own};
+use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
@@ -24,21 +27,23 @@ use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
-use crate::listen::forwarded;
+use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
+use crate::route::cors::Preflight;
 use crate::route::entry::Outbound;
 use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
-use crate::translate::Lane;
+use crate::status::Code;
 use crate::translate::tally::Outcome;
+use crate::translate::{Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
-use crate::wire::{Dialect, Format, PerDialect};
+use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -48,7 +53,7 @@ pub struct Prepared {
     /// For each backend its endpoints, and TLS if one of them needs it.
     backends: Vec<PreparedBackend>,
     /// The methods that the gateway answers itself.
-    own: Vec<Arc<Entry>>,
+    own: Vec<Own>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +89,7 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
-        let own = reflection::entries(&plan.limits);
+        let own = own::all(&plan.limits);
         Ok(Prepared { plan, backends, own })
     }
 
@@ -131,7 +136,7 @@ struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
     paths: Vec<LivePath>,
-    /// Methods that the gateway answers itself: gRPC only, by rpc path.
+    /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
     nowhere: PerDialect<Arc<Series>>,
@@ -163,22 +168,31 @@ struct Worker {
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
+    health: Health,
 }
 
 /// What makes two connections interchangeable.
 type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Settings);
 
 impl Gateway {
-    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`.
+    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
+    /// the process ends.
     ///
     /// # Errors
     /// An endpoint that can't be dialled by its URL.
-    pub fn new(prepared: &Prepared, tasks: TaskTracker, shard: Arc<Shard>, log: Log) -> io::Result<Self> {
+    pub fn new(
+        prepared: &Prepared,
+        tasks: TaskTracker,
+        shard: Arc<Shard>,
+        log: Log,
+        drain: Drain,
+    ) -> io::Result<Self> {
         let worker = Worker {
             pools: Mutex::default(),
             tasks,
             shard,
             log,
+            health: Health::new(drain),
         };
         let live = worker.build(prepared)?;
         Ok(Self {
@@ -204,44 +218,63 @@ impl Gateway {
         let now = Instant::now();
         let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
-        let dialect = identify(&head);
-        let mut record = self.record(&live, dialect, &head, &peer, now);
+        let spoken = identify(&head);
+        let dialect = spoken.dialect;
+        let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = match live.admit(dialect, &mut head, &peer) {
-            Ok((Admission::Path(live, found), permit)) => {
-                record.relay(live, dialect);
-                let relayed = Relayed {
-                    head,
-                    body: Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request),
-                    path: found.path,
-                    captures: found.captures,
-                    secure: peer.secure(),
-                    permit,
-                    tally: Arc::clone(&tally),
-                };
-                live.relay.serve(relayed).await.unwrap_or_else(|fault| {
-                    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                    tracing::debug!(error = %fault, cause = ?std::error::Error::source(&fault), "a relayed request failed");
-                    refuse::refuse(dialect, &fault)
-                })
-            }
-            Ok((Admission::Call(live, found), permit)) => {
-                record.enter(live, dialect);
-                let admitted = Admitted {
-                    head,
-                    body,
-                    entry: Arc::clone(&live.entry),
-                    binding: found.binding,
-                    captures: found.captures,
-                    permit,
-                    tally,
-                    now,
-                };
-                frontend::serve(dialect, admitted, live.stack.clone()).await
-            }
-            Err(fault) => {
-                tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-                refuse::refuse(dialect, &fault)
+        let response = if let Some((entry, allowed)) = live.preflight(&head) {
+            record.enter(entry, spoken);
+            // What needs no call is over, and well.
+            tally.end(Outcome::Upstream(Code::Ok));
+            no_content(allowed)
+        } else {
+            match live.find(dialect, &head) {
+                Ok(Reached::Call(entry, found)) => {
+                    record.enter(entry, spoken);
+                    let origin = head.headers.get(ORIGIN).cloned();
+                    let mut response = match admit(&entry.gate, &mut head, &peer) {
+                        Ok(permit) => {
+                            let admitted = Admitted {
+                                head,
+                                body,
+                                format: spoken.format,
+                                entry: Arc::clone(&entry.entry),
+                                binding: found.binding,
+                                captures: found.captures,
+                                permit,
+                                tally,
+                                now,
+                            };
+                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                        }
+                        Err(fault) => refused(spoken, &tally, &fault),
+                    };
+                    if let Some(cors) = &entry.entry.route.cors {
+                        cors.share(origin.as_ref(), response.headers_mut());
+                    }
+                    response
+                }
+                Ok(Reached::Path(path, found)) => {
+                    record.relay(path, dialect);
+                    match admit(&path.gate, &mut head, &peer) {
+                        Ok(permit) => {
+                            let counted = Arc::clone(&tally) as _;
+                            let relayed = Relayed {
+                                head,
+                                body: Body::incoming(body, Side::Client).counted(counted, Way::Request),
+                                path: found.path,
+                                captures: found.captures,
+                                secure: peer.secure(),
+                                permit,
+                                tally: Arc::clone(&tally),
+                            };
+                            let response = path.relay.serve(relayed).await;
+                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                        }
+                        Err(fault) => refused(spoken, &tally, &fault),
+                    }
+                }
+                Err(fault) => refused(spoken, &tally, &fault),
             }
         };
         record.http_status = response.status().as_u16();
@@ -249,7 +282,8 @@ impl Gateway {
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
 
-    fn record(&self, live: &Live, dialect: Dialect, head: &Parts, peer: &Peer, now: Instant) -> Record {
+    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
+        let Spoken { dialect, format } = spoken;
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
@@ -262,7 +296,7 @@ impl Gateway {
             uri: head.uri.clone(),
             generation: live.plan.generation,
             destination: None,
-            lane: Lane::between(dialect.format(), Format::GRPC),
+            lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
             series,
@@ -280,14 +314,14 @@ impl std::fmt::Debug for Gateway {
 
 impl Record {
     /// From here on the call is one of this entry.
-    fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
+    fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
         self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
         self.lane = match &live.entry.outbound {
-            Outbound::Grpc => Lane::between(dialect.format(), Format::GRPC),
+            Outbound::Grpc => Lane::between(spoken.format, Format::GRPC),
             // Of JSON on both sides too: the message is checked against its descriptor on the way.
             Outbound::Rest(_) => Lane::Transcode,
         };
-        self.recount(live.series.get(dialect));
+        self.recount(live.series.get(spoken.dialect));
     }
 
     /// From here on the request is one of this route.
@@ -298,55 +332,69 @@ impl Record {
     }
 }
 
-/// What the gate let a request pass to.
-enum Admission<'l> {
+/// What a request leads to.
+enum Reached<'l> {
     Call(&'l LiveEntry, Found),
     Path(&'l LivePath, FoundPath),
 }
 
+fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+    refuse::refuse(spoken, fault)
+}
+
+fn no_content(headers: HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    response
+}
+
 impl Live {
-    /// Finds what a request asks for and lets the gate decide.
-    fn admit(
-        &self,
-        dialect: Dialect,
-        head: &mut Parts,
-        peer: &Peer,
-    ) -> Result<(Admission<'_>, Permit), Fault> {
-        let admission = self.find(dialect, head)?;
-        let gate = match &admission {
-            Admission::Call(live, _) => &live.gate,
-            Admission::Path(live, _) => &live.gate,
-        };
-        let permit = gate.admit(head, peer)?;
-        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
-        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok((admission, permit))
+    /// The answer to a preflight request that a route with CORS decides on, and whose origin it allows.
+    fn preflight(&self, head: &Parts) -> Option<(&LiveEntry, HeaderMap)> {
+        let preflight = Preflight::of(head)?;
+        let live = self.entries.get(self.plan.find_for(&preflight, head)?)?;
+        let allowed = live.entry.route.cors.as_ref()?.preflight(&preflight)?;
+        Some((live, allowed))
     }
 
-    fn find(&self, dialect: Dialect, head: &Parts) -> Result<Admission<'_>, Fault> {
+    /// Finds what a request asks for.
+    fn find(&self, dialect: Dialect, head: &Parts) -> Result<Reached<'_>, Fault> {
         let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
         let missed = match self.plan.lead(dialect, head) {
             Ok(Lead::Method(found)) => match self.entries.get(found.entry) {
-                Some(live) => return Ok(Admission::Call(live, found)),
+                Some(live) => return Ok(Reached::Call(live, found)),
                 None => missing(),
             },
             Ok(Lead::Path(found)) => match self.paths.get(found.route) {
-                Some(live) => return Ok(Admission::Path(live, found)),
+                Some(live) => return Ok(Reached::Path(live, found)),
                 None => missing(),
             },
             Err(fault) => fault,
         };
-        let own = self
-            .own
-            .iter()
-            .find(|live| dialect.is_rpc() && *live.entry.method.path == *head.uri.path());
+        let own = match dialect.addressing() {
+            Addressing::RpcPath => self
+                .own
+                .iter()
+                .find(|live| *live.entry.method.path == *head.uri.path()),
+            Addressing::Rules => None,
+        };
         let found = Found {
             entry: 0,
             binding: None,
             captures: Captures::default(),
         };
-        own.map(|live| Admission::Call(live, found)).ok_or(missed)
+        own.map(|live| Reached::Call(live, found)).ok_or(missed)
     }
+}
+
+/// Lets the gate of a route decide.
+fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer)?;
+    let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+    forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+    Ok(permit)
 }
 
 impl Worker {
@@ -379,11 +427,19 @@ impl Worker {
         let own = prepared
             .own
             .iter()
-            .map(|entry| {
-                let backend = Reflection::new(plan.reflection.clone());
-                self.entry(entry, stack::build(params, backend))
+            .map(|own| {
+                let stack = match own.answers {
+                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(params, self.health.clone()),
+                };
+                self.entry(&own.entry, stack)
             })
             .collect();
+        let balances: Vec<_> = backends
+            .iter()
+            .map(|backend| Arc::clone(backend.balance()))
+            .collect();
+        self.health.replace(Standing::new(&plan, &balances));
         let nowhere = self.all_series("", "");
         Ok(Live {
             plan,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Imports go from a later row to an earlier one, or sideways where the other does not import back.
 const ROWS: &[&[&str]] = &[
@@ -196,12 +197,9 @@ fn after_string(text: &str) -> &str {
 /// The length of a character literal that starts here; a lifetime is none.
 fn character(text: &str) -> Option<usize> {
     let inside = text.strip_prefix('\'')?;
-    if inside.starts_with('\\') {
-        return inside[1..]
-            .char_indices()
-            .skip(1)
-            .find(|(_, c)| *c == '\'')
-            .map(|(at, _)| at + 3);
+    if let Some(escape) = inside.strip_prefix('\\') {
+        let mut letters = escape.char_indices().skip(1);
+        return letters.find(|(_, letter)| *letter == '\'').map(|(at, _)| at + 3);
     }
     let letter = inside.chars().next()?;
     inside[letter.len_utf8()..]
@@ -243,10 +241,18 @@ fn relative(path: &Path) -> String {
 }
 
 /// The Rust files below these folders that people write.
-fn sources(folders: &[&str]) -> Vec<Source> {
-    folders
-        .iter()
-        .flat_map(|folder| files(folder))
+fn sources(folders: &[&str]) -> impl Iterator<Item = &'static Source> {
+    ALL.iter().filter(|source| {
+        let folder = source.path.split('/').next();
+        folder.is_some_and(|folder| folders.contains(&folder))
+    })
+}
+
+/// Every Rust file that people write, read once for all rules.
+static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| {
+    ["src", "tests", "benches", "examples", "fuzz"]
+        .into_iter()
+        .flat_map(files)
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
@@ -258,13 +264,11 @@ fn sources(folders: &[&str]) -> Vec<Source> {
         })
         .filter(|source| !source.path.starts_with("src/demo/generated/") || source.path.ends_with("/mod.rs"))
         .collect()
-}
+});
 
 /// Product code: unit tests in files of their own are left out.
-fn product() -> Vec<Source> {
-    let mut sources = sources(&["src"]);
-    sources.retain(|source| !source.path.ends_with("/tests.rs") && !source.path.contains("/tests/"));
-    sources
+fn product() -> impl Iterator<Item = &'static Source> {
+    sources(&["src"]).filter(|source| !source.path.ends_with("/tests.rs") && !source.path.contains("/tests/"))
 }
 
 fn row(module: &str) -> Option<usize> {
@@ -372,7 +376,6 @@ fn dialect_is_matched_in_few_files() {
 #[test]
 fn every_file_says_what_it_promises() {
     let broken: Vec<String> = sources(&["src", "tests", "benches", "examples", "fuzz"])
-        .iter()
         .filter(|source| !source.text.starts_with("//! "))
         .map(|source| format!("{}: opens with something else than //!", source.path))
         .collect();

@@ -42,6 +42,11 @@ impl Dispatch {
         }
     }
 
+    /// Its endpoints, as this worker sees them.
+    pub fn balance(&self) -> &Arc<Balance> {
+        &self.balance
+    }
+
     /// Sends the request that `head` makes for an endpoint, and waits for the head of the answer.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 pub mod dispatch;
 pub mod grpc;
+pub mod health;
+pub mod own;
 pub mod reflection;
 pub mod relay;
 pub mod rest;

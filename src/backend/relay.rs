@@ -10,10 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -137,6 +137,10 @@ impl Relay {
             AskedHost::Client => asked_host(&head),
         };
         metadata::end_to_end(&mut head.headers);
+        if head.version == Version::HTTP_2 {
+            // Its clients read trailers without saying so.
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
         head.headers.remove(HOST);
         head.headers.remove(CONTENT_LENGTH);
         plan.request_headers.apply(&mut head.headers);

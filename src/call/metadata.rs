@@ -39,7 +39,11 @@ fn is_framing(name: &str) -> bool {
 
 /// Names that no client may set: the protocol's own, and the gateway's.
 fn is_reserved(name: &str) -> bool {
-    name.starts_with("grpc-") || name.starts_with("x-sabir-") || name.starts_with(':')
+    name.starts_with("grpc-")
+        || name.starts_with("connect-")
+        || name.starts_with("x-sabir-")
+        || name.starts_with(':')
+        || name == "x-grpc-web"
 }
 
 /// Whether gRPC allows the name. Source: gRPC over HTTP/2, "Header-Name".
@@ -98,6 +102,10 @@ pub fn from_upstream(headers: &mut HeaderMap) {
             is_hop_by_hop(text)
                 || is_framing(text)
                 || is_reserved(text)
+                // When this answer was made, the gateway says itself.
+                || text == "date"
+                // What pages may read is the gateway's own word, by the `cors` of a route.
+                || text.starts_with("access-control-")
                 || named.iter().any(|option| option == text)
         })
         .cloned()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
@@ -11,9 +12,10 @@ use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
-use super::value::{Count, Services};
+use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
+use crate::route::cors::{Cors, Names, Origins};
 use crate::route::entry::StreamEnvelope;
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
@@ -249,6 +251,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
                 max_message_bytes: size.unwrap_or(limits.max_message_bytes),
                 max_decompression_ratio: limits.max_decompression_ratio,
             },
+            cors: written.cors.as_deref().map(cors),
         };
         routes.push(Resolved {
             written,
@@ -264,6 +267,40 @@ pub(super) fn envelope(written: file::StreamEnvelope) -> StreamEnvelope {
         file::StreamEnvelope::None => StreamEnvelope::None,
         file::StreamEnvelope::Result => StreamEnvelope::Result,
     }
+}
+
+/// How long a browser remembers the answer to a preflight request, if the route does not say.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+
+fn cors(written: &file::Cors) -> Cors {
+    let origins: Option<Vec<_>> = written
+        .origins
+        .iter()
+        .map(|origin| match &origin.value {
+            Origin::Any => None,
+            Origin::One(origin) => Some(origin.clone()),
+        })
+        .collect();
+    let methods = written.methods.as_ref();
+    Cors {
+        origins: origins.map_or(Origins::Any, Origins::These),
+        methods: methods.map(|methods| methods.iter().map(|method| method.0.clone()).collect()),
+        headers: names(&written.headers),
+        expose: names(&written.expose),
+        credentials: written.credentials,
+        max_age: written.max_age.map_or(PREFLIGHT_MAX_AGE, |period| period.0),
+    }
+}
+
+fn names(written: &[Located<HeaderPattern>]) -> Names {
+    let names: Option<Vec<_>> = written
+        .iter()
+        .map(|name| match &name.value {
+            HeaderPattern::Any => None,
+            HeaderPattern::One(name) => Some(name.clone()),
+        })
+        .collect();
+    names.map_or(Names::Any, Names::These)
 }
 
 /// The hosts of a route; the file was refused for those that can't be read.

@@ -2,6 +2,7 @@
 //! JSON Schema and `sabir config schema` say about the key.
 
 pub mod backend;
+pub mod cors;
 pub mod limits;
 pub mod relay;
 pub mod route;
@@ -17,6 +18,7 @@ pub use backend::{
     Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
     StreamEnvelope,
 };
+pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Backend, BackendTimeout, BackendTls, File, Json, LimitsSection, Listener, ListenerTls,
+    Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
     StreamEnvelope, Streaming, TrailingSlash,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
-use super::value::{Address, Count, Endpoint, Services};
+use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
 use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
@@ -316,12 +316,26 @@ fn all_of(backend: &str) -> Route {
         streaming: Streaming::default(),
         stream_envelope: StreamEnvelope::default(),
         timeout: None,
+        cors: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
         path_owned: PathOwned::default(),
     }
 }
+
+/// Keys of a route that mean nothing for a path.
+const OF_SERVICES: [&str; 9] = [
+    "cors",
+    "json",
+    "limits",
+    "path_owned",
+    "path_unescape",
+    "query",
+    "stream_envelope",
+    "streaming",
+    "trailing_slash",
+];
 
 /// What no single value shows: keys that need or exclude each other.
 struct Check<'a> {
@@ -461,6 +475,11 @@ impl Check<'_> {
                 found.push(self.key_error(path.spot, "stands beside services; a route has one of the two"));
             }
             Some(_) => {
+                for key in OF_SERVICES.iter().filter(|key| has(key)) {
+                    let message =
+                        format!("\"{key}\" is for routes with services; a path is relayed as it is");
+                    found.push(self.key_error(route.spot, message));
+                }
                 let relay = route.relay.as_ref();
                 let elsewhere =
                     relay.is_some_and(|relay| relay.redirect.is_some() || !relay.split.is_empty());
@@ -479,6 +498,35 @@ impl Check<'_> {
             if let Err(error) = host.parse::<Host>() {
                 found.push(self.error(host.spot, format!("\"{}\" is no host: {error}", host.value)));
             }
+        }
+        if let Some(cors) = &route.cors {
+            self.cors(cors, found);
+        }
+    }
+
+    fn cors(&self, cors: &Located<Cors>, found: &mut Vec<Diagnostic>) {
+        if cors.origins.is_empty() && self.file.origin.is_empty(cors.origins.spot) {
+            let message = "names no origin; write such as https://app.example.com, or leave cors out";
+            found.push(self.key_error(cors.origins.spot, message));
+        }
+        if !cors.credentials {
+            return;
+        }
+        // A browser refuses the pair, and where `*` is answered by what was asked for, any page acts as its visitor.
+        let origins = cors
+            .origins
+            .iter()
+            .filter(|origin| origin.value == WebOrigin::Any)
+            .map(|origin| origin.spot);
+        let names = cors
+            .headers
+            .iter()
+            .chain(&cors.expose)
+            .filter(|name| name.value == HeaderPattern::Any)
+            .map(|name| name.spot);
+        for spot in origins.chain(names) {
+            let message = "\"*\" does not go with credentials: true; write out what is allowed";
+            found.push(self.error(spot, message));
         }
     }
 

@@ -15,13 +15,14 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::route::cors::Preflight;
 use crate::route::relay::EncodedSlash;
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
 };
 use crate::schema::exposed::Exposed;
 use crate::upstream::connect::Speaks;
-use crate::wire::Dialect;
+use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::find`].
     pub fn lead(&self, dialect: Dialect, head: &Parts) -> Result<Lead, Fault> {
-        if self.paths.is_empty() || dialect.is_rpc() {
+        if self.paths.is_empty() || dialect.addressing() == Addressing::RpcPath {
             return self.find(dialect, head).map(Lead::Method);
         }
         let raw = head.uri.path();
@@ -149,32 +150,39 @@ impl Plan {
     pub fn find(&self, dialect: Dialect, head: &Parts) -> Result<Found, Fault> {
         let host = host(head);
         let path = head.uri.path();
-        if dialect.is_rpc() {
-            return match self.routes.find_rpc(host, path) {
-                Some(entry) => Ok(Found {
+        match dialect.addressing() {
+            Addressing::RpcPath => self
+                .routes
+                .find_rpc(host, path)
+                .map(|entry| Found {
                     entry: index(entry),
                     binding: None,
                     captures: Captures::default(),
+                })
+                .ok_or_else(|| self.unknown_rpc(host, path)),
+            Addressing::Rules => match self.routes.find(host, &head.method, path) {
+                // A route of paths takes nothing but normal forms.
+                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
+                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
+                }
+                Ok(matched) => Ok(Found {
+                    entry: index(matched.entry),
+                    binding: matched.binding,
+                    captures: matched.captures,
                 }),
-                None => Err(self.unknown_rpc(host, path)),
-            };
+                Err(missed) => Err(self.unknown_path(host, path, &missed)),
+            },
         }
-        match self.routes.find(host, &head.method, path) {
-            // A route of paths takes nothing but normal forms.
-            Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
-                Err(self.unknown_path(host, path, &NoRoute::NotFound))
-            }
-            Ok(Matched {
-                entry,
-                binding,
-                captures,
-            }) => Ok(Found {
-                entry: index(entry),
-                binding,
-                captures,
-            }),
-            Err(missed) => Err(self.unknown_path(host, path, &missed)),
-        }
+    }
+
+    /// The entry whose route decides on a preflight request: the one that the request in question leads to, in
+    /// whatever dialect it will be.
+    pub fn find_for(&self, preflight: &Preflight, head: &Parts) -> Option<usize> {
+        let host = host(head);
+        let path = head.uri.path();
+        let bound = self.routes.find(host, &preflight.method, path);
+        let entry = bound.map(|matched| matched.entry).ok();
+        entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {
@@ -331,7 +339,7 @@ impl Pending {
     }
 
     /// Whether a pattern covers the service.
-    fn covers(&self, service: &str) -> bool {
+    pub fn covers(&self, service: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.take(service))
     }
 

@@ -281,6 +281,57 @@ fn the_schema_beside_the_examples_is_the_one_of_this_version() {
 }
 
 #[test]
+fn cors_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - services: [a.A]
+    backend: library
+    cors: {origins: []}
+  - services: [a.B]
+    backend: library
+    cors: {origins: [app.example.com, \"https://*.example.com\", \"https://a.example.com/path\"], methods: [get]}
+  - services: [a.C]
+    backend: library
+    cors: {origins: [\"*\"], headers: [\"*\", \"a b\"], expose: [\"*\"], credentials: true}
+  - services: [a.D]
+    backend: library
+    cors: {credentials: true}
+"
+    ));
+}
+
+#[test]
+fn origins_are_kept_as_browsers_write_them() {
+    let file = right(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - services: [a.A]
+    backend: library
+    cors: {origins: [\"HTTPS://App.example.com:443\", \"http://localhost:3000\", \"http://[::1]:80\"]}
+",
+    );
+    let cors = file.routes[0].cors.as_ref().expect("cors");
+    let origins: Vec<_> = cors
+        .origins
+        .iter()
+        .map(|origin| format!("{:?}", origin.value))
+        .collect();
+    assert_eq!(
+        origins,
+        [
+            "One(\"https://app.example.com\")",
+            "One(\"http://localhost:3000\")",
+            "One(\"http://[::1]\")"
+        ]
+    );
+}
+
+#[test]
 fn files_that_are_missing_are_errors_at_their_place() {
     let text = "\
 listeners:

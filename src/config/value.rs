@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Uri;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
@@ -77,6 +78,18 @@ written_as_text! {
     Services, "Services", {
         "type": "string",
         "examples": ["*", "library.v1.*", "library.v1.Library"]
+    };
+    Origin, "Origin", {
+        "type": "string",
+        "examples": ["https://app.example.com", "http://localhost:3000", "*"]
+    };
+    HeaderPattern, "HeaderPattern", {
+        "type": "string",
+        "examples": ["authorization", "*"]
+    };
+    Verb, "Verb", {
+        "type": "string",
+        "examples": ["GET", "POST"]
     };
 }
 
@@ -281,15 +294,22 @@ pub enum Services {
     One(String),
 }
 
+/// The packages of the services that the gateway answers itself.
+const OWN: [&str; 2] = ["grpc.reflection.", "grpc.health."];
+
+fn is_own(service: &str) -> bool {
+    OWN.iter().any(|package| service.starts_with(package))
+}
+
 impl Services {
     /// Whether the pattern takes the service with this full name.
     pub fn take(&self, service: &str) -> bool {
         match self {
-            // Reflection is what the gateway answers itself, so it is forwarded only where it is named.
-            Self::All => !service.starts_with("grpc.reflection."),
+            // What the gateway answers itself is forwarded only where it is named.
+            Self::All => !is_own(service),
             Self::Below(prefix) => {
-                service.starts_with(prefix.as_str())
-                    && (prefix.starts_with("grpc.reflection.") || !service.starts_with("grpc.reflection."))
+                let names_it = OWN.iter().any(|package| prefix.starts_with(package));
+                service.starts_with(prefix.as_str()) && (names_it || !is_own(service))
             }
             Self::One(name) => service == name,
         }
@@ -340,6 +360,73 @@ impl fmt::Display for Services {
             Self::All => f.write_str("*"),
             Self::Below(prefix) => write!(f, "{prefix}*"),
             Self::One(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Whose pages may call: an origin as a browser writes it, or everybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `*`.
+    Any,
+    /// Such as `https://app.example.com`.
+    One(HeaderValue),
+}
+
+impl Text for Origin {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = || {
+            "is not an origin; write a scheme and a host such as https://app.example.com, or \"*\"".to_owned()
+        };
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (scheme, authority) = text.split_once("://").ok_or_else(not)?;
+        let authority: Authority = authority.parse().map_err(|_| not())?;
+        if scheme.is_empty() || authority.as_str().contains(['@', '*']) || authority.host().is_empty() {
+            return Err(not());
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let host = authority.host().to_ascii_lowercase();
+        // A browser leaves the scheme's own port out.
+        let origin = match (scheme.as_str(), authority.port_u16()) {
+            (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+            (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        };
+        HeaderValue::try_from(origin).map(Self::One).map_err(|_| not())
+    }
+}
+
+/// The name of a header, or any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderPattern {
+    /// `*`.
+    Any,
+    /// One name, in any case.
+    One(HeaderName),
+}
+
+impl Text for HeaderPattern {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        text.parse()
+            .map(Self::One)
+            .map_err(|_| "is not the name of a header; write such as authorization, or \"*\"".to_owned())
+    }
+}
+
+/// An HTTP method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verb(pub Method);
+
+impl Text for Verb {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let is_upper = text.bytes().all(|byte| byte.is_ascii_uppercase());
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if is_upper => Ok(Self(method)),
+            Ok(_) | Err(_) => Err("is not an HTTP method; write such as GET or POST".to_owned()),
         }
     }
 }
@@ -436,7 +523,10 @@ mod tests {
     fn services_take_what_they_name_and_nothing_else() {
         for (pattern, service, takes) in [
             ("*", "library.v1.Library", true),
-            ("*", "grpc.health.v1.Health", true),
+            ("*", "grpc.health.v1.Health", false),
+            ("grpc.*", "grpc.health.v1.Health", false),
+            ("grpc.health.v1.*", "grpc.health.v1.Health", true),
+            ("grpc.health.v1.Health", "grpc.health.v1.Health", true),
             ("*", "grpc.reflection.v1.ServerReflection", false),
             ("library.v1.*", "library.v1.Library", true),
             ("library.v1.*", "library.v1.deep.Library", true),

@@ -22,7 +22,7 @@ use crate::translate::Lane;
 use crate::translate::binding::Binding;
 use crate::translate::json::Target;
 use crate::translate::raw_body;
-use crate::wire::{Dialect, Format, url};
+use crate::wire::{Addressing, Dialect, Format, Spoken, url};
 
 /// What becomes of a request; `Display` tells it.
 #[derive(Debug)]
@@ -57,13 +57,17 @@ impl<'a> Explanation<'a> {
     ///
     /// A body is taken as one message; of a stream of messages, it is the first.
     pub fn new(plan: &'a Plan, head: &'a Parts, body: Option<&[u8]>) -> Self {
-        let dialect = identify(head);
-        let lane = Lane::between(dialect.format(), Format::GRPC);
+        let Spoken { dialect, format } = identify(head);
+        let lane = Lane::between(format, Format::GRPC);
         let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
         let outcome = match plan.lead(dialect, head) {
             Ok(Lead::Method(found)) => match plan.entries.get(found.entry) {
                 Some(entry) => {
-                    let message = message(lane, entry, &found, head, body);
+                    let query = match dialect.addressing() {
+                        Addressing::Rules => head.uri.query(),
+                        Addressing::RpcPath => None,
+                    };
+                    let message = message(lane, entry, &found, (head, query), body);
                     let metadata = metadata::from_request(head.headers.clone(), metadata::Headers::Http);
                     Outcome::Method(Taken {
                         entry,
@@ -105,7 +109,7 @@ fn message(
     lane: Lane,
     entry: &Entry,
     found: &Found,
-    head: &Parts,
+    (head, query): (&Parts, Option<&str>),
     body: Option<&[u8]>,
 ) -> Result<String, Fault> {
     let invalid = |message: String| Fault::client(Kind::InvalidArgument, message);
@@ -118,7 +122,7 @@ fn message(
     let bound = entry.bound(found.binding);
     let given = bound
         .binding
-        .read(&entry.json, &found.captures, head.uri.query(), &mut wire)
+        .read(&entry.json, &found.captures, query, &mut wire)
         .map_err(|error| invalid(error.to_string()))?;
     match bound.request {
         Form::None => {}

@@ -1,6 +1,8 @@
 //! Frontends: a request in the client's dialect becomes a call, a reply becomes a response in that dialect.
 
+pub mod connect;
 pub mod grpc;
+pub mod grpc_web;
 pub mod refuse;
 pub mod rest;
 
@@ -15,8 +17,8 @@ use crate::policy::Permit;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
 use crate::translate::Tally;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
+use crate::wire::{Dialect, Format};
 
 /// A request that the gate let pass, with all that was found out about it.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Admitted {
     pub head: Parts,
     /// The request body, unread.
     pub body: Incoming,
+    /// What its body is.
+    pub format: Format,
     /// What it matched.
     pub entry: Arc<Entry>,
     /// Which of the entry's bindings; `None` for the rpc path.
@@ -47,5 +51,7 @@ pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> 
     match dialect {
         Dialect::Rest => rest::serve(admitted, stack).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
+        Dialect::Connect => connect::serve(admitted, stack).await,
+        Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
     }
 }

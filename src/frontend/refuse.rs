@@ -1,22 +1,25 @@
 //! A fault in the client's dialect: the one place per dialect where the gateway's errors are rendered.
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::fault::{DOMAIN, Fault};
+use crate::fault::{DOMAIN, Fault, Kind};
 use crate::frontend::grpc::GRPC;
+use crate::frontend::{connect, grpc_web};
 use crate::status::Status;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
-use crate::wire::ending;
+use crate::wire::grpc_web::{to_text, trailer_frame};
+use crate::wire::{Dialect, Format, Framing, Spoken, ending};
 
-/// The response that tells `fault` to a client of `dialect`, before anything else was sent.
-pub fn refuse(dialect: Dialect, fault: &Fault) -> Response<Body> {
-    let mut response = match dialect {
+/// The response that tells `fault` to a client that speaks so, before anything else was sent.
+pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
+    let mut response = match spoken.dialect {
         Dialect::Rest => http(fault),
         Dialect::Grpc => grpc(fault),
+        Dialect::GrpcWeb => grpc_web(spoken.format, fault),
+        Dialect::Connect => connect(spoken.format, fault),
     };
     if let Some(delay) = fault.delay() {
         // Whole seconds, rounded up: a client that comes back earlier comes back too early.
@@ -36,11 +39,54 @@ fn grpc(fault: &Fault) -> Response<Body> {
     response
 }
 
+/// The same as a body: some clients can't read headers of another origin.
+fn grpc_web(format: Format, fault: &Fault) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    ending::put(&Status::from(fault), &mut trailers);
+    let frame = trailer_frame(&trailers);
+    let body = match format {
+        Format::GRPC_WEB_TEXT => to_text(&frame),
+        _ => frame,
+    };
+    let mut response = Response::new(Body::whole(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, grpc_web::content_type(format));
+    response
+}
+
+/// Connect's JSON: the body of an HTTP answer, or the last message of a stream.
+fn connect(format: Format, fault: &Fault) -> Response<Body> {
+    let status = Status::from(fault);
+    let http_status = match fault.kind() {
+        // What is wrong with the HTTP request itself, HTTP says, for a stream too.
+        kind @ (Kind::MethodNotAllowed
+        | Kind::UnsupportedMediaType
+        | Kind::UriTooLong
+        | Kind::HeadersTooLarge
+        | Kind::RequestTimeout) => Some(kind.http_status()),
+        _ => None,
+    };
+    if format.framing == Framing::Connect && http_status.is_none() {
+        let end = connect::end_frame(&status, HeaderMap::new(), None);
+        let mut response = Response::new(Body::whole(end));
+        let content_type = HeaderValue::from_static(connect::content_type(format));
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        return response;
+    }
+    let http_status = http_status.unwrap_or_else(|| status.code.http_status());
+    whole(connect::json(&status, None).text(), http_status, fault)
+}
+
 /// An HTTP status and a `google.rpc.Status` in JSON.
 fn http(fault: &Fault) -> Response<Body> {
-    let text = json(fault).text();
+    whole(json(fault).text(), fault.kind().http_status(), fault)
+}
+
+/// A JSON text with an HTTP status, and with what that status asks for beside it.
+fn whole(text: String, status: StatusCode, fault: &Fault) -> Response<Body> {
     let mut response = Response::new(Body::whole(text.into()));
-    *response.status_mut() = fault.kind().http_status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(Ok(allow)) = fault.allow().map(HeaderValue::from_str) {
@@ -98,12 +144,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fault::Kind;
+
+    fn spoken(dialect: Dialect, format: Format) -> Spoken {
+        Spoken { dialect, format }
+    }
 
     #[test]
     fn a_fault_is_an_http_status_and_a_json_text_for_rest() {
         let fault = Fault::client(Kind::MethodNotAllowed, "GET is not bound here").allowing("PATCH, DELETE");
-        let response = refuse(Dialect::Rest, &fault);
+        let response = refuse(spoken(Dialect::Rest, Format::JSON), &fault);
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()[ALLOW], "PATCH, DELETE");
         let body = response.body().as_whole().unwrap();
@@ -115,11 +164,55 @@ mod tests {
     #[test]
     fn a_fault_is_a_trailers_only_answer_for_grpc() {
         let fault = Fault::gateway(Kind::Overloaded, "busy").retry_after(Duration::from_millis(1500));
-        let response = refuse(Dialect::Grpc, &fault);
+        let response = refuse(spoken(Dialect::Grpc, Format::GRPC), &fault);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(response.headers()["grpc-message"], "busy");
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         assert!(response.headers().contains_key("grpc-status-details-bin"));
+    }
+
+    #[test]
+    fn a_fault_is_a_trailer_frame_for_grpc_web() {
+        let fault = Fault::client(Kind::Unimplemented, "no such method");
+        let response = refuse(spoken(Dialect::GrpcWeb, Format::GRPC_WEB), &fault);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc-web+proto");
+        let frame = response.body().as_whole().unwrap();
+        assert!(
+            frame.starts_with(b"\x80\0\0\0") && frame[5..].starts_with(b"grpc-status: 12\r\n"),
+            "{frame:?}"
+        );
+        let response = refuse(spoken(Dialect::GrpcWeb, Format::GRPC_WEB_TEXT), &fault);
+        assert_eq!(
+            response.headers()[CONTENT_TYPE],
+            "application/grpc-web-text+proto"
+        );
+        assert_eq!(response.body().as_whole().unwrap(), to_text(&frame));
+    }
+
+    #[test]
+    fn a_fault_is_connect_json_in_a_body_or_at_the_end_of_a_stream() {
+        let fault = Fault::client(Kind::MessageTooLarge, "too large");
+        let response = refuse(spoken(Dialect::Connect, Format::PROTO), &fault);
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let value: Value = serde_json::from_slice(&response.body().as_whole().unwrap()).unwrap();
+        assert_eq!(value["code"], "resource_exhausted");
+
+        let response = refuse(spoken(Dialect::Connect, Format::CONNECT_JSON), &fault);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/connect+json");
+        let body = response.body().as_whole().unwrap();
+        assert_eq!(body[0], 2);
+        let value: Value = serde_json::from_slice(&body[5..]).unwrap();
+        assert_eq!(value["error"]["code"], "resource_exhausted");
+
+        let fault = Fault::client(Kind::MethodNotAllowed, "not so").allowing("POST");
+        let response = refuse(spoken(Dialect::Connect, Format::CONNECT_PROTO), &fault);
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[ALLOW]),
+            (405, &HeaderValue::from_static("POST"))
+        );
     }
 }

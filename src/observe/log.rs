@@ -1,11 +1,11 @@
-//! Access records on their way to standard output.
+//! Access records on their way out of the process.
 //!
 //! Each worker gathers lines in a buffer of its own and hands it to one writer thread when it is full or a moment old,
 //! so that a slow reader of the log never slows a call. When the writer is too far behind, lines are dropped and
 //! counted.
 
 use std::cell::RefCell;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -56,15 +56,23 @@ impl Writer {
 }
 
 impl Log {
-    /// Starts the writer thread.
+    /// Starts the writer thread; lines go to standard output.
     ///
     /// # Errors
     /// The system refuses the thread.
-    pub fn start(format: LogFormat) -> std::io::Result<(Self, Writer)> {
+    pub fn start(format: LogFormat) -> io::Result<(Self, Writer)> {
+        Self::writing(format, io::stdout())
+    }
+
+    /// Starts the writer thread; lines go to `out`.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub fn writing(format: LogFormat, out: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&receiver))?;
+            .spawn(move || write_all(&receiver, out))?;
         Ok((
             Self {
                 format,
@@ -116,9 +124,8 @@ impl Log {
     }
 }
 
-fn write_all(receiver: &Receiver<Vec<u8>>) {
+fn write_all(receiver: &Receiver<Vec<u8>>, mut out: impl Write) {
     while let Ok(lines) = receiver.recv() {
-        let mut out = std::io::stdout().lock();
         // Nobody reads the log any more: serving goes on without it.
         if out.write_all(&lines).and_then(|()| out.flush()).is_err() {
             return;

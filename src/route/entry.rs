@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost_reflect::MessageDescriptor;
 
 use crate::route::Host;
+use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
@@ -54,6 +55,8 @@ pub struct Route {
     pub stream_timeout: Option<Duration>,
     /// What a message may be.
     pub bounds: Bounds,
+    /// Which pages of other origins may call; absent, none.
+    pub cors: Option<Cors>,
 }
 
 /// One method on one route.

@@ -6,6 +6,7 @@
 //! One search visits a node of the trie at most once for each number of segments that follow `**` in a template, so its
 //! cost is bounded by the templates and not by the path.
 
+pub mod cors;
 pub mod entry;
 mod host;
 mod normal;

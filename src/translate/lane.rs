@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::wire::{Codec, Format, Framing};
+use crate::wire::Format;
 
 /// The amount of work. A field of the access record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +20,10 @@ pub enum Lane {
 impl Lane {
     /// The lane between what a peer sends and what the other one reads.
     pub fn between(have: Format, want: Format) -> Self {
-        match (have.codec, want.codec) {
-            (Codec::Proto, Codec::Proto) | (Codec::Json, Codec::Json) => match (have.framing, want.framing) {
-                (Framing::Whole, Framing::Whole) | (Framing::Envelope, Framing::Envelope) => Self::Relay,
-                (Framing::Whole, Framing::Envelope) | (Framing::Envelope, Framing::Whole) => Self::Reframe,
-            },
-            (Codec::Proto, Codec::Json) | (Codec::Json, Codec::Proto) => Self::Transcode,
+        match (have.codec == want.codec, have.framing == want.framing) {
+            (true, true) => Self::Relay,
+            (true, false) => Self::Reframe,
+            (false, _) => Self::Transcode,
         }
     }
 
@@ -48,6 +46,7 @@ impl fmt::Display for Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Codec, Framing};
 
     #[test]
     fn the_whole_table() {

@@ -13,3 +13,6 @@ pub mod tls;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Lease, Pool, Unreachable};
+
+#[cfg(test)]
+mod tests;

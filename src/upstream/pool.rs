@@ -113,6 +113,13 @@ pub(super) enum Place {
 /// The counted part of a [`Lease`]: held until the answer is read to its end or dropped.
 pub(super) struct Counted(Arc<Load>);
 
+impl Counted {
+    /// Keeps new calls off the connection.
+    pub(super) fn retire(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::Relaxed);

@@ -95,15 +95,17 @@ async fn send(
     tasks: &TaskTracker,
 ) -> Result<Response<Body>, SendError> {
     let ends_at_once = body.is_end_stream();
-    let (answer, stream) = handle
-        .send_request(request, ends_at_once)
-        .map_err(|error| SendError::Unprocessed(error.into()))?;
+    let (answer, stream) = handle.send_request(request, ends_at_once).map_err(|error| {
+        // It is closing: calls that are under way finish on it, new ones need another.
+        place.retire();
+        SendError::Unprocessed(error.into())
+    })?;
     let pump = if ends_at_once {
         None
     } else {
         Pump::start(stream, body, tasks).await?
     };
-    let (head, stream) = match final_answer(answer).await {
+    let (head, stream) = match final_answer(answer, &place).await {
         Ok(response) => response.into_parts(),
         Err(error) => {
             let fault = pump.and_then(|pump| pump.fault());
@@ -124,7 +126,10 @@ async fn send(
 }
 
 /// The answer after the informational ones, of which so many are taken and no more.
-async fn final_answer(mut answer: ResponseFuture) -> Result<Response<RecvStream>, SendError> {
+async fn final_answer(
+    mut answer: ResponseFuture,
+    place: &Counted,
+) -> Result<Response<RecvStream>, SendError> {
     let mut informational = 0;
     poll_fn(|cx| {
         while let Poll::Ready(Some(Ok(_head))) = answer.poll_informational(cx) {
@@ -133,7 +138,12 @@ async fn final_answer(mut answer: ResponseFuture) -> Result<Response<RecvStream>
                 return Poll::Ready(Err(TOO_INFORMATIONAL));
             }
         }
-        Pin::new(&mut answer).poll(cx).map_err(classify)
+        Pin::new(&mut answer).poll(cx).map_err(|error| {
+            if error.is_go_away() {
+                place.retire();
+            }
+            classify(error)
+        })
     })
     .await
 }
@@ -229,6 +239,8 @@ impl Future for Upload {
                 this.stream.reserve_capacity(chunk.len());
                 let room = match this.stream.capacity() {
                     0 => match ready!(this.stream.poll_capacity(cx)) {
+                        // Window was promised and taken back: wait for more.
+                        Some(Ok(0)) => continue,
                         Some(Ok(room)) => room,
                         // The stream is gone; whoever waits for the answer hears why.
                         Some(Err(_)) | None => return Poll::Ready(Ok(())),

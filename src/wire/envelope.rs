@@ -234,8 +234,17 @@ pub fn prefix(length: usize) -> Result<[u8; PREFIX], FrameError> {
 /// # Errors
 /// [`FrameError::TooLarge`] when the length does not fit the 4 bytes.
 pub fn wrap(payload: &[u8]) -> Result<Bytes, FrameError> {
+    flagged(0, payload)
+}
+
+/// The same with this flag byte.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] when the length does not fit the 4 bytes.
+pub fn flagged(flag: u8, payload: &[u8]) -> Result<Bytes, FrameError> {
+    let [_, a, b, c, d] = prefix(payload.len())?;
     let mut whole = BytesMut::with_capacity(payload.len().saturating_add(PREFIX));
-    whole.put_slice(&prefix(payload.len())?);
+    whole.put_slice(&[flag, a, b, c, d]);
     whole.put_slice(payload);
     Ok(whole.freeze())
 }

@@ -5,10 +5,13 @@
 pub mod base64;
 pub mod body;
 pub mod compression;
+pub mod connect;
 pub mod ending;
 pub mod envelope;
 pub mod event_stream;
+pub mod grpc_web;
 pub mod json_stream;
+pub mod last_frame;
 pub mod percent;
 pub mod timeout;
 pub mod url;
@@ -22,35 +25,42 @@ pub enum Dialect {
     Rest,
     /// gRPC over HTTP/2.
     Grpc,
+    /// gRPC-Web, binary or text, over any HTTP.
+    GrpcWeb,
+    /// Connect, unary or streaming, over any HTTP.
+    Connect,
 }
 
 impl Dialect {
-    /// Every dialect, in the order of its index.
-    pub const ALL: [Self; 2] = [Self::Rest, Self::Grpc];
+    /// Every dialect.
+    pub const ALL: [Self; 4] = [Self::Rest, Self::Grpc, Self::GrpcWeb, Self::Connect];
 
     /// The name in records, metrics and configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rest => "rest",
             Self::Grpc => "grpc",
+            Self::GrpcWeb => "grpc_web",
+            Self::Connect => "connect",
         }
     }
 
-    /// Whether a request names its method by the rpc path alone; otherwise HTTP rules count too.
-    pub fn is_rpc(self) -> bool {
+    /// What of a URL says which method is called.
+    pub fn addressing(self) -> Addressing {
         match self {
-            Self::Rest => false,
-            Self::Grpc => true,
+            Self::Rest => Addressing::Rules,
+            Self::Grpc | Self::GrpcWeb | Self::Connect => Addressing::RpcPath,
         }
     }
+}
 
-    /// How a client of the dialect writes and reads messages.
-    pub fn format(self) -> Format {
-        match self {
-            Self::Rest => Format::JSON,
-            Self::Grpc => Format::GRPC,
-        }
-    }
+/// What of a URL says which method is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Addressing {
+    /// HTTP method and path by the rules of the methods, and the rpc path.
+    Rules,
+    /// `/package.Service/Method` and nothing else.
+    RpcPath,
 }
 
 impl fmt::Display for Dialect {
@@ -71,10 +81,12 @@ impl<T> PerDialect<T> {
 
     /// The thing of this dialect.
     pub fn get(&self, dialect: Dialect) -> &T {
-        let [rest, grpc] = &self.0;
+        let [rest, grpc, grpc_web, connect] = &self.0;
         match dialect {
             Dialect::Rest => rest,
             Dialect::Grpc => grpc,
+            Dialect::GrpcWeb => grpc_web,
+            Dialect::Connect => connect,
         }
     }
 }
@@ -86,6 +98,12 @@ pub enum Framing {
     Whole,
     /// A flag byte and a 4-byte length before each message. Source: gRPC over HTTP/2.
     Envelope,
+    /// Envelopes, of which the last one holds the trailers. Source: gRPC-Web.
+    Web,
+    /// The same in base64.
+    WebText,
+    /// Envelopes, of which the last one says how a reply ended. Source: Connect.
+    Connect,
 }
 
 /// How one message is encoded.
@@ -95,6 +113,15 @@ pub enum Codec {
     Proto,
     /// ProtoJSON.
     Json,
+}
+
+/// What a client speaks: the protocol, and what its bodies are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spoken {
+    /// The protocol.
+    pub dialect: Dialect,
+    /// What its bodies are.
+    pub format: Format,
 }
 
 /// Framing and codec together: what a body is.
@@ -111,6 +138,26 @@ impl Format {
     pub const GRPC: Self = Self {
         framing: Framing::Envelope,
         codec: Codec::Proto,
+    };
+    /// What a gRPC-Web peer speaks.
+    pub const GRPC_WEB: Self = Self {
+        framing: Framing::Web,
+        codec: Codec::Proto,
+    };
+    /// What a gRPC-Web peer speaks that can't handle bytes.
+    pub const GRPC_WEB_TEXT: Self = Self {
+        framing: Framing::WebText,
+        codec: Codec::Proto,
+    };
+    /// A stream of a Connect peer, in protobuf.
+    pub const CONNECT_PROTO: Self = Self {
+        framing: Framing::Connect,
+        codec: Codec::Proto,
+    };
+    /// A stream of a Connect peer, in JSON.
+    pub const CONNECT_JSON: Self = Self {
+        framing: Framing::Connect,
+        codec: Codec::Json,
     };
     /// One protobuf message, whole.
     pub const PROTO: Self = Self {

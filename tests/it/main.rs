@@ -26,5 +26,6 @@ mod matrix;
 mod mutate;
 mod relay;
 mod rest_backend;
+mod routes;
 mod support;
 mod tls;

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
 use super::backend::StreamEnvelope;
+use super::cors::Cors;
 use super::relay::Relay;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Which services: `*` (reflection excepted), `library.v1.*` or full names. Where several routes take a service,
+    /// Which services: `*` (reflection and health excepted), `library.v1.*` or full names. Where several routes take a service,
     /// the most specific pattern has it.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -44,6 +45,8 @@ pub struct Route {
     pub stream_envelope: StreamEnvelope,
     /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
+    /// Which pages of other origins may call from a browser. Default: none.
+    pub cors: Option<Located<Cors>>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,

@@ -22,13 +22,13 @@ const LEAST_RATE: u64 = 1024;
 
 /// How a body is encoded for transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(in crate::frontend) enum Encoding {
     Identity,
     Gzip,
 }
 
 /// The content encoding.
-pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Fault> {
+pub(in crate::frontend) fn encoding(headers: &HeaderMap) -> Result<Encoding, Fault> {
     let Some(value) = headers.get(CONTENT_ENCODING) else {
         return Ok(Encoding::Identity);
     };
@@ -43,7 +43,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Fault> {
 }
 
 /// Checks that the content type is one that is read as JSON: none, any JSON type, or what `curl -d` sends.
-pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Fault> {
+pub(in crate::frontend) fn expect_json(headers: &HeaderMap) -> Result<(), Fault> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
     };
@@ -89,7 +89,7 @@ pub(super) fn says_json(headers: &HeaderMap) -> bool {
 ///
 /// # Cancel safety
 /// What was read is lost.
-pub(super) async fn collect(
+pub(in crate::frontend) async fn collect(
     body: Body,
     headers: &HeaderMap,
     encoding: Encoding,

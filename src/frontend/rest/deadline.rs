@@ -14,13 +14,8 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
             .map(Some)
             .map_err(|error| bad("grpc-timeout", &error.to_string()));
     }
-    if let Some(value) = headers.get("connect-timeout-ms") {
-        return milliseconds(value).map(Some).ok_or_else(|| {
-            bad(
-                "connect-timeout-ms",
-                "one to ten digits are expected, in milliseconds",
-            )
-        });
+    if let Some(asked) = connect(headers)? {
+        return Ok(Some(asked));
     }
     if let Some(value) = headers.get("x-server-timeout") {
         return seconds(value)
@@ -28,6 +23,19 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
             .ok_or_else(|| bad("x-server-timeout", "a number of seconds is expected"));
     }
     Ok(None)
+}
+
+/// What `Connect-Timeout-Ms` says.
+pub(in crate::frontend) fn connect(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(value) = headers.get("connect-timeout-ms") else {
+        return Ok(None);
+    };
+    milliseconds(value).map(Some).ok_or_else(|| {
+        bad(
+            "connect-timeout-ms",
+            "one to ten digits are expected, in milliseconds",
+        )
+    })
 }
 
 fn milliseconds(value: &HeaderValue) -> Option<Duration> {

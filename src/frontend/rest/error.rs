@@ -46,16 +46,9 @@ fn spell_out(detail: &prost_types::Any, transcoder: &Transcoder) -> Value {
 
 /// The detail by its descriptor; `None` when the schema has none for it, or the bytes don't fit it.
 fn known(detail: &prost_types::Any, transcoder: &Transcoder) -> Option<Value> {
-    let name = detail.type_url.rsplit('/').next()?;
-    let message = transcoder.message(name)?;
-    let mut text = BytesMut::new();
-    let wire = Bytes::from(detail.value.clone());
-    transcoder
-        .write(Target::Message(message), None, &wire, &mut text, DETAILS_LIMIT)
-        .ok()?;
     let mut object = Map::new();
     object.insert("@type".to_owned(), json!(detail.type_url));
-    match serde_json::from_slice(&text).ok()? {
+    match fields(detail, transcoder)? {
         Value::Object(fields) => object.extend(fields),
         // Well-known types with a JSON form of their own.
         value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
@@ -63,4 +56,16 @@ fn known(detail: &prost_types::Any, transcoder: &Transcoder) -> Option<Value> {
         }
     }
     Some(Value::Object(object))
+}
+
+/// The JSON of the message in a detail, without its type.
+pub(in crate::frontend) fn fields(detail: &prost_types::Any, transcoder: &Transcoder) -> Option<Value> {
+    let name = detail.type_url.rsplit('/').next()?;
+    let message = transcoder.message(name)?;
+    let mut text = BytesMut::new();
+    let wire = Bytes::from(detail.value.clone());
+    transcoder
+        .write(Target::Message(message), None, &wire, &mut text, DETAILS_LIMIT)
+        .ok()?;
+    serde_json::from_slice(&text).ok()
 }

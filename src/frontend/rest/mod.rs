@@ -2,13 +2,17 @@
 //!
 //! A request is checked whole before its call is opened, and a unary answer is whole before its head is sent.
 
-mod body;
-mod deadline;
+pub(super) mod body;
+pub(super) mod deadline;
 mod error;
 mod read;
 mod stream;
 mod upload;
 mod write;
+
+pub(super) use error::fields;
+pub(super) use read::read_json;
+pub(super) use write::{JSON, add_metadata, extend, not_json, only, pack, whole};
 
 use std::sync::Arc;
 
@@ -19,12 +23,13 @@ use tower::ServiceExt;
 
 use crate::fault::Fault;
 use crate::frontend::{Admitted, refuse};
-use crate::route::entry::{Entry, Streaming};
+use crate::route::entry::{Entry, Form, Streaming};
+use crate::schema::MethodKind;
 use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
-use crate::wire::Dialect;
 use crate::wire::body::Body;
+use crate::wire::{Codec, Dialect, Format, Spoken};
 
 /// Serves a REST request.
 ///
@@ -51,6 +56,8 @@ struct Asked {
     tally: Arc<Tally>,
     /// The method is HEAD: the answer is that of GET, without its body.
     head: bool,
+    /// What the one message of a unary answer is.
+    codec: Codec,
     /// How a stream is to be framed.
     framing: Streaming,
     /// Whether the client takes gzip.
@@ -78,6 +85,7 @@ impl Asked {
             binding: admitted.binding,
             tally: Arc::clone(&admitted.tally),
             head: head.method == Method::HEAD,
+            codec: codec(admitted.format, &admitted.entry, admitted.binding),
             framing: stream::negotiate(&head.headers.get_all(ACCEPT), admitted.entry.route.streaming),
             gzip: head.headers.get(ACCEPT_ENCODING).is_some_and(takes_gzip),
             trailers: trailers(head),
@@ -101,8 +109,18 @@ fn trailers(head: &Parts) -> Trailers {
     }
 }
 
+/// How the one message of a unary call is encoded: the rpc path takes protobuf too, and answers with what it took.
+fn codec(format: Format, entry: &Entry, binding: Option<u32>) -> Codec {
+    match binding {
+        None if entry.method.kind == MethodKind::Unary && matches!(entry.rpc.request, Form::Json(_)) => {
+            format.codec
+        }
+        Some(_) | None => Codec::Json,
+    }
+}
+
 /// Whether `Accept-Encoding` lists gzip with a weight above 0. Source: RFC 9110, section 12.5.3.
-fn takes_gzip(value: &HeaderValue) -> bool {
+pub(super) fn takes_gzip(value: &HeaderValue) -> bool {
     value.to_str().unwrap_or_default().split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
@@ -115,7 +133,11 @@ fn takes_gzip(value: &HeaderValue) -> bool {
 fn refused(tally: &Tally, fault: &Fault) -> Response<Body> {
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a REST call failed");
-    refuse::refuse(Dialect::Rest, fault)
+    let spoken = Spoken {
+        dialect: Dialect::Rest,
+        format: Format::JSON,
+    };
+    refuse::refuse(spoken, fault)
 }
 
 /// The same answer without its body; its length stays announced.

@@ -11,12 +11,13 @@ use tokio::time::timeout_at;
 use crate::call::{Call, Deadline, metadata};
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::Admitted;
-use crate::frontend::rest::{body, deadline, upload};
+use crate::frontend::rest::{body, codec, deadline, upload};
 use crate::route::entry::{Bound, Entry, Form};
 use crate::translate::binding::Given;
 use crate::translate::json::JsonReason;
 use crate::translate::messages::seal;
 use crate::translate::{Messages, raw_body};
+use crate::wire::Codec;
 use crate::wire::body::{Body, Way};
 use crate::wire::envelope::PREFIX;
 
@@ -25,12 +26,14 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
     let Admitted {
         head,
         body,
+        format,
         entry,
         binding,
         captures,
         permit,
         tally,
         now,
+        ..
     } = admitted;
     let bound = entry.bound(binding);
     let asked = deadline::asked(&head.headers)?;
@@ -52,6 +55,10 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
             entry.route.bounds,
             tally,
         )
+    } else if codec(format, &entry, binding) == Codec::Proto {
+        let encoding = body::encoding(&head.headers)?;
+        message.put_slice(&body::collect(body, &head.headers, encoding, entry.route.bounds, now).await?);
+        Messages::whole(seal(message)?, entry.route.bounds, tally)
     } else {
         let filled = unary(&entry, bound, given, &head, body, &mut message, now);
         match deadline {
@@ -118,7 +125,7 @@ async fn unary(
 }
 
 /// Appends the wire form of one JSON text.
-pub(super) fn read_json(
+pub(in crate::frontend) fn read_json(
     entry: &Entry,
     bound: &Bound,
     text: &[u8],

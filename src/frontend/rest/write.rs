@@ -16,6 +16,7 @@ use crate::status::{Code, Status};
 use crate::translate::json::{Target, WireError, WireReason};
 use crate::translate::tally::Outcome;
 use crate::translate::{End, Messages, Part, raw_body};
+use crate::wire::Codec;
 use crate::wire::body::Body;
 use crate::wire::compression;
 
@@ -41,6 +42,9 @@ pub(super) async fn write(reply: Reply, asked: &Asked) -> Result<Response<Body>,
     };
     let mut response = match asked.entry.bound(asked.binding).response {
         Form::Raw(field) => raw(field, message)?,
+        Form::Json(_) if asked.codec == Codec::Proto => {
+            whole(message, HeaderValue::from_static("application/proto"), asked.gzip)?
+        }
         Form::Json(target) => text(target, &message, asked)?,
         Form::None => Response::new(Body::empty()),
     };
@@ -50,7 +54,7 @@ pub(super) async fn write(reply: Reply, asked: &Asked) -> Result<Response<Body>,
 }
 
 /// The one message of a unary reply and its end; no message when the call failed.
-async fn only(messages: &mut Messages) -> Result<(Option<Bytes>, End), Fault> {
+pub(in crate::frontend) async fn only(messages: &mut Messages) -> Result<(Option<Bytes>, End), Fault> {
     let mut only: Option<Bytes> = None;
     loop {
         match messages.next().await? {
@@ -88,7 +92,7 @@ fn status_response(status: &Status, asked: &Asked) -> Response<Body> {
 }
 
 /// `application/json`.
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(in crate::frontend) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The JSON of a message, compressed where the client takes it and it pays.
 fn text(target: Target, message: &[u8], asked: &Asked) -> Result<Response<Body>, Fault> {
@@ -104,30 +108,45 @@ fn text(target: Target, message: &[u8], asked: &Asked) -> Result<Response<Body>,
             asked.entry.route.bounds.max_message_bytes.saturating_mul(8),
         )
         .map_err(|error| not_json(&error))?;
-    let mut text = text.freeze();
-    let mut compressed = false;
-    if asked.gzip && text.len() >= WORTH_COMPRESSING {
-        text = compression::gzip(&text).map_err(|error| {
-            Fault::gateway(Kind::Internal, "the answer could not be compressed").caused_by(error)
-        })?;
-        compressed = true;
-    }
-    let length = text.len();
-    let mut response = Response::new(Body::whole(text));
+    whole(text.freeze(), JSON, asked.gzip)
+}
+
+/// A whole answer, compressed where the client takes it and it pays.
+pub(in crate::frontend) fn whole(
+    body: Bytes,
+    content_type: HeaderValue,
+    takes_gzip: bool,
+) -> Result<Response<Body>, Fault> {
+    let varies = body.len() >= WORTH_COMPRESSING;
+    let packed = pack(&body, takes_gzip)?;
+    let is_packed = packed.is_some();
+    let body = packed.unwrap_or(body);
+    let length = body.len();
+    let mut response = Response::new(Body::whole(body));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    if compressed {
+    if is_packed {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    if compressed || length >= WORTH_COMPRESSING {
+    if varies {
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
     Ok(response)
 }
 
+/// The same bytes in gzip, where the client takes it and it pays.
+pub(in crate::frontend) fn pack(bytes: &[u8], takes_gzip: bool) -> Result<Option<Bytes>, Fault> {
+    if !takes_gzip || bytes.len() < WORTH_COMPRESSING {
+        return Ok(None);
+    }
+    compression::gzip(bytes).map(Some).map_err(|error| {
+        Fault::gateway(Kind::Internal, "the answer could not be compressed").caused_by(error)
+    })
+}
+
 /// A message that JSON can't express, as the upstream's fault.
-pub(super) fn not_json(error: &WireError) -> Fault {
+pub(in crate::frontend) fn not_json(error: &WireError) -> Fault {
     let kind = match error.reason {
         WireReason::TooLarge { .. } => Kind::UpstreamMessageTooLarge,
         _ => Kind::UpstreamMessage,
@@ -164,7 +183,11 @@ pub(super) fn content_type(named: &str) -> HeaderValue {
 }
 
 /// Initial metadata becomes headers, trailing metadata headers with the prefix `trailer-`.
-fn add_metadata(headers: &mut HeaderMap, initial: HeaderMap, mut trailing: HeaderMap) {
+pub(in crate::frontend) fn add_metadata(
+    headers: &mut HeaderMap,
+    initial: HeaderMap,
+    mut trailing: HeaderMap,
+) {
     extend(headers, initial);
     metadata::from_upstream(&mut trailing);
     for (name, value) in &trailing {
@@ -175,7 +198,7 @@ fn add_metadata(headers: &mut HeaderMap, initial: HeaderMap, mut trailing: Heade
 }
 
 /// Adds metadata to headers; what the gateway set itself stays.
-pub(super) fn extend(headers: &mut HeaderMap, metadata: HeaderMap) {
+pub(in crate::frontend) fn extend(headers: &mut HeaderMap, metadata: HeaderMap) {
     let mut last: Option<HeaderName> = None;
     for (name, value) in metadata {
         if name.is_some() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::names::Names;
-use super::plan::{Bits, Enum, Field, Form, Kind, Message, NONE, Plan, Shape, Spelling, Tag, wire};
+use super::plan::{Bits, Enum, Field, Form, Key, Kind, Message, NONE, Plan, Shape, Spelling, Tag, wire};
 use super::{JsonOptions, PlanError};
 use crate::schema::descriptor::{self, EnumType, File, MessageType, kind, label};
 use crate::schema::editions::{self, Presence, Resolved};
@@ -162,11 +162,14 @@ impl Compiler<'_> {
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
+        // The items of a message set have a form of their own on the wire, which is not supported.
+        let set = editions::message_options(message).message_set_wire_format == Some(true);
+        let extensions = if set { &[][..] } else { extensions };
         for (extension, field, features) in extensions.iter().filter_map(|&at| self.found.extensions.get(at))
         {
             let bracketed = format!("[{extension}]");
             members.push(
-                self.field(field, *features, Some(bracketed))
+                self.field(field, *features, Some(&bracketed))
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
@@ -204,7 +207,6 @@ impl Compiler<'_> {
         let row = self.rows;
         self.rows += spellings.len() + 1;
         Ok(Message {
-            name: name.into(),
             form: form(name),
             dense: dense(&fields),
             spellings,
@@ -226,7 +228,7 @@ impl Compiler<'_> {
         &mut self,
         field: &descriptor::Field,
         features: Resolved,
-        bracketed: Option<String>,
+        bracketed: Option<&str>,
     ) -> Option<Member> {
         let number = u32::try_from(field.number?)
             .ok()
@@ -251,12 +253,12 @@ impl Compiler<'_> {
             Shape::Packed | Shape::Map(_) => Tag::new(number, wire::LEN),
             Shape::Implicit | Shape::Explicit | Shape::List => Tag::new(number, of.wire()),
         };
-        let json = match (&bracketed, field.json_name.as_deref()) {
-            (Some(bracketed), _) => bracketed.clone(),
+        let json = match (bracketed, field.json_name.as_deref()) {
+            (Some(bracketed), _) => bracketed.to_owned(),
             (None, Some(json)) if !json.is_empty() => json.to_owned(),
             (None, _) => camel_case(name),
         };
-        let proto = bracketed.clone().unwrap_or_else(|| name.to_owned());
+        let proto = bracketed.unwrap_or(name).to_owned();
         let written = if self.options.proto_names { &proto } else { &json };
         let mut key = serde_json::to_vec(written).ok()?;
         key.push(b':');
@@ -267,20 +269,23 @@ impl Compiler<'_> {
             kind: of,
             shape,
             tag,
+            one: Tag::new(number, of.wire()),
+            run: Tag::new(number, wire::LEN),
             wire: of.wire(),
+            accepts: accepts(of, shape),
             oneof: NONE,
             is_null: singular && self.takes_null(of),
             takes_null: self.takes_null(of),
             required: singular && features.presence == Presence::Required,
             closed: matches!(of, Kind::Enum(id) if self.closed(id)),
             hint: self.hints,
-            name: bracketed.as_deref().unwrap_or(name).into(),
+            name: bracketed.unwrap_or(name).into(),
             default: if bracketed.is_some() {
                 Box::default()
             } else {
                 self.default(&key, of, shape)
             },
-            key: key.into(),
+            key: Key::new(key),
         };
         self.hints += 1;
         Some(Member {
@@ -422,6 +427,15 @@ fn called(members: &[Member]) -> Vec<(&str, u16)> {
         .collect()
 }
 
+/// A bit for each wire type that a field takes; of another one it is an unknown field.
+fn accepts(kind: Kind, shape: Shape) -> u8 {
+    match shape {
+        Shape::Map(_) => 1 << wire::LEN,
+        Shape::List | Shape::Packed if kind.packable() => 1 << kind.wire() | 1 << wire::LEN,
+        Shape::Implicit | Shape::Explicit | Shape::List | Shape::Packed => 1 << kind.wire(),
+    }
+}
+
 fn dense(fields: &[Field]) -> Box<[u16]> {
     let last = fields
         .iter()
@@ -499,6 +513,7 @@ fn enumeration(name: &str, declared: &EnumType, options: JsonOptions) -> Result<
         dense: dense.into(),
         names: Names::new(named).ok_or_else(|| fail("it has more values than are supported"))?,
         folded: folded.flatten(),
+        first: numbers.first().copied().unwrap_or_default(),
         numbers: numbers.into(),
     })
 }

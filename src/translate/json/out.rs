@@ -9,7 +9,7 @@ use std::ptr;
 
 use bytes::BytesMut;
 
-use super::plan::Tag;
+use super::plan::{Key, Tag};
 
 /// Appends to a [`BytesMut`].
 ///
@@ -105,18 +105,72 @@ impl<'a> Out<'a> {
         self.len += 1;
     }
 
+    /// The first `count` bytes of a block: a copy of fixed size is cheaper than one that counts.
+    #[inline]
+    pub(super) fn block<const N: usize>(&mut self, block: &[u8; N], count: usize) {
+        self.reserve(N);
+        // SAFETY: there is room for `N` bytes at `len`, of which at most `N` become part of it.
+        unsafe { self.data.add(self.len).cast::<[u8; N]>().write_unaligned(*block) }
+        self.len += count.min(N);
+    }
+
     /// The lowest `count <= 8` bytes of a word.
     #[inline]
     pub(super) fn word(&mut self, word: u64, count: usize) {
-        self.reserve(8);
-        // SAFETY: there is room for eight bytes at `len`, which is at most what becomes part of it.
+        self.block(&word.to_le_bytes(), count);
+    }
+
+    /// The first `count <= 32` bytes of a window behind their length.
+    #[inline]
+    pub(super) fn counted(&mut self, window: &[u8; 32], count: u32) {
+        self.reserve(33);
+        let size = count.to_le_bytes()[0];
+        // SAFETY: there is room for 33 bytes at `len`, of which at most 33 become part of it.
         unsafe {
-            self.data
-                .add(self.len)
-                .cast::<[u8; 8]>()
-                .write_unaligned(word.to_le_bytes())
+            let to = self.data.add(self.len);
+            to.write(size);
+            to.add(1).cast::<[u8; 32]>().write_unaligned(*window);
         }
-        self.len += count.min(8);
+        self.len += 1 + usize::from(size).min(32);
+    }
+
+    /// The first `count <= 32` bytes of a window in quotes.
+    #[inline]
+    pub(super) fn quoted(&mut self, window: &[u8; 32], count: usize) {
+        self.reserve(34);
+        let count = count.min(32);
+        // SAFETY: there is room for 34 bytes at `len`, of which at most 34 become part of it.
+        unsafe {
+            let to = self.data.add(self.len);
+            to.write(b'"');
+            to.add(1).cast::<[u8; 32]>().write_unaligned(*window);
+            to.add(1 + count).write(b'"');
+        }
+        self.len += count + 2;
+    }
+
+    /// An unsigned number in decimal digits.
+    #[inline]
+    pub(super) fn decimal(&mut self, mut value: u64) {
+        // Twenty digits at most, from the end of the first half; the second half is there to be copied along.
+        let mut digits = [0; 44];
+        let mut at = 20;
+        while value >= 100 {
+            at -= 2;
+            let rest = value / 100;
+            [digits[at], digits[at + 1]] = pair(value - rest * 100);
+            value = rest;
+        }
+        if value >= 10 {
+            at -= 2;
+            [digits[at], digits[at + 1]] = pair(value);
+        } else {
+            at -= 1;
+            digits[at] = b'0' | value.to_le_bytes()[0];
+        }
+        if let Some(block) = digits[at..].first_chunk::<24>() {
+            self.block(block, 20 - at);
+        }
     }
 
     #[inline]
@@ -145,6 +199,14 @@ impl<'a> Out<'a> {
     }
 
     #[inline]
+    pub(super) fn key(&mut self, key: &Key) {
+        let Some(padded) = &key.padded else {
+            return self.bytes(&key.text);
+        };
+        self.block(padded, key.text.len());
+    }
+
+    #[inline]
     pub(super) fn varint(&mut self, value: u64) {
         if value < 0x80 {
             return self.word(value, 1);
@@ -153,22 +215,26 @@ impl<'a> Out<'a> {
     }
 
     #[inline]
-    fn long_varint(&mut self, mut value: u64) {
-        self.reserve(10);
-        while value >= 0x80 {
-            self.push_reserved(value.to_le_bytes()[0] | 0x80);
-            value >>= 7;
+    fn long_varint(&mut self, value: u64) {
+        if value >> 56 != 0 {
+            return self.huge_varint(value);
         }
-        self.push_reserved(value.to_le_bytes()[0]);
+        // Seven bits to a byte: the halves move apart, then the quarters, then the eighths.
+        let halves = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+        let quarters = halves & 0x0000_3fff_0000_3fff | (halves & 0x0fff_c000_0fff_c000) << 2;
+        let bytes = quarters & 0x007f_007f_007f_007f | (quarters & 0x3f80_3f80_3f80_3f80) << 1;
+        let count = (63 - value.leading_zeros()) / 7 + 1;
+        let more = 0x8080_8080_8080_8080 & ((1 << (8 * (count - 1))) - 1);
+        self.word(bytes | more, count as usize);
     }
 
-    /// One of at most ten bytes for which `long_varint` made room.
-    #[inline]
-    fn push_reserved(&mut self, byte: u8) {
-        debug_assert!(self.len < self.capacity, "room was made");
-        // SAFETY: the only caller made room for ten bytes and pushes at most ten.
-        unsafe { self.data.add(self.len).write(byte) }
-        self.len += 1;
+    #[inline(never)]
+    fn huge_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.byte(value.to_le_bytes()[0]);
     }
 
     /// Takes back what was appended since the length was `len`.
@@ -253,6 +319,21 @@ unsafe fn short(bytes: &[u8], to: *mut u8) {
             }
         }
     }
+}
+
+/// Two digits of a number below 100.
+#[inline]
+pub(super) fn pair(value: u64) -> [u8; 2] {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[b'0'; 2]; 100];
+        let mut value = 0;
+        while value < 100 {
+            pairs[value as usize] = [b'0' + value / 10, b'0' + value % 10];
+            value += 1;
+        }
+        pairs
+    };
+    PAIRS[usize::from(value.to_le_bytes()[0] % 100)]
 }
 
 /// Where a length is still to be written.

@@ -63,7 +63,6 @@ impl Plan {
 /// A message type.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) name: Box<str>,
     pub(super) form: Form,
     /// Sorted by number; extensions are among them.
     pub(super) fields: Box<[Field]>,
@@ -196,14 +195,21 @@ pub(super) enum Shape {
 
 /// A field.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked on its own")]
 pub(super) struct Field {
     pub(super) number: u32,
     pub(super) kind: Kind,
     pub(super) shape: Shape,
     /// The tag as it is written; that of the list where it is packed.
     pub(super) tag: Tag,
+    /// The tag of one value.
+    pub(super) one: Tag,
+    /// The tag of a packed run, or of an entry.
+    pub(super) run: Tag,
     /// The wire type of one value.
     pub(super) wire: u8,
+    /// A bit for each wire type that it takes.
+    pub(super) accepts: u8,
     /// The bit of its oneof, or [`NONE`].
     pub(super) oneof: u16,
     /// `null` is a value of it, not its absence.
@@ -218,7 +224,7 @@ pub(super) struct Field {
     /// The name in `.proto`, for masks.
     pub(super) name: Box<str>,
     /// `"name":` as it is written.
-    pub(super) key: Box<[u8]>,
+    pub(super) key: Key,
     /// `"name":default,` if it is written although it is absent, else nothing.
     pub(super) default: Box<[u8]>,
 }
@@ -226,8 +232,29 @@ pub(super) struct Field {
 impl Field {
     /// The name as it is written in JSON.
     pub(super) fn spelled(&self) -> &str {
-        let inner = self.key.get(1..self.key.len() - 2).unwrap_or_default();
+        let inner = self.key.text.get(1..self.key.text.len() - 2).unwrap_or_default();
         std::str::from_utf8(inner).unwrap_or_default()
+    }
+}
+
+/// `"name":`.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The same with zeros behind, if it is short enough: two copies of fixed size are cheap.
+    pub(super) padded: Option<[u8; 32]>,
+    pub(super) text: Box<[u8]>,
+}
+
+impl Key {
+    pub(super) fn new(text: Vec<u8>) -> Self {
+        let mut padded = [0; 32];
+        let short = padded
+            .get_mut(..text.len())
+            .map(|part| part.copy_from_slice(&text));
+        Self {
+            padded: short.map(|()| padded),
+            text: text.into(),
+        }
     }
 }
 
@@ -257,10 +284,12 @@ impl Tag {
 /// A name of a field, ready to be compared with the text.
 #[derive(Debug)]
 pub(super) struct Spelling {
-    /// The first 16 bytes of `name"`, and a mask of those that count.
-    pub(super) head: [u64; 2],
-    pub(super) mask: [u64; 2],
-    /// The name and its closing quote.
+    /// The first 16 bytes of `"name":`, and a mask of those that count.
+    head: u128,
+    mask: u128,
+    /// The last 16 bytes, if there are more than 16.
+    tail: u128,
+    /// The whole.
     pub(super) text: Box<[u8]>,
     pub(super) field: u16,
 }
@@ -272,7 +301,7 @@ impl Spelling {
             .bytes()
             .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
         let text: Box<[u8]> = if plain {
-            [name.as_bytes(), b"\""].concat().into()
+            [b"\"", name.as_bytes(), b"\":"].concat().into()
         } else {
             [0xff; 17].into()
         };
@@ -281,30 +310,29 @@ impl Spelling {
             (*head, *mask) = (byte, 0xff);
         }
         Self {
-            head: words(&head),
-            mask: words(&mask),
+            head: u128::from_le_bytes(head),
+            mask: u128::from_le_bytes(mask),
+            tail: text.last_chunk().map_or(0, |last| u128::from_le_bytes(*last)),
             text,
             field,
         }
     }
 
-    /// Whether the text goes on with this name and a quote. False near the end of the text, where a lookup decides.
+    /// Whether the text has this name and a colon at a place. False near the end of the text, where a lookup decides.
     #[inline]
-    pub(super) fn starts(&self, text: &[u8]) -> bool {
-        let Some(window) = text.first_chunk::<16>() else {
+    pub(super) fn stands(&self, text: &[u8], at: usize) -> bool {
+        let window = |at: usize| text.get(at..).and_then(<[u8]>::first_chunk::<16>);
+        let Some(head) = window(at) else { return false };
+        if (u128::from_le_bytes(*head) ^ self.head) & self.mask != 0 {
             return false;
-        };
-        let [low, high] = words(window);
-        let differs = (low ^ self.head[0]) & self.mask[0] | (high ^ self.head[1]) & self.mask[1];
-        differs == 0 && (self.text.len() <= 16 || text.starts_with(&self.text))
+        }
+        let size = self.text.len();
+        if size <= 16 {
+            return true;
+        }
+        let tail = window(at + size - 16).is_some_and(|tail| u128::from_le_bytes(*tail) == self.tail);
+        tail && (size <= 32 || text.get(at..at + size) == Some(&*self.text))
     }
-}
-
-#[inline]
-fn words(window: &[u8; 16]) -> [u64; 2] {
-    let all = u128::from_le_bytes(*window);
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a double word")]
-    [all as u64, (all >> 64) as u64]
 }
 
 /// A set of indexes of known size.
@@ -336,6 +364,8 @@ pub(super) struct Enum {
     /// The same in lower case, if case does not matter.
     pub(super) folded: Option<Names>,
     pub(super) numbers: Box<[i32]>,
+    /// The default: the value that is declared first.
+    pub(super) first: i32,
 }
 
 impl Enum {

@@ -20,32 +20,58 @@ pub(super) fn plain(text: &[u8], from: usize) -> usize {
     at
 }
 
+/// How many of 32 bytes come before the first one that needs care.
+#[inline]
+pub(super) fn plain_in(window: &[u8; 32]) -> u32 {
+    let [low, high] = [window.first_chunk::<16>(), window.last_chunk::<16>()];
+    let special = |part: Option<&[u8; 16]>| part.map_or(0, block::special);
+    (special(low) | special(high) << 16).trailing_zeros()
+}
+
+/// Whether the first `count <= 32` of 32 bytes are ASCII, and none of them needs care.
+#[inline]
+pub(super) fn is_simple(window: &[u8; 32], count: usize) -> bool {
+    let bits = |part: Option<&[u8; 16]>| part.map_or(0, |part| block::special(part) | block::high(part));
+    let odd = u64::from(bits(window.first_chunk())) | u64::from(bits(window.last_chunk())) << 16;
+    odd & ((1 << count.min(32)) - 1) == 0
+}
+
 #[inline]
 fn is_special(byte: u8) -> bool {
     byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
-/// The same, and whether a byte before it is not ASCII.
+/// Whether a text has no byte that needs care, and whether all of it is ASCII.
 #[inline]
-pub(super) fn plain_ascii(text: &[u8], from: usize) -> (usize, bool) {
-    let (mut at, mut high) = (from, 0);
-    while let Some(block) = text.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+pub(super) fn is_plain(text: &[u8]) -> (bool, bool) {
+    let Some(last) = text.last_chunk::<16>() else {
+        return short_is_plain(text);
+    };
+    let (mut special, mut high) = (block::special(last), block::high(last));
+    let (blocks, _) = text.as_chunks::<16>();
+    for block in blocks {
+        special |= block::special(block);
         high |= block::high(block);
-        let special = block::special(block);
-        if special != 0 {
-            return (at + special.trailing_zeros() as usize, high != 0);
-        }
-        at += 16;
     }
-    let mut wide = 0;
-    while let Some(&byte) = text.get(at) {
-        if is_special(byte) {
-            break;
+    (special == 0, high == 0)
+}
+
+/// The same of fewer than 16 bytes: two loads that overlap.
+#[inline]
+fn short_is_plain(text: &[u8]) -> (bool, bool) {
+    let mut block = [b' '; 16];
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        block[..8].copy_from_slice(first);
+        block[8..].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        block[..4].copy_from_slice(first);
+        block[4..8].copy_from_slice(last);
+    } else {
+        for (to, &byte) in block.iter_mut().zip(text.iter().take(3)) {
+            *to = byte;
         }
-        wide |= byte;
-        at += 1;
     }
-    (at, high != 0 || wide >= 0x80)
+    (block::special(&block) == 0, block::high(&block) == 0)
 }
 
 /// Sixteen bytes at once, by instructions that every x86-64 has.
@@ -79,7 +105,7 @@ mod block {
         mask.cast_unsigned()
     }
 
-    /// Not zero if a byte is not ASCII.
+    /// One bit for each byte that is not ASCII.
     #[inline]
     pub(super) fn high(block: &[u8; 16]) -> u32 {
         // SAFETY: SSE2 is part of x86-64.
@@ -100,13 +126,16 @@ mod block {
 
     #[inline]
     pub(super) fn high(block: &[u8; 16]) -> u32 {
-        u32::from(block.iter().fold(0, |all, &byte| all | byte) >= 0x80)
+        block
+            .iter()
+            .rev()
+            .fold(0, |bits, &byte| bits << 1 | u32::from(byte >= 0x80))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{plain, plain_ascii};
+    use super::{is_plain, is_simple, plain, plain_in};
 
     #[test]
     fn the_first_special_byte_is_found_wherever_it_is() {
@@ -126,8 +155,14 @@ mod tests {
                     for from in 0..=at {
                         let end = if special { at } else { length };
                         assert_eq!(plain(&text, from), end);
-                        assert_eq!(plain_ascii(&text, from).0, end);
-                        assert_eq!(plain_ascii(&text, from).1, byte == 0xff);
+                        if let Some(window) = text[from..].first_chunk() {
+                            let simple = !special && byte != 0xff;
+                            for count in 0..=32 {
+                                assert_eq!(is_simple(window, count), simple || from + count <= at);
+                            }
+                            assert_eq!(plain_in(window) as usize, (end - from).min(32));
+                        }
+                        assert_eq!(is_plain(&text[from..]), (!special, byte != 0xff));
                     }
                 }
             }

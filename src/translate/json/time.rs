@@ -2,7 +2,7 @@
 //!
 //! Source: `google/protobuf/{timestamp,duration,field_mask}.proto`, "JSON Mapping".
 
-use super::out::Out;
+use super::out::{Out, pair};
 
 /// Seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ const SECOND: i32 = 1_000_000_000;
 
 /// `2024-02-29T12:00:00.5Z`, or with an offset such as `+02:00`.
 pub(super) fn timestamp(text: &[u8]) -> Option<Time> {
-    let (head, rest) = text.split_at_checked(19)?;
+    let (head, rest) = text.split_first_chunk::<19>()?;
     for (at, byte) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
         if head[at] != byte {
             return None;
@@ -47,6 +47,7 @@ fn offset(zone: &[u8]) -> Option<i64> {
     if zone == b"Z" {
         return Some(0);
     }
+    let zone: &[u8; 6] = zone.try_into().ok()?;
     let &[sign @ (b'+' | b'-'), _, _, b':', _, _] = zone else {
         return None;
     };
@@ -97,14 +98,15 @@ fn fraction(text: &[u8]) -> Option<(i32, &[u8])> {
     }
     let mut nanos = 0;
     for at in 0..9 {
-        nanos = nanos * 10 + if at < count { i32::from(rest[at] - b'0') } else { 0 };
+        let digit = rest.get(at).filter(|_| at < count);
+        nanos = nanos * 10 + digit.map_or(0, |digit| i32::from(digit - b'0'));
     }
     Some((nanos, &rest[count..]))
 }
 
 /// Two digits.
 #[inline]
-fn two(text: &[u8], at: usize) -> Option<i64> {
+fn two<const N: usize>(text: &[u8; N], at: usize) -> Option<i64> {
     let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
     (tens < 10 && ones < 10).then(|| i64::from(tens * 10 + ones))
 }
@@ -128,16 +130,19 @@ fn day_number(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Year, month and day of a day since 1970-01-01: the inverse of [`day_number`].
-fn date(day: i64) -> (i64, i64, i64) {
-    let day = day + 719_468;
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+/// Days from 0000-03-01, where the years of [`date`] start, to 0001-01-01, where timestamps start.
+const FIRST_DAY: u32 = 306;
+
+/// Year, month and day of a day since 0001-01-01: the inverse of [`day_number`].
+fn date(day: u32) -> (u32, u32, u32) {
+    let day = day + FIRST_DAY;
+    let (era, of_era) = (day / 146_097, day % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    (year + era * 400 + u32::from(month <= 2), month, day)
 }
 
 impl Time {
@@ -146,9 +151,10 @@ impl Time {
         if !TIMESTAMPS.contains(&self.seconds) || !(0..SECOND).contains(&self.nanos) {
             return false;
         }
-        let (year, month, day) = date(self.seconds.div_euclid(86_400));
-        let second = self.seconds.rem_euclid(86_400);
-        let mut text = *b"\"0000-00-00T00:00:00";
+        let since = self.seconds.wrapping_sub(*TIMESTAMPS.start()).cast_unsigned();
+        let (day, second) = (low32(since / 86_400), low32(since % 86_400));
+        let (year, month, day) = date(day);
+        let mut text = *b"\"0000-00-00T00:00:00Z\"\0\0";
         let parts = [
             (1, year / 100),
             (3, year % 100),
@@ -159,9 +165,13 @@ impl Time {
             (18, second % 60),
         ];
         for (at, value) in parts {
-            [text[at], text[at + 1]] = pair(value);
+            [text[at], text[at + 1]] = pair(value.into());
         }
-        out.bytes(&text);
+        if self.nanos == 0 {
+            out.block(&text, 22);
+            return true;
+        }
+        out.block(&text, 20);
         write_fraction(self.nanos, out);
         out.word(u64::from_le_bytes(*b"Z\"\0\0\0\0\0\0"), 2);
         true
@@ -179,17 +189,20 @@ impl Time {
         if seconds < 0 || nanos < 0 {
             out.byte(b'-');
         }
-        out.bytes(itoa::Buffer::new().format(seconds.unsigned_abs()).as_bytes());
+        out.decimal(seconds.unsigned_abs());
         write_fraction(nanos.wrapping_abs(), out);
         out.word(u64::from_le_bytes(*b"s\"\0\0\0\0\0\0"), 2);
         true
     }
 }
 
-/// Two digits of a number below 100.
-fn pair(value: i64) -> [u8; 2] {
-    let value = value.to_le_bytes()[0];
-    [b'0' + value / 10 % 10, b'0' + value % 10]
+/// The low half of a number that has no high one.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "days and seconds of ten thousand years fit in 32 bits"
+)]
+fn low32(value: u64) -> u32 {
+    value as u32
 }
 
 /// Nothing, or a point and three, six or nine digits.
@@ -197,19 +210,22 @@ fn write_fraction(nanos: i32, out: &mut Out<'_>) {
     if nanos == 0 {
         return;
     }
-    let (mut rest, mut text) = (nanos, *b".000000000");
-    for digit in text[1..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10).to_le_bytes()[0];
-        rest /= 10;
+    let nanos = nanos.unsigned_abs();
+    let mut text = *b".000000000\0\0\0\0\0\0";
+    let [mut rest, billionths] = [nanos / 10, nanos % 10];
+    for at in [7, 5, 3, 1] {
+        [text[at], text[at + 1]] = pair((rest % 100).into());
+        rest /= 100;
     }
-    let size = if nanos % 1_000_000 == 0 {
+    text[9] = b'0' | billionths.to_le_bytes()[0];
+    let size = if nanos.is_multiple_of(1_000_000) {
         4
-    } else if nanos % 1000 == 0 {
+    } else if nanos.is_multiple_of(1000) {
         7
     } else {
         10
     };
-    out.bytes(&text[..size]);
+    out.block(&text, size);
 }
 
 /// Appends the paths of a FieldMask's text in proto names, each through `each`; false where a name is none.
@@ -252,7 +268,7 @@ pub(super) fn mask_text(path: &[u8], text: &mut Vec<u8>) -> bool {
 mod tests {
     use bytes::BytesMut;
 
-    use super::{Out, Time, date, day_number, duration, mask_paths, mask_text, timestamp};
+    use super::{Out, Time, date, day_number, duration, low32, mask_paths, mask_text, timestamp};
 
     fn written(write: impl FnOnce(&mut Out<'_>) -> bool) -> Option<String> {
         let mut buffer = BytesMut::new();
@@ -264,17 +280,24 @@ mod tests {
 
     #[test]
     fn every_day_of_ten_thousand_years_goes_both_ways() {
-        let mut expected = (1, 1, 1);
-        for day in -719_162..=2_932_896_i64 {
-            assert_eq!(date(day), expected);
-            assert_eq!(day_number(expected.0, expected.1, expected.2), day);
-            let (year, month, of_month) = expected;
+        let mut expected = (1_u64, 1_u64, 1_u64);
+        for day in 0..3_652_059_u32 {
+            assert_eq!(
+                date(day),
+                (low32(expected.0), low32(expected.1), low32(expected.2))
+            );
+            let (year, month, of_month) = (
+                expected.0.cast_signed(),
+                expected.1.cast_signed(),
+                expected.2.cast_signed(),
+            );
+            assert_eq!(day_number(year, month, of_month), i64::from(day) - 719_162);
             expected = if of_month < super::days(year, month) {
-                (year, month, of_month + 1)
+                (expected.0, expected.1, expected.2 + 1)
             } else if month < 12 {
-                (year, month + 1, 1)
+                (expected.0, expected.1 + 1, 1)
             } else {
-                (year + 1, 1, 1)
+                (expected.0 + 1, 1, 1)
             };
         }
         assert_eq!(expected, (10_000, 1, 1));

@@ -3,8 +3,8 @@
 use super::super::plan::{Field, Kind, Tag};
 use super::super::worker::KeySet;
 use super::super::{JsonReason, scan};
+use super::Reader;
 use super::failure::{Done, Fail};
-use super::{Reader, UNMASKED};
 
 impl<'a> Reader<'a> {
     pub(super) fn map(&mut self, field: &'a Field, key: Kind) -> Done {
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
             return Err(inside(self.mismatch("a value"), self.text));
         }
         self.out.tag(Tag::new(2, field.kind.wire()));
-        let kept = match self.value(field.kind, field, UNMASKED) {
+        let kept = match self.element(field) {
             Ok(kept) => kept,
             Err(failure) => return Err(inside(failure, self.text)),
         };

@@ -121,20 +121,16 @@ impl<'a> Reader<'a> {
         let mut row = message.row;
         if self.token() != b'}' {
             loop {
-                if self.token() != b'"' {
-                    return Err(self.expected("a name in double quotes"));
-                }
+                self.token();
                 let start = self.at;
-                self.at += 1;
                 let guess = usize::from(self.learned.successors[row]);
                 let known = match message.spellings.get(guess) {
-                    Some(spelling) if spelling.starts(&self.text[self.at..]) => {
+                    Some(spelling) if spelling.stands(self.text, start) => {
                         self.at += spelling.text.len();
                         Some(guess)
                     }
                     _ => self.name(message, row)?,
                 };
-                self.colon()?;
                 match known {
                     Some(index) => {
                         row = message.row + 1 + index;
@@ -157,9 +153,13 @@ impl<'a> Reader<'a> {
         self.require(message, seen)
     }
 
-    /// Looks a name up that was not the guessed one, and learns it.
+    /// Passes a name that was not the guessed one, and its colon; learns it if a field has it.
     #[inline(never)]
     fn name(&mut self, message: &Message, row: usize) -> Result<Option<usize>, Fail> {
+        if self.token() != b'"' {
+            return Err(self.expected("a name in double quotes"));
+        }
+        self.at += 1;
         let start = self.at;
         let end = scan::plain(self.text, start);
         let found = if self.text.get(end) == Some(&b'"') {
@@ -172,6 +172,7 @@ impl<'a> Reader<'a> {
         if let Some(index) = found {
             self.learned.successors[row] = index;
         }
+        self.colon()?;
         Ok(found.map(usize::from))
     }
 
@@ -197,7 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a known field.
-    #[inline]
+    #[inline(always)]
     fn member(&mut self, message: &'a Message, index: usize, seen: &mut Seen, node: u32) -> Done {
         let field = &message.fields[index];
         if seen.mark(index, self.scratch) {
@@ -215,19 +216,12 @@ impl<'a> Reader<'a> {
             return Err(self.second_member(message, field));
         }
         match field.shape {
-            Shape::Implicit => {
+            Shape::Implicit | Shape::Explicit => {
                 let start = self.out.len();
                 self.out.tag(field.tag);
                 let body = self.out.len();
-                if !self.value(field.kind, field, inner)? || is_zero(self.out.since(body)) {
-                    self.out.truncate(start);
-                }
-                Ok(())
-            }
-            Shape::Explicit => {
-                let start = self.out.len();
-                self.out.tag(field.tag);
-                if !self.value(field.kind, field, inner)? {
+                let kept = self.value(field.kind, field, inner)?;
+                if !kept || (field.shape == Shape::Implicit && is_zero(self.out.since(body))) {
                     self.out.truncate(start);
                 }
                 Ok(())

@@ -3,94 +3,105 @@
 use super::Reader;
 use super::failure::Fail;
 
-/// An integer without its type: sign and magnitude.
+/// Sign and magnitude.
 type Signed = (bool, u64);
+
+const WHOLE: &str = "a whole number";
 
 impl Reader<'_> {
     #[inline]
     pub(super) fn int32(&mut self, kind: &'static str) -> Result<i32, Fail> {
-        let (start, value) = self.integer()?;
-        signed(value)
-            .and_then(|value| i32::try_from(value).ok())
-            .ok_or_else(|| self.out_of_range(start, kind))
+        let start = self.at;
+        let value = self.int64(kind)?;
+        i32::try_from(value).map_err(|_| self.out_of_range(start, kind))
     }
 
     #[inline]
     pub(super) fn int64(&mut self, kind: &'static str) -> Result<i64, Fail> {
-        let (start, value) = self.integer()?;
-        signed(value).ok_or_else(|| self.out_of_range(start, kind))
+        match self.small() {
+            Some(value) => Ok(value),
+            None => self.unusual(kind, |(negative, size)| {
+                if negative {
+                    0_i64.checked_sub_unsigned(size)
+                } else {
+                    i64::try_from(size).ok()
+                }
+            }),
+        }
     }
 
     #[inline]
     pub(super) fn uint32(&mut self, kind: &'static str) -> Result<u32, Fail> {
-        let (start, value) = self.integer()?;
-        unsigned(value)
-            .and_then(|value| u32::try_from(value).ok())
-            .ok_or_else(|| self.out_of_range(start, kind))
+        let start = self.at;
+        let value = self.uint64(kind)?;
+        u32::try_from(value).map_err(|_| self.out_of_range(start, kind))
     }
 
     #[inline]
     pub(super) fn uint64(&mut self, kind: &'static str) -> Result<u64, Fail> {
-        let (start, value) = self.integer()?;
-        unsigned(value).ok_or_else(|| self.out_of_range(start, kind))
+        let start = self.at;
+        match self.small().map(u64::try_from) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(_)) => Err(self.out_of_range(start, kind)),
+            // `-0` is 0.
+            None => self.unusual(kind, |(negative, size)| (!negative || size == 0).then_some(size)),
+        }
     }
 
-    /// Where it starts, and its value.
+    /// Passes an integer of at most 18 digits, quoted or bare; stays where it is if there is something else, or if the
+    /// text ends soon.
     #[inline]
-    fn integer(&mut self) -> Result<(usize, Signed), Fail> {
-        let quoted = self.token() == b'"';
-        let start = self.at;
-        let mut at = start + usize::from(quoted);
-        let negative = self.text.get(at) == Some(&b'-');
-        at += usize::from(negative);
-        let first = at;
-        let mut value = 0_u64;
+    fn small(&mut self) -> Option<i64> {
+        self.token();
+        let window = self.text.get(self.at..)?.first_chunk::<24>()?;
+        let quoted = window[0] == b'"';
+        let negative = window[usize::from(quoted)] == b'-';
+        let first = usize::from(quoted) + usize::from(negative);
+        let (mut at, mut value) = (first, 0_i64);
         let next = loop {
-            let byte = self.text.get(at).copied().unwrap_or(0);
+            let byte = window[at];
             let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
+            if digit > 9 || at >= 22 {
                 break byte;
             }
             value = value.wrapping_mul(10).wrapping_add(digit.into());
             at += 1;
         };
         let count = at - first;
-        // 19 digits always fit.
-        let plain = (1..=19).contains(&count) && (count == 1 || self.text[first] != b'0');
         let ends = if quoted {
             next == b'"'
         } else {
             !matches!(next, b'.' | b'e' | b'E')
         };
-        if !plain || !ends {
-            return Ok((start, self.unusual_integer(quoted)?));
+        if count == 0 || count > 18 || (count > 1 && window[first] == b'0') || !ends {
+            return None;
         }
-        self.at = at + usize::from(quoted);
-        Ok((start, (negative, value)))
+        self.at += at + usize::from(quoted);
+        Some(if negative { -value } else { value })
     }
 
-    /// `1.0`, `1e3`, twenty digits, escapes, or no integer at all.
+    /// `1.0`, `1e3`, nineteen digits, escapes, or no integer at all.
     #[cold]
     #[inline(never)]
-    fn unusual_integer(&mut self, quoted: bool) -> Result<Signed, Fail> {
-        const WHOLE: &str = "a whole number";
+    fn unusual<T>(&mut self, kind: &'static str, fit: impl Fn(Signed) -> Option<T>) -> Result<T, Fail> {
         let start = self.at;
-        if !quoted && !matches!(self.peek(), b'-' | b'0'..=b'9') {
-            return Err(self.mismatch(WHOLE));
-        }
         let end;
-        let found = if quoted {
-            let content = self.quoted(WHOLE)?;
-            end = self.at;
-            decimal(self.content(content)).map(|number| number.whole())
-        } else {
-            end = self.number_end();
-            decimal(&self.text[start..end]).map(|number| number.whole())
+        let found = match self.peek() {
+            b'"' => {
+                let content = self.quoted(WHOLE)?;
+                end = self.at;
+                decimal(self.content(content)).map(|number| number.whole())
+            }
+            b'-' | b'0'..=b'9' => {
+                end = self.number_end();
+                decimal(&self.text[start..end]).map(|number| number.whole())
+            }
+            _ => return Err(self.mismatch(WHOLE)),
         };
         self.at = end;
         match found {
-            Some(Whole::Value(value)) => Ok(value),
-            Some(Whole::TooLarge) => Err(self.out_of_range(start, "64 bits")),
+            Some(Whole::Value(value)) => fit(value).ok_or_else(|| self.out_of_range(start, kind)),
+            Some(Whole::TooLarge) => Err(self.out_of_range(start, kind)),
             Some(Whole::Fraction) | None => Err(self.not_at(start, WHOLE)),
         }
     }
@@ -311,21 +322,6 @@ impl Float for f32 {
     fn is_infinite(self) -> bool {
         self.is_infinite()
     }
-}
-
-#[inline]
-fn signed((negative, magnitude): Signed) -> Option<i64> {
-    if negative {
-        0_i64.checked_sub_unsigned(magnitude)
-    } else {
-        i64::try_from(magnitude).ok()
-    }
-}
-
-/// `-0` is 0.
-#[inline]
-fn unsigned((negative, magnitude): Signed) -> Option<u64> {
-    (!negative || magnitude == 0).then_some(magnitude)
 }
 
 /// A number of the JSON grammar in its parts.

@@ -14,10 +14,32 @@ pub(super) enum Quoted {
     Unescaped,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// A string as a length and bytes.
     #[inline]
     pub(super) fn string(&mut self) -> Done {
+        if let Some((window, size)) = self.short() {
+            self.out.counted(window, size);
+            self.at += size as usize + 2;
+            return Ok(());
+        }
+        self.long_string()
+    }
+
+    /// The content of a string of less than 32 bytes without escapes, and what follows up to 32 bytes. It is not passed.
+    ///
+    /// One check of the length serves for all that is read here, since the window has a fixed size.
+    #[inline]
+    fn short(&self) -> Option<(&'a [u8; 32], u32)> {
+        let window = self.text.get(self.at..)?.first_chunk::<33>()?;
+        let (&quote, content) = window.split_first()?;
+        let content = content.first_chunk::<32>()?;
+        let size = scan::plain_in(content);
+        (quote == b'"' && size < 32 && content[size as usize % 32] == b'"').then_some((content, size))
+    }
+
+    #[inline(never)]
+    fn long_string(&mut self) -> Done {
         if self.token() != b'"' {
             return Err(self.mismatch("a string"));
         }
@@ -26,9 +48,8 @@ impl Reader<'_> {
         if self.text.get(end) != Some(&b'"') {
             return self.escaped_string();
         }
-        let content = &self.text[start..end];
-        self.out.varint(content.len() as u64);
-        self.out.bytes(content);
+        self.out.varint((end - start) as u64);
+        self.out.bytes(&self.text[start..end]);
         self.at = end + 1;
         Ok(())
     }
@@ -46,6 +67,19 @@ impl Reader<'_> {
     /// Passes a string; [`Reader::content`] gives what is in it.
     #[inline]
     pub(super) fn quoted(&mut self, expected: &'static str) -> Result<Quoted, Fail> {
+        if let Some((_, size)) = self.short() {
+            let start = self.at + 1;
+            self.at = start + size as usize + 1;
+            return Ok(Quoted::Plain {
+                start,
+                end: start + size as usize,
+            });
+        }
+        self.long_quoted(expected)
+    }
+
+    #[inline(never)]
+    fn long_quoted(&mut self, expected: &'static str) -> Result<Quoted, Fail> {
         if self.token() != b'"' {
             return Err(self.mismatch(expected));
         }

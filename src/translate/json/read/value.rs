@@ -6,8 +6,14 @@ use super::failure::{Done, Fail};
 use super::{Reader, Typed, UNMASKED};
 
 impl<'a> Reader<'a> {
+    /// One value of a list or a map, without its tag. False if it is dropped.
+    #[inline(never)]
+    pub(super) fn element(&mut self, field: &'a Field) -> Result<bool, Fail> {
+        self.value(field.kind, field, UNMASKED)
+    }
+
     /// One value without its tag. False if it is dropped: an enum name that is not declared, under the option.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value(&mut self, kind: Kind, field: &'a Field, node: u32) -> Result<bool, Fail> {
         match kind {
             Kind::String => self.string()?,
@@ -111,7 +117,7 @@ impl<'a> Reader<'a> {
         self.elements(field, |reader| {
             let start = reader.out.len();
             reader.out.tag(field.tag);
-            if !reader.value(field.kind, field, UNMASKED)? {
+            if !reader.element(field)? {
                 reader.out.truncate(start);
             }
             Ok(())
@@ -123,9 +129,7 @@ impl<'a> Reader<'a> {
         let start = self.out.len();
         self.out.tag(field.tag);
         let mark = self.out.open(self.learned.widths[field.hint]);
-        self.elements(field, |reader| {
-            reader.value(field.kind, field, UNMASKED).map(|_| ())
-        })?;
+        self.elements(field, |reader| reader.element(field).map(|_| ()))?;
         if self.out.len() == mark.body() {
             self.out.truncate(start);
         } else {

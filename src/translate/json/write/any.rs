@@ -7,12 +7,12 @@ use super::input::Input;
 use super::{UNMASKED, Writer};
 
 impl Writer<'_> {
-    pub(super) fn any(&mut self, bytes: &[u8]) -> Done {
-        let (mut url, mut body) = (&[][..], &[][..]);
-        let mut input = Input::new(bytes);
+    pub(super) fn any(&mut self, bytes: Input<'_>) -> Done {
+        let (mut url, mut body) = (&[][..], Input::new(&[]));
+        let mut input = bytes;
         while !input.is_done() {
             match input.tag()? {
-                (1, wire::LEN) => url = input.delimited()?,
+                (1, wire::LEN) => url = input.delimited()?.bytes(),
                 (2, wire::LEN) => body = input.delimited()?,
                 (number, wire) => input.skip(number, wire, self.depth)?,
             }
@@ -20,7 +20,7 @@ impl Writer<'_> {
         self.enter()?;
         self.out.byte(b'{');
         let open = self.out.len();
-        if !url.is_empty() || !body.is_empty() {
+        if !url.is_empty() || !body.is_done() {
             self.out.bytes(b"\"@type\":");
             self.string(url)?;
             self.out.byte(b',');
@@ -31,7 +31,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn any_body(&mut self, url: &[u8], body: &[u8]) -> Done {
+    fn any_body(&mut self, url: &[u8], body: Input<'_>) -> Done {
         let name = url.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let id = std::str::from_utf8(name)
             .ok()
@@ -47,7 +47,7 @@ impl Writer<'_> {
             // An answer does not fail because its reader must know a type that the gateway does not.
             None => {
                 self.out.bytes(b"\"value\":");
-                base64::encode(body, &mut self.out);
+                base64::encode(body.bytes(), &mut self.out);
             }
         }
         self.out.byte(b',');

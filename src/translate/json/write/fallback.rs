@@ -1,7 +1,7 @@
 //! A message whose fields do not stand as JSON needs them: all of it is looked at before any of it is written.
 
 use super::super::WireReason;
-use super::super::plan::{Field, Kind, Message, NONE, Shape, wire};
+use super::super::plan::{Field, Key, Kind, Message, NONE, Shape, wire};
 use super::super::worker::Seen;
 use super::failure::{Done, Fail, Failure};
 use super::input::Input;
@@ -18,7 +18,7 @@ struct Occurrence {
 impl<'a> Writer<'a> {
     /// The members of an object, each with a comma behind it.
     #[inline(never)]
-    pub(super) fn untangle(&mut self, message: &'a Message, wire: &[u8], node: u32) -> Done {
+    pub(super) fn untangle(&mut self, message: &'a Message, wire: Input<'_>, node: u32) -> Done {
         let mut all = self.occurrences(message, wire)?;
         // Stable, so that the values of one field stay in their order.
         all.sort_by_key(|occurrence| occurrence.field);
@@ -37,7 +37,7 @@ impl<'a> Writer<'a> {
                 self.inner(field, node)
             };
             if let Some(inner) = inner {
-                let done = self.gathered(field, &field.key, wire, group, inner);
+                let done = self.gathered(field, Some(&field.key), wire, group, inner);
                 done.map_err(|failure| failure.inside(field.spelled()))?;
             }
         }
@@ -47,7 +47,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The value of one field of a message, without its name.
-    pub(super) fn alone(&mut self, message: &'a Message, number: u32, wire: &[u8], node: u32) -> Done {
+    pub(super) fn alone(&mut self, message: &'a Message, number: u32, wire: Input<'_>, node: u32) -> Done {
         let Some(index) = message.index(number) else {
             return Err(Failure::new(WireReason::Malformed));
         };
@@ -61,7 +61,7 @@ impl<'a> Writer<'a> {
             self.inner(field, node)
         };
         if let Some(inner) = inner.filter(|_| !all.is_empty()) {
-            let done = self.gathered(field, &[], wire, &all, inner);
+            let done = self.gathered(field, None, wire, &all, inner);
             done.map_err(|failure| failure.inside(field.spelled()))?;
         }
         if self.out.len() > start {
@@ -81,9 +81,9 @@ impl<'a> Writer<'a> {
     }
 
     /// The values that count, in their order.
-    fn occurrences(&self, message: &Message, wire: &[u8]) -> Result<Vec<Occurrence>, Fail> {
+    fn occurrences(&self, message: &Message, wire: Input<'_>) -> Result<Vec<Occurrence>, Fail> {
         let mut all = Vec::new();
-        let mut input = Input::new(wire);
+        let mut input = wire;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             let at = input.at;
@@ -104,27 +104,26 @@ impl<'a> Writer<'a> {
     fn gathered(
         &mut self,
         field: &'a Field,
-        key: &[u8],
-        wire: &[u8],
+        key: Option<&Key>,
+        wire: Input<'_>,
         group: &[Occurrence],
         node: u32,
     ) -> Done {
         let start = self.out.len();
-        let input = Input::new(wire);
+        let input = wire;
         let Some(last) = group.last() else { return Ok(()) };
-        self.out.bytes(key);
+        if let Some(key) = key {
+            self.out.key(key);
+        }
         let mut empty = false;
         match (field.shape, field.kind) {
             (Shape::Implicit | Shape::Explicit, Kind::Message(id) | Kind::Group(id)) if group.len() > 1 => {
                 let mut whole = Vec::new();
                 for piece in group {
-                    whole.extend_from_slice(input.from(piece.at).body(
-                        field.number,
-                        piece.wire,
-                        self.depth,
-                    )?);
+                    let body = input.from(piece.at).body(field.number, piece.wire, self.depth)?;
+                    whole.extend_from_slice(body.bytes());
                 }
-                self.message(id, &whole, node)?;
+                self.message(id, Input::new(&whole), node)?;
             }
             (Shape::Implicit, kind) => {
                 empty = self.value(kind, field.number, &mut input.from(last.at), node)?

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::plan::{Field, Kind, wire};
+use super::super::plan::{Field, Kind};
 use super::super::worker::KeySet;
 use super::failure::{Done, Fail};
 use super::input::Input;
@@ -28,7 +28,7 @@ impl Writer<'_> {
                 return Ok(Pass::Tangled);
             }
             self.check()?;
-            if !input.accept(field.number, wire::LEN) {
+            if !input.accept(field.tag) {
                 break;
             }
         }
@@ -41,7 +41,7 @@ impl Writer<'_> {
         &mut self,
         field: &Field,
         key: Kind,
-        bytes: &[u8],
+        bytes: Input<'_>,
         keys: &mut KeySet,
     ) -> Result<Pass, Fail> {
         let entry = self.parts(field, key, bytes)?;
@@ -49,7 +49,7 @@ impl Writer<'_> {
             return Ok(Pass::Complete);
         }
         let start = self.out.len();
-        self.key(key, entry.key.map(|at| Input::new(bytes).from(at)))?;
+        self.key(key, entry.key.map(|at| bytes.from(at)))?;
         let out = &self.out;
         let place = (start, out.len() - start);
         if keys.insert(&mut self.scratch.keys, place, |(at, size)| {
@@ -64,16 +64,16 @@ impl Writer<'_> {
     }
 
     /// All entries of a map, of which the last one with a key counts.
-    pub(super) fn last_entries(&mut self, field: &Field, key: Kind, entries: &[&[u8]]) -> Done {
+    pub(super) fn last_entries(&mut self, field: &Field, key: Kind, entries: &[Input<'_>]) -> Done {
         let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
         let start = self.out.len();
         let mut names = Vec::with_capacity(entries.len());
-        for (index, bytes) in entries.iter().enumerate() {
+        for (index, &bytes) in entries.iter().enumerate() {
             let entry = self.parts(field, key, bytes)?;
             if self.drops(field, bytes, entry) {
                 continue;
             }
-            self.key(key, entry.key.map(|at| Input::new(bytes).from(at)))?;
+            self.key(key, entry.key.map(|at| bytes.from(at)))?;
             let name = self.out.since(start).to_vec();
             self.out.truncate(start);
             last.insert(name.clone(), index);
@@ -91,8 +91,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn parts(&self, field: &Field, key: Kind, bytes: &[u8]) -> Result<Entry, Fail> {
-        let mut input = Input::new(bytes);
+    fn parts(&self, field: &Field, key: Kind, bytes: Input<'_>) -> Result<Entry, Fail> {
+        let mut input = bytes;
         let mut entry = Entry::default();
         while !input.is_done() {
             let (number, wire) = input.tag()?;
@@ -110,18 +110,18 @@ impl Writer<'_> {
     }
 
     /// An entry whose value a closed enum does not declare is an unknown field.
-    fn drops(&self, field: &Field, bytes: &[u8], entry: Entry) -> bool {
+    fn drops(&self, field: &Field, bytes: Input<'_>, entry: Entry) -> bool {
         let (true, Some(at), Kind::Enum(id)) = (field.closed, entry.value, field.kind) else {
             return false;
         };
-        let number = Input::new(bytes).from(at).varint().map(scalar::int32);
+        let number = bytes.from(at).varint().map(scalar::int32);
         number.is_ok_and(|number| self.plan.enums[id as usize].text(number).is_none())
     }
 
     /// A key in quotes; the default if the entry has none.
     fn key(&mut self, kind: Kind, input: Option<Input<'_>>) -> Done {
         // Zero in every wire type: an empty string, a zero, false.
-        let mut input = input.unwrap_or(Input::new(&[0; 8]));
+        let mut input = input.unwrap_or_else(|| Input::new(&[0; 8]));
         let quoted = match kind {
             Kind::String => true,
             Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => {
@@ -139,16 +139,18 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn entry_value(&mut self, field: &Field, bytes: &[u8], entry: Entry) -> Done {
+    fn entry_value(&mut self, field: &Field, bytes: Input<'_>, entry: Entry) -> Done {
         let done = match (entry.value, field.kind) {
             (Some(_), Kind::Message(id) | Kind::Group(id)) if entry.pieces => {
                 let whole = self.merged(field, bytes)?;
-                self.message(id, &whole, UNMASKED)
+                self.message(id, Input::new(&whole), UNMASKED)
             }
-            (Some(at), kind) => self
-                .value(kind, 2, &mut Input::new(bytes).from(at), UNMASKED)
-                .map(|_| ()),
-            (None, Kind::Message(id) | Kind::Group(id)) => self.message(id, &[], UNMASKED),
+            (Some(at), kind) => self.value(kind, 2, &mut bytes.from(at), UNMASKED).map(|_| ()),
+            (None, Kind::Message(id) | Kind::Group(id)) => self.message(id, Input::new(&[]), UNMASKED),
+            (None, Kind::Enum(id)) => {
+                self.enumeration(id, self.plan.enums[id as usize].first);
+                Ok(())
+            }
             (None, kind) => self.scalar(kind, &mut Input::new(&[0; 8])).map(|_| ()),
         };
         done.map_err(|failure| failure.inside("value"))
@@ -156,13 +158,13 @@ impl Writer<'_> {
 
     /// The pieces of the value of an entry one after the other, which is what merging them means.
     #[cold]
-    fn merged(&self, field: &Field, bytes: &[u8]) -> Result<Vec<u8>, Fail> {
-        let mut input = Input::new(bytes);
+    fn merged(&self, field: &Field, bytes: Input<'_>) -> Result<Vec<u8>, Fail> {
+        let mut input = bytes;
         let mut whole = Vec::new();
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             if number == 2 && wire == field.wire {
-                whole.extend_from_slice(input.body(number, wire, self.depth)?);
+                whole.extend_from_slice(input.body(number, wire, self.depth)?.bytes());
             } else {
                 input.skip(number, wire, self.depth)?;
             }

@@ -75,6 +75,7 @@ pub(super) fn write(
 impl<'a> Writer<'a> {
     fn whole(&mut self, target: Target, wire: &[u8]) -> Done {
         let node = if self.mask.is_some() { 0 } else { UNMASKED };
+        let wire = Input::new(wire);
         let id = target.message().0;
         let Some(message) = self.plan.messages.get(id as usize) else {
             return Err(Failure::new(WireReason::Malformed));
@@ -88,7 +89,7 @@ impl<'a> Writer<'a> {
 
     /// A message in its form.
     #[inline]
-    fn message(&mut self, id: u32, wire: &[u8], node: u32) -> Done {
+    fn message(&mut self, id: u32, wire: Input<'_>, node: u32) -> Done {
         let message = &self.plan.messages[id as usize];
         match message.form {
             Form::Plain => self.object(message, wire, node),
@@ -103,7 +104,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn object(&mut self, message: &'a Message, wire: &[u8], node: u32) -> Done {
+    fn object(&mut self, message: &'a Message, wire: Input<'_>, node: u32) -> Done {
         self.out.byte(b'{');
         let open = self.out.len();
         self.members(message, wire, node)?;
@@ -112,7 +113,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The members of an object, each with a comma behind it.
-    fn members(&mut self, message: &'a Message, wire: &[u8], node: u32) -> Done {
+    fn members(&mut self, message: &'a Message, wire: Input<'_>, node: u32) -> Done {
         self.enter()?;
         let start = self.out.len();
         let mut seen = Seen::new(message, self.scratch);
@@ -133,8 +134,14 @@ impl<'a> Writer<'a> {
 
     /// The optimistic pass.
     #[inline]
-    fn pass(&mut self, message: &'a Message, wire: &[u8], node: u32, seen: &mut Seen) -> Result<Pass, Fail> {
-        let mut input = Input::new(wire);
+    fn pass(
+        &mut self,
+        message: &'a Message,
+        wire: Input<'_>,
+        node: u32,
+        seen: &mut Seen,
+    ) -> Result<Pass, Fail> {
+        let mut input = wire;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             let index = message.index(number);
@@ -171,20 +178,17 @@ impl<'a> Writer<'a> {
     }
 
     /// A field with its name, whose first tag was passed, and what follows of it.
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, field: &'a Field, wire: u8, input: &mut Input<'_>, node: u32) -> Result<Pass, Fail> {
         let start = self.out.len();
-        self.out.bytes(&field.key);
+        self.out.key(&field.key);
         match field.shape {
-            Shape::Implicit => {
+            Shape::Implicit | Shape::Explicit => {
                 let zero = self.value(field.kind, field.number, input, node)?;
-                if zero && !self.plan.options.emit_defaults {
+                if zero && field.shape == Shape::Implicit && !self.plan.options.emit_defaults {
                     self.out.truncate(start);
                     return Ok(Pass::Complete);
                 }
-            }
-            Shape::Explicit => {
-                self.value(field.kind, field.number, input, node)?;
             }
             Shape::List | Shape::Packed => {
                 self.out.byte(b'[');
@@ -220,7 +224,8 @@ impl<'a> Writer<'a> {
             self.elements(field, wire, input, &mut index)
                 .map_err(|failure| failure.element(index))?;
             self.check()?;
-            if !input.accept(field.number, wire) {
+            let again = if wire == field.wire { field.one } else { field.run };
+            if !input.accept(again) {
                 return Ok(());
             }
         }
@@ -233,29 +238,35 @@ impl<'a> Writer<'a> {
             if field.closed && self.is_unknown(field, wire, *input) {
                 return Ok(input.skip(field.number, wire, self.depth)?);
             }
-            self.value(field.kind, field.number, input, UNMASKED)?;
+            self.element(field.kind, field.number, input)?;
             self.out.byte(b',');
             *index += 1;
             return Ok(());
         }
-        let mut run = Input::new(input.delimited()?);
+        let mut run = input.delimited()?;
         while !run.is_done() {
             if field.closed && self.is_unknown(field, field.wire, run) {
                 run.skip(field.number, field.wire, self.depth)?;
                 continue;
             }
-            self.value(field.kind, field.number, &mut run, UNMASKED)?;
+            self.element(field.kind, field.number, &mut run)?;
             self.out.byte(b',');
             *index += 1;
-            if *index % 4096 == 0 {
+            if index.is_multiple_of(4096) {
                 self.check()?;
             }
         }
         Ok(())
     }
 
+    /// One value of a list or a map.
+    #[inline(never)]
+    fn element(&mut self, kind: Kind, number: u32, input: &mut Input<'_>) -> Done {
+        self.value(kind, number, input, UNMASKED).map(|_| ())
+    }
+
     /// One value. True if it is the default of its kind, which says nothing for a message.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, kind: Kind, number: u32, input: &mut Input<'_>, node: u32) -> Result<bool, Fail> {
         match kind {
             Kind::Message(id) => {
@@ -336,9 +347,5 @@ impl<'a> Writer<'a> {
 /// Whether a field takes a wire type; of another one it is an unknown field.
 #[inline]
 fn fits(field: &Field, wire: u8) -> bool {
-    match field.shape {
-        Shape::Implicit | Shape::Explicit => wire == field.wire,
-        Shape::List | Shape::Packed => wire == field.wire || (wire == wire::LEN && field.kind.packable()),
-        Shape::Map(_) => wire == wire::LEN,
-    }
+    field.accepts >> wire & 1 != 0
 }

@@ -25,11 +25,14 @@ impl Writer<'_> {
         Ok(match kind {
             Kind::String => {
                 let text = input.delimited()?;
-                self.string(text)?;
-                text.is_empty()
+                match text.short() {
+                    Some((window, size)) if scan::is_simple(window, size) => self.out.quoted(window, size),
+                    _ => self.string(text.bytes())?,
+                }
+                text.is_done()
             }
             Kind::Bytes => {
-                let bytes = input.delimited()?;
+                let bytes = input.delimited()?.bytes();
                 base64::encode(bytes, &mut self.out);
                 bytes.is_empty()
             }
@@ -93,13 +96,16 @@ impl Writer<'_> {
 
     #[inline]
     fn signed(&mut self, value: i64) -> bool {
-        self.out.bytes(itoa::Buffer::new().format(value).as_bytes());
+        if value < 0 {
+            self.out.byte(b'-');
+        }
+        self.out.decimal(value.unsigned_abs());
         value == 0
     }
 
     #[inline]
     fn unsigned(&mut self, value: u64) -> bool {
-        self.out.bytes(itoa::Buffer::new().format(value).as_bytes());
+        self.out.decimal(value);
         value == 0
     }
 
@@ -178,11 +184,11 @@ impl Writer<'_> {
     /// A string in quotes.
     #[inline]
     pub(super) fn string(&mut self, text: &[u8]) -> Done {
-        let (end, wide) = scan::plain_ascii(text, 0);
-        if end < text.len() {
+        let (plain, ascii) = scan::is_plain(text);
+        if !plain {
             return self.escaped(text);
         }
-        if wide && simdutf8::basic::from_utf8(text).is_err() {
+        if !ascii && simdutf8::basic::from_utf8(text).is_err() {
             return Err(Failure::new(WireReason::Utf8));
         }
         self.out.byte(b'"');

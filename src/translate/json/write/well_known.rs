@@ -7,7 +7,7 @@ use super::input::Input;
 use super::{Pass, UNMASKED, Writer, scalar};
 
 impl Writer<'_> {
-    pub(super) fn timestamp(&mut self, bytes: &[u8]) -> Done {
+    pub(super) fn timestamp(&mut self, bytes: Input<'_>) -> Done {
         let time = self.time(bytes)?;
         if time.write_timestamp(&mut self.out) {
             Ok(())
@@ -16,7 +16,7 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn duration(&mut self, bytes: &[u8]) -> Done {
+    pub(super) fn duration(&mut self, bytes: Input<'_>) -> Done {
         let time = self.time(bytes)?;
         if time.write_duration(&mut self.out) {
             Ok(())
@@ -25,9 +25,9 @@ impl Writer<'_> {
         }
     }
 
-    fn time(&self, bytes: &[u8]) -> Result<time::Time, Fail> {
+    fn time(&self, bytes: Input<'_>) -> Result<time::Time, Fail> {
         let mut time = time::Time { seconds: 0, nanos: 0 };
-        let mut input = Input::new(bytes);
+        let mut input = bytes;
         while !input.is_done() {
             match input.tag()? {
                 (1, wire::VARINT) => time.seconds = input.varint()?.cast_signed(),
@@ -38,16 +38,16 @@ impl Writer<'_> {
         Ok(time)
     }
 
-    pub(super) fn field_mask(&mut self, bytes: &[u8]) -> Done {
+    pub(super) fn field_mask(&mut self, bytes: Input<'_>) -> Done {
         let mut text = Vec::new();
-        let mut input = Input::new(bytes);
+        let mut input = bytes;
         while !input.is_done() {
             match input.tag()? {
                 (1, wire::LEN) => {
                     if !text.is_empty() {
                         text.push(b',');
                     }
-                    if !time::mask_text(input.delimited()?, &mut text) {
+                    if !time::mask_text(input.delimited()?.bytes(), &mut text) {
                         return Err(no_form("field mask"));
                     }
                 }
@@ -58,8 +58,8 @@ impl Writer<'_> {
     }
 
     /// The value of field 1, or its default.
-    pub(super) fn wrapper(&mut self, kind: Kind, bytes: &[u8]) -> Done {
-        let mut input = Input::new(bytes);
+    pub(super) fn wrapper(&mut self, kind: Kind, bytes: Input<'_>) -> Done {
+        let mut input = bytes;
         let mut last = None;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
@@ -69,13 +69,13 @@ impl Writer<'_> {
             input.skip(number, wire, self.depth)?;
         }
         // Eight zeros are the default in every wire type.
-        let mut value = last.map_or(Input::new(&[0; 8]), |at| input.from(at));
+        let mut value = last.map_or_else(|| Input::new(&[0; 8]), |at| input.from(at));
         self.scalar(kind, &mut value)?;
         Ok(())
     }
 
     /// `google.protobuf.Struct`: the object that its map is.
-    pub(super) fn structure(&mut self, message: &Message, bytes: &[u8]) -> Done {
+    pub(super) fn structure(&mut self, message: &Message, bytes: Input<'_>) -> Done {
         let (Some(field), Some(Shape::Map(key))) =
             (message.fields.first(), message.fields.first().map(|f| f.shape))
         else {
@@ -85,7 +85,7 @@ impl Writer<'_> {
         self.out.byte(b'{');
         let open = self.out.len();
         let mut keys = self.scratch.keys.open();
-        let mut input = Input::new(bytes);
+        let mut input = bytes;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             if number != field.number || wire != wire::LEN {
@@ -104,9 +104,9 @@ impl Writer<'_> {
     }
 
     #[cold]
-    fn tangled_structure(&mut self, field: &Field, key: Kind, bytes: &[u8]) -> Done {
+    fn tangled_structure(&mut self, field: &Field, key: Kind, bytes: Input<'_>) -> Done {
         let mut entries = Vec::new();
-        let mut input = Input::new(bytes);
+        let mut input = bytes;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             if number == field.number && wire == wire::LEN {
@@ -118,7 +118,7 @@ impl Writer<'_> {
         self.last_entries(field, key, &entries)
     }
 
-    pub(super) fn dynamic_list(&mut self, message: &Message, bytes: &[u8]) -> Done {
+    pub(super) fn dynamic_list(&mut self, message: &Message, bytes: Input<'_>) -> Done {
         let Some(&Field {
             kind: Kind::Message(id),
             ..
@@ -130,7 +130,7 @@ impl Writer<'_> {
         self.out.byte(b'[');
         let open = self.out.len();
         let mut index = 0;
-        let mut input = Input::new(bytes);
+        let mut input = bytes;
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             if number != 1 || wire != wire::LEN {
@@ -149,8 +149,8 @@ impl Writer<'_> {
     }
 
     /// `google.protobuf.Value`: the member of its oneof that comes last; none of them is `null`.
-    pub(super) fn dynamic(&mut self, message: &Message, bytes: &[u8]) -> Done {
-        let mut input = Input::new(bytes);
+    pub(super) fn dynamic(&mut self, message: &Message, bytes: Input<'_>) -> Done {
+        let mut input = bytes;
         let mut last: Option<(u32, usize)> = None;
         let mut pieces = false;
         while !input.is_done() {
@@ -162,7 +162,7 @@ impl Writer<'_> {
                 (1 | 4, wire::VARINT) | (2, wire::I64) | (3 | 5 | 6, wire::LEN)
             ) {
                 let again = last.is_some_and(|last| last.0 == number);
-                pieces = again && number >= 5 || (again && pieces);
+                pieces = again && (number >= 5 || pieces);
                 last = Some((number, at));
             }
         }
@@ -182,7 +182,7 @@ impl Writer<'_> {
                 }
                 self.double(value);
             }
-            3 => self.string(value.delimited()?)?,
+            3 => self.string(value.delimited()?.bytes())?,
             4 => {
                 let value = value.varint()? != 0;
                 self.boolean(value);
@@ -194,7 +194,7 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn dynamic_body(&mut self, message: &Message, number: u32, body: &[u8]) -> Done {
+    fn dynamic_body(&mut self, message: &Message, number: u32, body: Input<'_>) -> Done {
         let field = message.index(number).and_then(|index| message.fields.get(index));
         let Some(&Field {
             kind: Kind::Message(id),
@@ -208,13 +208,13 @@ impl Writer<'_> {
 
     /// A struct or a list that came in pieces, after the last other member.
     #[cold]
-    fn dynamic_pieces(&mut self, message: &Message, last: u32, bytes: &[u8]) -> Done {
-        let mut input = Input::new(bytes);
+    fn dynamic_pieces(&mut self, message: &Message, last: u32, bytes: Input<'_>) -> Done {
+        let mut input = bytes;
         let mut whole = Vec::new();
         while !input.is_done() {
             let (number, wire) = input.tag()?;
             match (number, wire) {
-                (_, wire::LEN) if number == last => whole.extend_from_slice(input.delimited()?),
+                (_, wire::LEN) if number == last => whole.extend_from_slice(input.delimited()?.bytes()),
                 (1 | 4, wire::VARINT) | (2, wire::I64) | (3 | 5 | 6, wire::LEN) => {
                     whole.clear();
                     input.skip(number, wire, self.depth)?;
@@ -222,7 +222,7 @@ impl Writer<'_> {
                 _ => input.skip(number, wire, self.depth)?,
             }
         }
-        self.dynamic_body(message, last, &whole)
+        self.dynamic_body(message, last, Input::new(&whole))
     }
 }
 

@@ -61,6 +61,13 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// `grpc-status`, wherever it stands.
+    pub(crate) fn grpc_status(&self) -> Option<&str> {
+        let status = self.trailers.get("grpc-status");
+        let status = status.or_else(|| self.headers.get("grpc-status"));
+        status.map(|status| status.to_str().unwrap())
+    }
+
     /// Checks that this is an error in the form that every error has, and gives its message.
     #[track_caller]
     pub(crate) fn error(&self, status: u16, code: i32) -> String {

@@ -1,0 +1,126 @@
+//! The gRPC-Web frontend: the gRPC one behind other envelopes, for clients that can't read trailers.
+//!
+//! Requests are relayed as gRPC's are. The trailers of a reply become its last frame, also where there is nothing
+//! else: some clients can't read headers of another origin.
+//! Source: gRPC-Web protocol.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use tower::ServiceExt;
+
+use crate::call::{Reply, metadata};
+use crate::fault::Fault;
+use crate::frontend::{Admitted, grpc, refuse};
+use crate::stack::CallService;
+use crate::translate::Tally;
+use crate::translate::tally::Outcome;
+use crate::wire::body::Body;
+use crate::wire::grpc_web::{FromText, ToText, trailer_frame};
+use crate::wire::last_frame::LastFrame;
+use crate::wire::{Dialect, Format, Spoken};
+
+const BINARY: &str = "application/grpc-web";
+const TEXT: &str = "application/grpc-web-text";
+
+/// Serves a gRPC-Web request.
+///
+/// # Cancel safety
+/// Dropping it cancels the call upstream.
+pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
+    let tally = Arc::clone(&admitted.tally);
+    let is_text = admitted.format == Format::GRPC_WEB_TEXT;
+    let media_type = if is_text { TEXT } else { BINARY };
+    if let Err(status) = grpc::shape(&admitted.head, media_type.as_bytes()) {
+        return grpc::not_grpc(status, &tally);
+    }
+    let answer = answer(&admitted.head, admitted.format);
+    let unwrap = |body| match is_text {
+        true => Body::stream(FromText::new(body)),
+        false => body,
+    };
+    let outcome = match grpc::call(admitted, metadata::Headers::Http, unwrap) {
+        Ok(call) => stack.oneshot(call).await,
+        Err(fault) => Err(fault),
+    };
+    match outcome {
+        Ok(reply) => write(reply, answer),
+        Err(fault) => refused(&tally, answer, &fault),
+    }
+}
+
+/// What the answer is: what `Accept` names, or else what the request is.
+fn answer(head: &Parts, request: Format) -> Format {
+    match head.headers.get(ACCEPT).map(HeaderValue::as_bytes) {
+        Some(accept) if accept.starts_with(TEXT.as_bytes()) => Format::GRPC_WEB_TEXT,
+        Some(accept) if accept.starts_with(BINARY.as_bytes()) => Format::GRPC_WEB,
+        Some(_) | None => request,
+    }
+}
+
+fn refused(tally: &Tally, format: Format, fault: &Fault) -> Response<Body> {
+    tally.end(Outcome::Gateway(fault.kind(), fault.side()));
+    tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a gRPC-Web call failed");
+    let spoken = Spoken {
+        dialect: Dialect::GrpcWeb,
+        format,
+    };
+    refuse::refuse(spoken, fault)
+}
+
+/// The response that a reply becomes.
+fn write(reply: Reply, format: Format) -> Response<Body> {
+    let (headers, body) = grpc::relayed(reply);
+    let body = Body::stream(LastFrame::new(body, |trailers: HeaderMap| {
+        trailer_frame(&trailers)
+    }));
+    let body = match format {
+        Format::GRPC_WEB_TEXT => Body::stream(ToText::new(body)),
+        _ => body,
+    };
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(CONTENT_TYPE, content_type(format));
+    response
+}
+
+/// The content type of an answer.
+pub(super) fn content_type(format: Format) -> HeaderValue {
+    HeaderValue::from_static(match format {
+        Format::GRPC_WEB_TEXT => "application/grpc-web-text+proto",
+        _ => "application/grpc-web+proto",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_chooses_between_binary_and_text() {
+        for (accept, request, expected) in [
+            (None, Format::GRPC_WEB, Format::GRPC_WEB),
+            (None, Format::GRPC_WEB_TEXT, Format::GRPC_WEB_TEXT),
+            (Some("*/*"), Format::GRPC_WEB_TEXT, Format::GRPC_WEB_TEXT),
+            (
+                Some("application/grpc-web-text"),
+                Format::GRPC_WEB,
+                Format::GRPC_WEB_TEXT,
+            ),
+            (
+                Some("application/grpc-web+proto"),
+                Format::GRPC_WEB_TEXT,
+                Format::GRPC_WEB,
+            ),
+        ] {
+            let mut request_head = http::Request::post("/a.B/C");
+            if let Some(accept) = accept {
+                request_head = request_head.header(ACCEPT, accept);
+            }
+            let (head, ()) = request_head.body(()).unwrap().into_parts();
+            assert_eq!(answer(&head, request), expected, "{accept:?}");
+        }
+    }
+}
