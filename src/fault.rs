@@ -309,20 +309,8 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
-
 impl From<&Fault> for Status {
     fn from(fault: &Fault) -> Self {
-        let code = fault.kind().code();
         let mut details = vec![prost_types::Any {
             type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
             value: ErrorInfo {
@@ -340,16 +328,7 @@ impl From<&Fault> for Status {
                 .encode_to_vec(),
             });
         }
-        let status = RpcStatus {
-            code: i32::from(code.number()),
-            message: fault.message().to_owned(),
-            details,
-        };
-        Self {
-            code,
-            message: status.message.clone(),
-            details: status.encode_to_vec().into(),
-        }
+        Self::with_details(fault.kind().code(), fault.message(), details)
     }
 }
 

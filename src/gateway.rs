@@ -15,30 +15,35 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::dispatch::Dispatch;
 use crate::backend::grpc::Grpc;
 use crate::backend::health::{Health, Standing};
 use crate::backend::own::{self, Answers, Own};
 use crate::backend::reflection::Reflection;
+use crate::backend::relay::{Relay, Relayed};
+use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
-use crate::config::plan::{self, Backend, Found};
-use crate::fault::{Fault, Kind};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::tunnel::Tunnel;
 use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
+use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::{Gate, Permit};
 use crate::route::cors::Preflight;
-use crate::route::{Captures, Entry};
+use crate::route::entry::Outbound;
+use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Lane, Tally};
-use crate::upstream::connect::Http2;
+use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
@@ -138,6 +143,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
+    paths: Vec<LivePath>,
     /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
@@ -148,6 +154,13 @@ struct LiveEntry {
     entry: Arc<Entry>,
     gate: Gate,
     stack: CallService,
+    series: PerDialect<Arc<Series>>,
+}
+
+struct LivePath {
+    route: Arc<PathRoute>,
+    gate: Gate,
+    relay: Relay,
     series: PerDialect<Arc<Series>>,
 }
 
@@ -167,7 +180,7 @@ struct Worker {
 }
 
 /// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Http2);
+type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -218,14 +231,14 @@ impl Gateway {
         let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
         let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
-            record.enter(entry, dialect);
+            record.enter(entry, spoken);
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
         } else {
             match live.find(dialect, &head) {
-                Ok((entry, found)) => {
-                    record.enter(entry, dialect);
+                Ok(Reached::Call(entry, found)) => {
+                    record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
                     let mut response = match entry.admit(dialect, &mut head, &peer) {
                         Ok(permit) => {
@@ -251,6 +264,29 @@ impl Gateway {
                         cors.share(origin.as_ref(), response.headers_mut());
                     }
                     response
+                }
+                Ok(Reached::Path(path, found)) => {
+                    record.relay(path, dialect);
+                    match admit(&path.gate, &mut head, &peer) {
+                        Ok(permit) => {
+                            let counted = Arc::clone(&tally) as _;
+                            let relayed = Relayed {
+                                head,
+                                body: Body::incoming(body, Side::Client).counted(counted, Way::Request),
+                                path: found.path,
+                                captures: found.captures,
+                                secure: peer.secure(),
+                                permit,
+                                tally: Arc::clone(&tally),
+                            };
+                            let response = path.relay.serve(relayed).await;
+                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                        }
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
+                    }
                 }
                 Err(fault) => {
                     read_off(&head, body).await;
@@ -281,7 +317,7 @@ impl Gateway {
             method: head.method.clone(),
             uri: head.uri.clone(),
             generation: live.plan.generation,
-            entry: None,
+            destination: None,
             lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
@@ -300,10 +336,28 @@ impl std::fmt::Debug for Gateway {
 
 impl Record {
     /// From here on the call is one of this entry.
-    fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
-        self.entry = Some(Arc::clone(&live.entry));
+    fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
+        self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
+        self.lane = match &live.entry.outbound {
+            Outbound::Grpc => Lane::between(spoken.format, Format::GRPC),
+            // Of JSON on both sides too: the message is checked against its descriptor on the way.
+            Outbound::Rest(_) => Lane::Transcode,
+        };
+        self.recount(live.series.get(spoken.dialect));
+    }
+
+    /// From here on the request is one of this route.
+    fn relay(&mut self, live: &LivePath, dialect: Dialect) {
+        self.destination = Some(Destination::Path(Arc::clone(&live.route)));
+        self.lane = Lane::Relay;
         self.recount(live.series.get(dialect));
     }
+}
+
+/// What a request leads to.
+enum Reached<'l> {
+    Call(&'l LiveEntry, Found),
+    Path(&'l LivePath, FoundPath),
 }
 
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
@@ -340,11 +394,16 @@ impl Live {
     }
 
     /// Finds what a request asks for.
-    fn find(&self, dialect: Dialect, head: &Parts) -> Result<(&LiveEntry, Found), Fault> {
-        let missed = match self.plan.find(dialect, head) {
-            Ok(found) => match self.entries.get(found.entry) {
-                Some(live) => return Ok((live, found)),
-                None => Fault::gateway(Kind::Internal, "the route table names an entry that is not there"),
+    fn find(&self, dialect: Dialect, head: &Parts) -> Result<Reached<'_>, Fault> {
+        let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
+        let missed = match self.plan.lead(dialect, head) {
+            Ok(Lead::Method(found)) => match self.entries.get(found.entry) {
+                Some(live) => return Ok(Reached::Call(live, found)),
+                None => missing(),
+            },
+            Ok(Lead::Path(found)) => match self.paths.get(found.route) {
+                Some(live) => return Ok(Reached::Path(live, found)),
+                None => missing(),
             },
             Err(fault) => fault,
         };
@@ -360,7 +419,7 @@ impl Live {
             binding: None,
             captures: Captures::default(),
         };
-        own.map(|live| (live, found)).ok_or(missed)
+        own.map(|live| Reached::Call(live, found)).ok_or(missed)
     }
 }
 
@@ -368,11 +427,16 @@ impl LiveEntry {
     /// Lets the gate decide.
     fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
         frontend::prepare(dialect, head, peer, &self.entry)?;
-        let permit = self.gate.admit(head, peer)?;
-        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
-        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok(permit)
+        admit(&self.gate, head, peer)
     }
+}
+
+/// Lets the gate of a route decide.
+fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer)?;
+    let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+    forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+    Ok(permit)
 }
 
 impl Worker {
@@ -386,12 +450,21 @@ impl Worker {
             .entries
             .iter()
             .map(|entry| {
-                let backend = backends
+                let dispatch = backends
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                Ok(self.entry(entry, stack::build(params, backend)))
+                let stack = match &entry.outbound {
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
+                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                };
+                Ok(self.entry(entry, stack))
             })
+            .collect::<io::Result<Vec<_>>>()?;
+        let paths = plan
+            .paths
+            .iter()
+            .map(|route| self.path(route, &backends, plan.limits.idle_timeout))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -413,8 +486,25 @@ impl Worker {
         Ok(Live {
             plan,
             entries,
+            paths,
             own,
             nowhere,
+        })
+    }
+
+    fn path(
+        &self,
+        route: &Arc<PathRoute>,
+        backends: &[Dispatch],
+        idle_timeout: Duration,
+    ) -> io::Result<LivePath> {
+        let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
+            .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
+        Ok(LivePath {
+            route: Arc::clone(route),
+            gate: Gate::default(),
+            relay,
+            series: self.all_series(&route.name, ""),
         })
     }
 
@@ -440,20 +530,20 @@ impl Worker {
     }
 
     /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Grpc>> {
+    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
         let mut known = self.pools.lock();
         let mut wanted = HashMap::new();
         let mut backends = Vec::new();
         for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
             let mut targets = Vec::new();
             for endpoint in &ready.endpoints {
-                let http2 = http2(&prepared.plan.limits);
+                let settings = settings(backend.speaks, &prepared.plan.limits);
                 let key: PoolKey = (
                     endpoint.uri.clone(),
                     ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
                     backend.tls.server_name.clone(),
                     backend.connect_timeout,
-                    http2,
+                    settings,
                 );
                 let pool = match known.get(&key) {
                     Some(pool) => pool.clone(),
@@ -464,7 +554,7 @@ impl Worker {
                             ready.tls.clone(),
                             name,
                             backend.connect_timeout,
-                            http2,
+                            settings,
                         )?;
                         Pool::new(connector, self.tasks.clone())
                     }
@@ -476,7 +566,11 @@ impl Worker {
                 });
             }
             let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Grpc::new(&backend.name, Arc::new(balance), self.tasks.clone()));
+            backends.push(Dispatch::new(
+                &backend.name,
+                Arc::new(balance),
+                self.tasks.clone(),
+            ));
         }
         *known = wanted;
         Ok(backends)
@@ -484,12 +578,19 @@ impl Worker {
 }
 
 /// Settings of connections to upstreams.
-fn http2(limits: &Limits) -> Http2 {
-    Http2 {
-        max_streams: limits.max_streams,
-        stream_window_bytes: limits.stream_window_bytes,
-        max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
-        ping_interval: limits.ping_interval,
-        ping_timeout: limits.ping_timeout,
+fn settings(speaks: Speaks, limits: &Limits) -> Settings {
+    Settings {
+        speaks,
+        http1: Http1 {
+            max_header_bytes: limits.max_upstream_header_bytes,
+            idle_timeout: limits.keep_alive_timeout,
+        },
+        http2: Http2 {
+            max_streams: limits.max_streams,
+            stream_window_bytes: limits.stream_window_bytes,
+            max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
+        },
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::route::entry::{Bound, Entry, Route, Streaming, WebSocket};
+use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -69,6 +69,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         hosts: Vec::new(),
         json: JsonOptions::default(),
         streaming: Streaming::default(),
+        envelope: StreamEnvelope::default(),
         unary_timeout: limits.request_timeout,
         stream_timeout: None,
         bounds: Bounds {
@@ -89,6 +90,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),
                 json: json.clone(),
+                outbound: Outbound::Grpc,
                 method: Arc::new(method),
             });
             Some(Own { entry, answers })

@@ -11,15 +11,18 @@ use super::expose::{expose, path_options};
 use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
+use super::relays::relays;
 use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
 use crate::route::cors::{Cors, Names, Origins};
+use crate::route::entry::StreamEnvelope;
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
 use crate::translate::Bounds;
 use crate::translate::json::{JsonOptions, UnknownFields};
+use crate::upstream::connect::Speaks;
 
 /// What is known of a backend's services.
 #[derive(Clone, Debug)]
@@ -62,7 +65,12 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             warnings.extend(schema.warnings.iter().map(about));
         }
     }
-    let exposed = expose(file, &routes, &chosen.entries, &states);
+    let paths = relays(file, &limits, &mut errors);
+    let exposed = expose(file, &routes, &chosen.entries, &states, &paths);
+    errors.extend(exposed.conflicts);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     warnings.extend(exposed.warnings);
     Ok(Plan {
         generation: 0,
@@ -80,6 +88,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .collect(),
         declared: routes.iter().map(declared).collect(),
         entries: exposed.entries,
+        paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
         reflection: reflection(&chosen.entries, &routes, &states),
         disabled: exposed.disabled,
@@ -183,6 +192,11 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .iter()
             .map(|endpoint| endpoint.0.clone())
             .collect(),
+        speaks: match written.protocol {
+            file::Protocol::Grpc => Speaks::Http2,
+            file::Protocol::Rest if written.http2.value => Speaks::Http2,
+            file::Protocol::Rest => Speaks::Http1,
+        },
         load_balancing: match written.load_balancing {
             file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
             file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
@@ -198,6 +212,9 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
 fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
     let mut routes: Vec<Resolved<'_>> = Vec::new();
     for (index, written) in file.routes.iter().enumerate() {
+        if written.path.is_some() {
+            continue;
+        }
         let Some((backend, (_, group))) = file
             .backends
             .iter()
@@ -228,6 +245,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
                 file::Streaming::Array => Streaming::Array,
                 file::Streaming::Sse => Streaming::Sse,
             },
+            envelope: envelope(written.stream_envelope),
             unary_timeout: request.map_or(limits.request_timeout, |period| period.0),
             stream_timeout: None,
             bounds: Bounds {
@@ -243,6 +261,14 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
         });
     }
     routes
+}
+
+/// What stands around each message of a stream.
+pub(super) fn envelope(written: file::StreamEnvelope) -> StreamEnvelope {
+    match written {
+        file::StreamEnvelope::None => StreamEnvelope::None,
+        file::StreamEnvelope::Result => StreamEnvelope::Result,
+    }
 }
 
 /// How long a browser remembers the answer to a preflight request, if the route does not say.
@@ -280,7 +306,7 @@ fn names(written: &[Located<HeaderPattern>]) -> Names {
 }
 
 /// The hosts of a route; the file was refused for those that can't be read.
-fn hosts(written: &file::Route) -> Vec<Host> {
+pub(super) fn hosts(written: &file::Route) -> Vec<Host> {
     let mut hosts = Vec::new();
     for host in written.hosts.iter().filter_map(|host| host.parse().ok()) {
         if !hosts.contains(&host) {
@@ -320,7 +346,7 @@ fn takes_something(
     let learned = file
         .backends
         .get(name)
-        .is_none_or(|it| matches!(it.schema.value, SchemaSource::Reflection));
+        .is_none_or(|it| matches!(it.source(), Some(SchemaSource::Reflection)));
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

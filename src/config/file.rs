@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod cors;
 pub mod limits;
+pub mod relay;
 pub mod route;
 pub mod websocket;
 
@@ -14,9 +15,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use backend::{Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, SchemaSource};
+pub use backend::{
+    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
+    StreamEnvelope,
+};
 pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
+pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,

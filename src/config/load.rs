@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    Streaming, TrailingSlash, WebSocketSection,
+    StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -111,6 +111,14 @@ impl Origin {
         }
     }
 
+    /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
+    fn has(&self, spot: Spot, key: &str) -> bool {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
+            _ => false,
+        }
+    }
+
     /// The path of a value within the file, such as `routes[3]`, if it was written in one.
     pub(crate) fn path(&self, spot: Spot) -> Option<String> {
         match (spot, &self.document) {
@@ -208,7 +216,7 @@ fn references(document: &Document) -> Vec<Diagnostic> {
     for backend in routes
         .unwrap_or_default()
         .iter()
-        .filter_map(|route| document.child(*route, "backend"))
+        .flat_map(|route| named_backends(document, *route))
     {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
             && !known.contains(text.as_str())
@@ -219,6 +227,21 @@ fn references(document: &Document) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// Where a route names backends.
+fn named_backends(document: &Document, route: NodeId) -> Vec<NodeId> {
+    let mut named: Vec<NodeId> = document.child(route, "backend").into_iter().collect();
+    if let Some(relay) = document.child(route, "relay") {
+        let mirror = document.child(relay, "mirror");
+        let split = document
+            .child(relay, "split")
+            .map(|split| document.items(split))
+            .unwrap_or_default();
+        let within = mirror.iter().chain(split);
+        named.extend(within.filter_map(|group| document.child(*group, "backend")));
+    }
+    named
 }
 
 /// The name of the one backend of a gateway without a file.
@@ -245,7 +268,9 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             vec![Located::flag(flags.backend.clone(), "--backend")],
             "--backend",
         ),
-        schema: Located::flag(schema, "--backend"),
+        http2: Located::default_of(false),
+        schema: Some(Located::flag(schema, "--backend")),
+        rest: None,
         rules: Vec::new(),
         load_balancing: LoadBalancing::default(),
         timeout: BackendTimeout::default(),
@@ -282,12 +307,15 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
 fn all_of(backend: &str) -> Route {
     Route {
         services: Located::default_of(vec![Located::default_of(Services::All)]),
+        path: None,
         hosts: Vec::new(),
         websocket: WebSocketSection::default(),
         backend: Located::default_of(backend.to_owned()),
+        relay: None,
         json: Json::default(),
         query: Query::default(),
         streaming: Streaming::default(),
+        stream_envelope: StreamEnvelope::default(),
         timeout: None,
         cors: None,
         limits: RouteLimits::default(),
@@ -296,6 +324,19 @@ fn all_of(backend: &str) -> Route {
         path_owned: PathOwned::default(),
     }
 }
+
+/// Keys of a route that mean nothing for a path.
+const OF_SERVICES: [&str; 9] = [
+    "cors",
+    "json",
+    "limits",
+    "path_owned",
+    "path_unescape",
+    "query",
+    "stream_envelope",
+    "streaming",
+    "trailing_slash",
+];
 
 /// What no single value shows: keys that need or exclude each other.
 struct Check<'a> {
@@ -375,6 +416,36 @@ impl Check<'_> {
         if let Some(tls) = &backend.tls {
             self.backend_tls(tls, backend, found);
         }
+        self.backend_keys(backend, found);
+    }
+
+    /// Keys that mean something for one protocol alone.
+    fn backend_keys(&self, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        match backend.protocol {
+            Protocol::Grpc => {
+                if backend.http2.spot != Spot::Default {
+                    found.push(self.key_error(backend.http2.spot, "is for `protocol: rest`; gRPC is HTTP/2"));
+                }
+                if let Some(rest) = &backend.rest {
+                    found.push(self.key_error(rest.spot, "is for `protocol: rest`"));
+                }
+            }
+            Protocol::Rest => {
+                if let Some(schema) = &backend.schema
+                    && schema.value == SchemaSource::Reflection
+                {
+                    let message = "can't be learned by reflection from a REST backend; write {protos: …} or {descriptors: …}";
+                    found.push(self.error(schema.spot, message));
+                }
+                if let Some(rest) = &backend.rest
+                    && backend.schema.is_none()
+                {
+                    let message =
+                        "says how calls become requests, and this backend has no schema with methods to call";
+                    found.push(self.key_error(rest.spot, message));
+                }
+            }
+        }
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
@@ -398,9 +469,31 @@ impl Check<'_> {
     }
 
     fn route(&self, route: &Located<Route>, found: &mut Vec<Diagnostic>) {
-        if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
-            let message = "names no service; write \"*\" for all that the backend offers";
-            found.push(self.key_error(route.services.spot, message));
+        let has = |key| self.file.origin.has(route.spot, key);
+        let names_services = !route.services.is_empty() || has("services");
+        match &route.path {
+            Some(path) if names_services => {
+                found.push(self.key_error(path.spot, "stands beside services; a route has one of the two"));
+            }
+            Some(_) => {
+                for key in OF_SERVICES.iter().filter(|key| has(key)) {
+                    let message =
+                        format!("\"{key}\" is for routes with services; a path is relayed as it is");
+                    found.push(self.key_error(route.spot, message));
+                }
+                let relay = route.relay.as_ref();
+                let elsewhere =
+                    relay.is_some_and(|relay| relay.redirect.is_some() || !relay.split.is_empty());
+                if route.backend.is_empty() && !elsewhere && !has("backend") {
+                    found.push(self.key_error(
+                        route.spot,
+                        "no \"backend\"; a path needs one, or a relay with split or redirect",
+                    ));
+                }
+            }
+            // A path that is wrong was told.
+            None if has("path") => {}
+            None => self.service_route(route, names_services, found),
         }
         for host in &route.hosts {
             if let Err(error) = host.parse::<Host>() {
@@ -435,6 +528,27 @@ impl Check<'_> {
         for spot in origins.chain(names) {
             let message = "\"*\" does not go with credentials: true; write out what is allowed";
             found.push(self.error(spot, message));
+        }
+    }
+
+    fn service_route(&self, route: &Located<Route>, names_services: bool, found: &mut Vec<Diagnostic>) {
+        if !names_services {
+            found.push(self.key_error(
+                route.spot,
+                "no \"services\" and no \"path\"; one of them has to be there",
+            ));
+        } else if route.services.is_empty()
+            && route.services.spot != Spot::Default
+            && self.file.origin.is_empty(route.services.spot)
+        {
+            let message = "names no service; write \"*\" for all that the backend offers";
+            found.push(self.key_error(route.services.spot, message));
+        }
+        if route.backend.is_empty() && !self.file.origin.has(route.spot, "backend") {
+            found.push(self.key_error(route.spot, "no \"backend\"; it has to be there"));
+        }
+        if let Some(relay) = &route.relay {
+            found.push(self.key_error(relay.spot, "is for routes with a \"path\""));
         }
     }
 }

@@ -16,8 +16,12 @@ use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::route::cors::Preflight;
-use crate::route::{Captures, Entry, Host, Matched, NoRoute, PathOptions, Route, Routes};
+use crate::route::relay::EncodedSlash;
+use crate::route::{
+    Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
+};
 use crate::schema::exposed::Exposed;
+use crate::upstream::connect::Speaks;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
@@ -39,7 +43,9 @@ pub struct Plan {
     pub declared: Vec<Declared>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
-    /// From host and path to an entry.
+    /// Every route of paths, counted after the entries.
+    pub paths: Vec<Arc<PathRoute>>,
+    /// From host and path to an entry, or to a route of paths.
     pub routes: Routes,
     /// What server reflection tells.
     pub reflection: Exposed,
@@ -72,7 +78,80 @@ impl From<Matched> for Found {
     }
 }
 
+/// What a request head leads to, where paths are relayed too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// A method of a service.
+    Method(Found),
+    /// A route of paths.
+    Path(FoundPath),
+}
+
+/// A route of paths that a request head leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPath {
+    /// Its index among the routes of paths.
+    pub route: usize,
+    /// The path that it matches, in its normal form.
+    pub path: String,
+    /// The path variables.
+    pub captures: Captures,
+}
+
 impl Plan {
+    /// Finds what a request of `dialect` leads to, by its head alone.
+    ///
+    /// A path is in its normal form before it is matched with routes of paths. What services are reached by is taken as
+    /// it was sent, so that no spelling of a path leads to a route that does not see it.
+    ///
+    /// # Errors
+    /// As [`Plan::find`].
+    pub fn lead(&self, dialect: Dialect, head: &Parts) -> Result<Lead, Fault> {
+        if self.paths.is_empty() || dialect.addressing() == Addressing::RpcPath {
+            return self.find(dialect, head).map(Lead::Method);
+        }
+        let raw = head.uri.path();
+        let path = normal(raw)
+            .map_err(|error| Fault::client(Kind::BadRequest, format!("the URL's path: {error}")))?;
+        match self.routes.find(host(head), &head.method, &path) {
+            Ok(matched) => match self.path_route(matched.entry) {
+                Some(route) => self.relayed(route, &path, matched.captures).map(Lead::Path),
+                None if *path == *raw => Ok(Lead::Method(Found {
+                    entry: index(matched.entry),
+                    binding: matched.binding,
+                    captures: matched.captures,
+                })),
+                None => self.find(dialect, head).map(Lead::Method),
+            },
+            Err(_) => self.find(dialect, head).map(Lead::Method),
+        }
+    }
+
+    /// The index of the route of paths that the lookup counts by this number, if it is one.
+    fn path_route(&self, entry: u32) -> Option<usize> {
+        index(entry)
+            .checked_sub(self.entries.len())
+            .filter(|at| *at < self.paths.len())
+    }
+
+    fn relayed(&self, route: usize, path: &str, captures: Captures) -> Result<FoundPath, Fault> {
+        let refuses = self
+            .paths
+            .get(route)
+            .is_none_or(|route| route.encoded_slash == EncodedSlash::Refuse);
+        if refuses && has_escaped_slash(path) {
+            return Err(Fault::client(
+                Kind::BadRequest,
+                "the URL's path: an escaped slash is not taken here",
+            ));
+        }
+        Ok(FoundPath {
+            route,
+            path: path.to_owned(),
+            captures,
+        })
+    }
+
     /// Finds what a request of `dialect` asks for, by its head alone.
     ///
     /// # Errors
@@ -91,15 +170,21 @@ impl Plan {
                     captures: Captures::default(),
                 })
                 .ok_or_else(|| self.unknown_rpc(host, path)),
-            Addressing::Rules => self
-                .routes
-                .find(host, &head.method, path)
-                .map(Found::from)
-                .map_err(|missed| self.unknown_path(host, path, &missed)),
-            Addressing::Path => self
-                .find_any(host, path)
-                .map(Found::from)
-                .map_err(|missed| self.unknown_path(host, path, &missed)),
+            Addressing::Rules => match self.routes.find(host, &head.method, path) {
+                // A route of paths takes nothing but normal forms.
+                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
+                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
+                }
+                Ok(matched) => Ok(Found::from(matched)),
+                Err(missed) => Err(self.unknown_path(host, path, &missed)),
+            },
+            Addressing::Path => match self.find_any(host, path) {
+                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
+                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
+                }
+                Ok(matched) => Ok(Found::from(matched)),
+                Err(missed) => Err(self.unknown_path(host, path, &missed)),
+            },
         }
     }
 
@@ -201,8 +286,10 @@ pub struct ListenerTls {
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints: `http` is HTTP/2 with prior knowledge, `https` HTTP/2 by ALPN.
+    /// Its endpoints.
     pub endpoints: Vec<Uri>,
+    /// Which versions of HTTP they are spoken to in.
+    pub speaks: Speaks,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
     /// How long connecting may take.

@@ -8,6 +8,7 @@ pub mod compression;
 pub mod connect;
 pub mod ending;
 pub mod envelope;
+pub mod event_stream;
 pub mod grpc_web;
 pub mod json_stream;
 pub mod last_frame;

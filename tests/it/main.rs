@@ -28,6 +28,8 @@ mod health;
 mod limits;
 mod matrix;
 mod mutate;
+mod relay;
+mod rest_backend;
 mod routes;
 mod support;
 mod tls;

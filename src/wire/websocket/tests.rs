@@ -1,4 +1,4 @@
-//! Frames byte by byte, and against tungstenite on the other side.
+//! Frames byte by byte, as a peer sends and reads them.
 
 use bytes::BytesMut;
 use tungstenite::protocol::Role as PeerRole;
