@@ -267,7 +267,9 @@ impl Gateway {
                 }
                 Ok(Reached::Path(path, found)) => {
                     record.relay(path, dialect);
-                    match admit(&path.gate, &mut head, &peer) {
+                    let admitted = frontend::prepare_relayed(dialect, &head, &peer, &path.route)
+                        .and_then(|()| admit(&path.gate, &mut head, &peer));
+                    match admitted {
                         Ok(permit) => {
                             let counted = Arc::clone(&tally) as _;
                             let relayed = Relayed {

@@ -10,6 +10,7 @@ use crate::balance::{Balance, InFlight, Target};
 use crate::fault::{Fault, Kind};
 use crate::upstream::Unreachable;
 use crate::upstream::stream::SendError;
+use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
 
 /// Attempts at a request that no upstream has surely touched.
@@ -84,6 +85,26 @@ impl Dispatch {
             }
         }
         Err(Fault::gateway(Kind::Internal, "no attempt was made"))
+    }
+
+    /// Asks an endpoint, on a connection of its own, to switch protocols.
+    ///
+    /// # Errors
+    /// As [`Dispatch::send`].
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub(super) async fn ask(
+        &self,
+        head: impl Fn(&Target) -> Result<Request<()>, Fault>,
+    ) -> Result<(Answered, InFlight), Fault> {
+        let (stream, target, in_flight) = self
+            .balance
+            .dial()
+            .await
+            .map_err(|unreachable| self.unavailable(unreachable))?;
+        let answered = upgrade::ask(stream, head(target)?, target.pool.connector(), &self.tasks).await?;
+        Ok((answered, in_flight))
     }
 
     /// Who runs what outlives a request.

@@ -20,17 +20,20 @@ use tokio::time::timeout;
 
 use crate::backend::dispatch::{Dispatch, Twice};
 use crate::backend::tee::{self, Copy};
-use crate::balance::Target;
+use crate::backend::websocket::Handshake;
+use crate::balance::{InFlight, Target};
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
-use crate::route::relay::{Action, AskedHost, PathRoute, Redirect, Relay as Plan};
+use crate::route::entry::WebSocket;
+use crate::route::relay::{Action, AskedHost, Carries, PathRoute, Redirect, Relay as Plan};
 use crate::stack::deadline::timed;
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
 use crate::upstream::dice;
+use crate::upstream::upgrade::Answered;
 use crate::wire::body::Body;
 
 /// Copies of requests that are under way at once, of one route and worker. Not measured: a mirror that is slow must not
@@ -116,56 +119,45 @@ impl Relay {
                 tally.end(Outcome::Upstream(Code::Ok));
                 elsewhere(redirect, &relayed)?
             }
-            Action::Relay(plan) => self.forward(plan, relayed).await?,
+            Action::Relay(plan) => match &plan.carries {
+                Carries::Http => self.forward(plan, relayed).await?,
+                Carries::WebSocket(options) => self.bridge(plan, options, relayed).await?,
+            },
         };
         self.route.response_headers.apply(response.headers_mut());
         Ok(response)
     }
 
-    async fn forward(&self, plan: &Plan, relayed: Relayed) -> Result<Response<Body>, Fault> {
-        let Relayed {
-            mut head,
-            body,
-            path,
-            captures,
-            permit: _permit,
-            tally,
-            ..
-        } = relayed;
-        let asked = match plan.host {
-            AskedHost::Endpoint => None,
-            AskedHost::Client => asked_host(&head),
-        };
-        metadata::end_to_end(&mut head.headers);
-        if head.version == Version::HTTP_2 {
-            // Its clients read trailers without saying so.
-            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    /// Opens a WebSocket of the upstream for one of the client; the answer carries the tunnel between them.
+    async fn bridge(
+        &self,
+        plan: &Plan,
+        options: &WebSocket,
+        relayed: Relayed,
+    ) -> Result<Response<Body>, Fault> {
+        let handshake = Handshake::read(&relayed, options)?;
+        let tally = Arc::clone(&relayed.tally);
+        let mut outgoing = outgoing(plan, relayed.head, &relayed.path, &relayed.captures);
+        outgoing.method = Method::GET;
+        handshake.ask(&mut outgoing.headers);
+        let share = self.any_share()?;
+        let asked = share.ask(|target| outgoing.head(target));
+        let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
+        match answered {
+            Answered::Switched(head, upstream) => {
+                handshake.accept(*head, upstream, options.clone(), tally, in_flight)
+            }
+            // To an extended CONNECT, any success would mean that the WebSocket is open.
+            Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(
+                Kind::UpstreamProtocol,
+                "the upstream opened no WebSocket",
+            )),
+            Answered::Refused(response) => Ok(self.answer(response, in_flight, tally)),
         }
-        head.headers.remove(HOST);
-        head.headers.remove(CONTENT_LENGTH);
-        plan.request_headers.apply(&mut head.headers);
-        // What is known to be whole can be sent again; its length is told, where it is no stream.
-        let body = if body.is_end_stream() { Body::empty() } else { body };
-        if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        let mut target = plan.rewrite.apply(&path, &captures);
-        if let Some(query) = head.uri.query() {
-            target.push('?');
-            target.push_str(query);
-        }
-        let outgoing = Outgoing {
-            method: head.method,
-            headers: head.headers,
-            target,
-            host: asked,
-        };
-        let body = self.mirrored(&outgoing, body);
-        let share = self
-            .share()
-            .ok_or_else(|| Fault::gateway(Kind::Internal, "the route has no backend"))?;
-        let sent = share.send(twice(&outgoing.method), body, |target| outgoing.head(target));
-        let (response, in_flight) = patiently(sent, &tally, plan.patience).await?;
+    }
+
+    /// The answer that becomes of an upstream's.
+    fn answer(&self, response: Response<Body>, in_flight: InFlight, tally: Arc<Tally>) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         metadata::end_to_end(&mut head.headers);
         let code = Code::from_origin(head.status);
@@ -181,7 +173,41 @@ impl Relay {
             })
             .holding(in_flight)
         };
-        Ok(Response::from_parts(head, body))
+        Response::from_parts(head, body)
+    }
+
+    async fn forward(&self, plan: &Plan, relayed: Relayed) -> Result<Response<Body>, Fault> {
+        let Relayed {
+            head,
+            body,
+            path,
+            captures,
+            permit: _permit,
+            tally,
+            ..
+        } = relayed;
+        if head.method == Method::CONNECT {
+            return Err(Fault::client(
+                Kind::MethodNotAllowed,
+                "no WebSocket is opened here",
+            ));
+        }
+        let mut outgoing = outgoing(plan, head, &path, &captures);
+        // What is known to be whole can be sent again; its length is told, where it is no stream.
+        let body = if body.is_end_stream() { Body::empty() } else { body };
+        if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+            outgoing.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let body = self.mirrored(&outgoing, body);
+        let share = self.any_share()?;
+        let sent = share.send(twice(&outgoing.method), body, |target| outgoing.head(target));
+        let (response, in_flight) = patiently(sent, &tally, plan.patience).await?;
+        Ok(self.answer(response, in_flight, tally))
+    }
+
+    fn any_share(&self) -> Result<&Dispatch, Fault> {
+        self.share()
+            .ok_or_else(|| Fault::gateway(Kind::Internal, "the route has no backend"))
     }
 
     /// The backend that takes the next request: by chance, and as often as its share says.
@@ -236,6 +262,33 @@ impl Relay {
             drop(place);
         });
         body
+    }
+}
+
+/// What goes to the upstream of a request, less its body.
+fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures) -> Outgoing {
+    let host = match plan.host {
+        AskedHost::Endpoint => None,
+        AskedHost::Client => asked_host(&head),
+    };
+    metadata::end_to_end(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        // Its clients read trailers without saying so.
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    head.headers.remove(HOST);
+    head.headers.remove(CONTENT_LENGTH);
+    plan.request_headers.apply(&mut head.headers);
+    let mut target = plan.rewrite.apply(path, captures);
+    if let Some(query) = head.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    Outgoing {
+        method: head.method,
+        headers: head.headers,
+        target,
+        host,
     }
 }
 

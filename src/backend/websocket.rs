@@ -11,25 +11,149 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{
+    CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE,
+};
+use http::{Response, response};
+use http_body::Body as _;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
-use crate::fault::{Kind, Side};
+use crate::backend::relay::Relayed;
+use crate::balance::InFlight;
+use crate::call::metadata;
+use crate::fault::{Fault, Kind, Side};
 use crate::listen::keep_alive::{Due, Timers};
-use crate::listen::tunnel::Leave;
+use crate::listen::tunnel::{Leave, Tunnel};
 use crate::route::entry::WebSocket;
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
-use crate::wire::body::{Count as _, Way};
+use crate::wire::body::{Body, Count as _, Way};
+use crate::wire::websocket::deflate::Agreed;
+use crate::wire::websocket::handshake::{self, Opening, Question};
 use crate::wire::websocket::socket::SocketError;
-use crate::wire::websocket::{Close, Event, FrameError, Socket};
+use crate::wire::websocket::{Close, Event, FrameError, Limits, Reader, Role, Socket, Unit, Writer};
 
 /// How long each side may take to answer a close frame, and to close its side of the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// A handshake of a client, on its way to an upstream.
+pub(super) struct Handshake {
+    opening: Opening,
+    question: Question,
+    /// The subprotocols that the client offers, which are passed on as they are.
+    offered: Vec<String>,
+    /// permessage-deflate with the client; towards the upstream it is not offered.
+    deflate: Option<Agreed>,
+}
+
+impl Handshake {
+    /// What a client asks for.
+    ///
+    /// # Errors
+    /// A client fault: the request asks for no WebSocket, or not as it must.
+    pub(super) fn read(relayed: &Relayed, options: &WebSocket) -> Result<Self, Fault> {
+        let head = &relayed.head;
+        if !handshake::asks(head) {
+            return Err(Fault::client(
+                Kind::WebSocketVersion,
+                "this path is for WebSockets; open one",
+            ));
+        }
+        if !relayed.body.is_end_stream() {
+            return Err(Fault::client(
+                Kind::BadRequest,
+                "a WebSocket handshake has no body",
+            ));
+        }
+        Ok(Self {
+            opening: handshake::check(head)?,
+            question: Question::new().map_err(|error| {
+                Fault::gateway(Kind::Internal, "a handshake could not be written").caused_by(error)
+            })?,
+            offered: handshake::subprotocols(&head.headers)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            deflate: Agreed::offered(&head.headers).filter(|_| options.deflate),
+        })
+    }
+
+    /// Makes the headers of the client those of the gateway's own handshake.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.remove(TE);
+        own(headers);
+        self.question.put(headers);
+    }
+
+    /// The answer to the client once the upstream has switched, with the tunnel between them.
+    ///
+    /// # Errors
+    /// An upstream fault where its 101 is none for this question.
+    pub(super) fn accept(
+        self,
+        head: response::Parts,
+        upstream: TokioIo<Upgraded>,
+        options: WebSocket,
+        tally: Arc<Tally>,
+        in_flight: InFlight,
+    ) -> Result<Response<Body>, Fault> {
+        let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
+        let mut headers = head.headers;
+        if !self.question.is_answered(&headers, &offered) {
+            return Err(Fault::upstream(
+                Kind::UpstreamProtocol,
+                "the upstream answered the WebSocket handshake with another one's answer",
+            ));
+        }
+        metadata::end_to_end(&mut headers);
+        own(&mut headers);
+        headers.remove(CONTENT_LENGTH);
+        let mut response = handshake::accept(self.opening, Body::empty());
+        for (name, value) in &headers {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+        let deflate = self.deflate;
+        if let Some(agreed) = deflate
+            && let Ok(value) = HeaderValue::try_from(agreed.answer())
+        {
+            response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
+        }
+        let limits = Limits::of_messages(options.max_message_bytes);
+        let reader = move |role, deflate| Reader::new(role, Unit::Frame, limits, deflate);
+        Tunnel::new(move |io, leave| {
+            let client = Socket::new(
+                io,
+                reader(Role::Server, deflate.is_some()),
+                Writer::new(Role::Server, deflate),
+            );
+            let upstream = Socket::new(
+                upstream,
+                reader(Role::Client, false),
+                Writer::new(Role::Client, None),
+            );
+            Bridge::new(client, upstream, &options, leave, tally).run()
+        })
+        .holding(in_flight)
+        .put(&mut response);
+        Ok(response)
+    }
+}
+
+/// Takes out of a handshake what is of one connection alone; the subprotocols are what both sides agree on.
+fn own(headers: &mut HeaderMap) {
+    for name in handshake::HEADERS {
+        if name != SEC_WEBSOCKET_PROTOCOL {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Two sockets, and what passes between them.
-pub(crate) struct Bridge<C, U> {
+struct Bridge<C, U> {
     client: End<C>,
     upstream: End<U>,
     timers: Timers,
@@ -123,7 +247,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(crate) fn new(
+    fn new(
         client: Socket<C>,
         upstream: Socket<U>,
         options: &WebSocket,
@@ -144,7 +268,7 @@ where
     ///
     /// # Cancel safety
     /// Dropping it closes both connections without a word.
-    pub(crate) async fn run(mut self) {
+    async fn run(mut self) {
         let parting = loop {
             let happening = poll_fn(|cx| self.poll(cx)).await;
             if let Some(parting) = self.take(happening) {
@@ -376,9 +500,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as PeerRole};
 
     use super::*;
-    use crate::limits::Limits;
     use crate::listen::Drain;
-    use crate::wire::websocket::{self, Reader, Role, Unit, Writer};
 
     /// A bridge with tungstenite at both ends.
     struct Stage {
@@ -393,7 +515,7 @@ mod tests {
     const PIPE: usize = 1024;
 
     async fn stage() -> Stage {
-        let limits = websocket::Limits::of_messages(1 << 20);
+        let limits = Limits::of_messages(1 << 20);
         let (near, client) = tokio::io::duplex(PIPE);
         let (far, upstream) = tokio::io::duplex(PIPE);
         let reader = |role| Reader::new(role, Unit::Frame, limits, false);
@@ -402,7 +524,7 @@ mod tests {
         let bridge = Bridge::new(
             Socket::new(near, reader(Role::Server), Writer::new(Role::Server, None)),
             Socket::new(far, reader(Role::Client), Writer::new(Role::Client, None)),
-            &WebSocket::of(&Limits::default()),
+            &WebSocket::of(&crate::limits::Limits::default()),
             Leave::of(&drain),
             Arc::clone(&tally),
         );

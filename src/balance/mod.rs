@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use crate::balance::picker::{LeastRequest, Picker, RoundRobin};
+use crate::upstream::connect::Stream;
 use crate::upstream::{Lease, Pool, Unreachable};
 
 /// One address of a backend; its figures are shared by every worker.
@@ -113,6 +114,34 @@ impl Balance {
                 Err(unreachable) => return Err(unreachable),
             }
         }
+    }
+
+    /// A connection of its own to the endpoint that the picker likes best among those that can be reached.
+    ///
+    /// # Errors
+    /// [`Unreachable`], of the endpoint tried last, when none can be reached; `None` without endpoints.
+    ///
+    /// # Cancel safety
+    /// The connection is closed.
+    pub(crate) async fn dial(&self) -> Result<(Stream, &Target, InFlight), Option<Unreachable>> {
+        let mut left: SmallVec<[&Target; 8]> = self.targets.iter().collect();
+        let mut last = None;
+        while let Some(at) = self.picker.pick(&left) {
+            let target = left.swap_remove(at);
+            let in_flight = InFlight::begin(&target.endpoint);
+            match target.pool.connector().stream().await {
+                Ok(stream) => return Ok((stream, target, in_flight)),
+                Err(error) => {
+                    let now = Instant::now();
+                    last = Some(Unreachable {
+                        cause: Arc::new(error),
+                        retry_at: now,
+                        since: now,
+                    });
+                }
+            }
+        }
+        Err(last)
     }
 
     /// Whether a call would find an endpoint now. Without a connection one is tried, unless the back-off says to wait.

@@ -190,12 +190,13 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
         endpoints: written
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.0.clone())
+            .map(|endpoint| endpoint.dialled())
             .collect(),
         speaks: match written.protocol {
             file::Protocol::Grpc => Speaks::Http2,
             file::Protocol::Rest if written.http2.value => Speaks::Http2,
             file::Protocol::Rest => Speaks::Http1,
+            file::Protocol::WebSocket => Speaks::Http1Alone,
         },
         load_balancing: match written.load_balancing {
             file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,

@@ -412,6 +412,16 @@ impl Check<'_> {
                 found.push(self.error(endpoint.spot, format!("{} is given twice", endpoint.0)));
             }
             seen.push(endpoint);
+            let message = match (backend.protocol, endpoint.value.is_websocket()) {
+                (Protocol::WebSocket, false) => {
+                    "is no WebSocket; write ws:// or wss:// with `protocol: websocket`"
+                }
+                (Protocol::Grpc | Protocol::Rest, true) => {
+                    "is a WebSocket; write `protocol: websocket`, or an http:// or https:// URL"
+                }
+                (Protocol::WebSocket, true) | (Protocol::Grpc | Protocol::Rest, false) => continue,
+            };
+            found.push(self.error(endpoint.spot, format!("{} {message}", endpoint.0)));
         }
         if let Some(tls) = &backend.tls {
             self.backend_tls(tls, backend, found);
@@ -428,6 +438,19 @@ impl Check<'_> {
                 }
                 if let Some(rest) = &backend.rest {
                     found.push(self.key_error(rest.spot, "is for `protocol: rest`"));
+                }
+            }
+            Protocol::WebSocket => {
+                if backend.http2.spot != Spot::Default {
+                    found.push(self.key_error(backend.http2.spot, "is for `protocol: rest`"));
+                }
+                if let Some(rest) = &backend.rest {
+                    found.push(self.key_error(rest.spot, "is for `protocol: rest`"));
+                }
+                if let Some(schema) = &backend.schema {
+                    found.push(
+                        self.key_error(schema.spot, "means nothing here: frames are relayed as they are"),
+                    );
                 }
             }
             Protocol::Rest => {
@@ -449,9 +472,9 @@ impl Check<'_> {
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
-        let secure = |endpoint: &Located<Endpoint>| endpoint.0.scheme_str() == Some("https");
+        let secure = |endpoint: &Located<Endpoint>| endpoint.is_secure();
         if !backend.endpoints.iter().any(secure) {
-            let message = "speaks of https:// endpoints, and this backend has none";
+            let message = "speaks of https:// or wss:// endpoints, and this backend has none";
             found.push(self.key_error(tls.spot, message));
         }
         match (&tls.certificate, &tls.key) {

@@ -113,7 +113,12 @@ impl Plan {
         let raw = head.uri.path();
         let path = normal(raw)
             .map_err(|error| Fault::client(Kind::BadRequest, format!("the URL's path: {error}")))?;
-        match self.routes.find(host(head), &head.method, &path) {
+        // A WebSocket is opened by GET, whatever it is called in HTTP/2.
+        let method = match dialect.addressing() {
+            Addressing::Path => &Method::GET,
+            Addressing::Rules | Addressing::RpcPath => &head.method,
+        };
+        match self.routes.find(host(head), method, &path) {
             Ok(matched) => match self.path_route(matched.entry) {
                 Some(route) => self.relayed(route, &path, matched.captures).map(Lead::Path),
                 None if *path == *raw => Ok(Lead::Method(Found {

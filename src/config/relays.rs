@@ -11,7 +11,9 @@ use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
 use crate::limits::Limits;
-use crate::route::relay::{Action, AskedHost, EncodedSlash, HeaderEdit, PathRoute, Redirect, Relay, Rewrite};
+use crate::route::relay::{
+    Action, AskedHost, Carries, EncodedSlash, HeaderEdit, PathRoute, Redirect, Relay, Rewrite,
+};
 use crate::route::{PathOptions, RoutesBuilder, TrailingSlash};
 use crate::schema::HttpMethod;
 use crate::schema::template::Template;
@@ -234,11 +236,42 @@ impl One<'_> {
         for share in &relay.split {
             shares.push((self.backend(&share.backend)?, share.weight.0));
         }
+        let speaks = |at: usize| self.file.backends.values().nth(at).map(|group| group.protocol);
+        let protocol = shares.first().and_then(|(at, _)| speaks(*at));
+        if let Some(other) = relay
+            .split
+            .iter()
+            .zip(&shares)
+            .find_map(|(share, (at, _))| (speaks(*at) != protocol).then_some(&share.backend))
+        {
+            self.error(
+                other.spot,
+                format!(
+                    "\"{}\" speaks another protocol than the backend before it",
+                    other.value
+                ),
+            );
+        }
+        let carries = match protocol {
+            Some(file::Protocol::WebSocket) => {
+                let size = self.written.limits.max_message_bytes;
+                let size = size.and_then(|size| usize::try_from(size.0).ok());
+                let size = size.unwrap_or(limits.max_message_bytes);
+                Carries::WebSocket(Box::new(self.written.websocket.over(limits, size)))
+            }
+            Some(file::Protocol::Grpc | file::Protocol::Rest) | None => Carries::Http,
+        };
         let mirror = match &relay.mirror {
             None => None,
             Some(mirror) => {
                 if !(1..=100).contains(&mirror.percent.value) {
                     self.error(mirror.percent.spot, "is no percentage from 1 to 100");
+                }
+                if carries != Carries::Http {
+                    self.error(
+                        mirror.backend.spot,
+                        "can't have copies of what goes to WebSockets",
+                    );
                 }
                 Some((self.backend(&mirror.backend)?, mirror.percent.value))
             }
@@ -260,6 +293,7 @@ impl One<'_> {
             .timeout
             .or_else(|| group.and_then(|group| group.timeout.request));
         Some(Relay {
+            carries,
             shares,
             mirror,
             rewrite,
@@ -272,7 +306,7 @@ impl One<'_> {
         })
     }
 
-    /// The index of a backend that speaks HTTP; a name that is not there was told when the file was read.
+    /// The index of a backend that speaks HTTP or WebSocket; a name that is not there was told when the file was read.
     fn backend(&mut self, name: &Located<String>) -> Option<usize> {
         let (at, (_, group)) = self
             .file
@@ -280,9 +314,9 @@ impl One<'_> {
             .iter()
             .enumerate()
             .find(|(_, (known, _))| **known == name.value)?;
-        if group.protocol != file::Protocol::Rest {
+        if group.protocol == file::Protocol::Grpc {
             let message = format!(
-                "\"{}\" speaks gRPC; paths are relayed to backends with `protocol: rest`",
+                "\"{}\" speaks gRPC; paths are relayed to backends with `protocol: rest` or `protocol: websocket`",
                 name.value
             );
             self.error(name.spot, message);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::uri::Authority;
+use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -72,8 +73,8 @@ written_as_text! {
     };
     Endpoint, "Endpoint", {
         "type": "string",
-        "pattern": "^https?://",
-        "examples": ["http://127.0.0.1:50051", "https://library.example.com"]
+        "pattern": "^(https?|wss?)://",
+        "examples": ["http://127.0.0.1:50051", "https://library.example.com", "ws://127.0.0.1:9000"]
     };
     Site, "Site", {
         "type": "string",
@@ -252,7 +253,7 @@ impl Text for Site {
     }
 }
 
-/// Where a backend answers: `http://` or `https://`, a host, maybe a port, and maybe a path that is a prefix.
+/// Where a backend answers: `http://`, `https://`, `ws://` or `wss://`, a host, maybe a port, and maybe a path that is a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(pub Uri);
 
@@ -265,7 +266,7 @@ impl Text for Endpoint {
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("is not an endpoint: {error}; {valid}"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        if !matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss")) {
             return Err(format!("has a scheme that is not known; {valid}"));
         }
         if uri
@@ -288,6 +289,30 @@ impl Text for Endpoint {
             return Err(format!("has a query or a fragment; {valid}"));
         }
         Ok(Self(uri))
+    }
+}
+
+impl Endpoint {
+    /// Whether it is an endpoint of WebSockets.
+    pub fn is_websocket(&self) -> bool {
+        matches!(self.0.scheme_str(), Some("ws" | "wss"))
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.0.scheme_str(), Some("https" | "wss"))
+    }
+
+    /// The URL that is dialled: a WebSocket begins as HTTP.
+    pub fn dialled(&self) -> Uri {
+        let mut parts = self.0.clone().into_parts();
+        parts.scheme = Some(if self.is_secure() {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        });
+        // The other parts are those of a whole URL.
+        Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone())
     }
 }
 

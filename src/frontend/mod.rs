@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::fault::Fault;
 use crate::peer::Peer;
 use crate::policy::Permit;
+use crate::route::relay::PathRoute;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
 use crate::translate::Tally;
@@ -55,6 +56,18 @@ pub fn prepare(dialect: Dialect, head: &mut Parts, peer: &Peer, entry: &Entry) -
     match dialect {
         Dialect::Rest | Dialect::Grpc | Dialect::GrpcWeb | Dialect::Connect => Ok(()),
         Dialect::WebSocket => websocket::prepare(head, peer, &entry.route),
+    }
+}
+
+/// The same for a request that is relayed as it is: its credentials stay where they are.
+///
+/// # Errors
+/// The dialect's refusal.
+pub fn prepare_relayed(dialect: Dialect, head: &Parts, peer: &Peer, route: &PathRoute) -> Result<(), Fault> {
+    match (dialect, route.websocket()) {
+        (Dialect::WebSocket, Some(options)) => websocket::origin(head, peer, options, None),
+        (Dialect::WebSocket, None)
+        | (Dialect::Rest | Dialect::Grpc | Dialect::GrpcWeb | Dialect::Connect, _) => Ok(()),
     }
 }
 

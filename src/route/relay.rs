@@ -7,6 +7,7 @@ use http::header::Entry;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
 use crate::wire::url::{self, Keep};
@@ -30,6 +31,19 @@ pub struct PathRoute {
     pub encoded_slash: EncodedSlash,
 }
 
+impl PathRoute {
+    /// How it takes WebSockets; nothing where it does not.
+    pub fn websocket(&self) -> Option<&WebSocket> {
+        match &self.action {
+            Action::Relay(relay) => match &relay.carries {
+                Carries::WebSocket(options) => Some(options),
+                Carries::Http => None,
+            },
+            Action::Redirect(_) => None,
+        }
+    }
+}
+
 /// What is done with a request.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -42,6 +56,8 @@ pub enum Action {
 /// Where requests go, and how.
 #[derive(Clone, Debug)]
 pub struct Relay {
+    /// What they speak.
+    pub carries: Carries,
     /// Backends by their index, each with its share. Not empty; no share is 0.
     pub shares: Vec<(usize, u32)>,
     /// A backend that gets copies, of so many in a hundred requests.
@@ -67,6 +83,15 @@ pub struct Redirect {
     pub host: Option<Authority>,
     /// Another path.
     pub rewrite: Rewrite,
+}
+
+/// What goes to the backends of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// HTTP requests.
+    Http,
+    /// WebSockets, and nothing else.
+    WebSocket(Box<WebSocket>),
 }
 
 /// Which host a backend is asked for.

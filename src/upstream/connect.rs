@@ -48,6 +48,8 @@ pub enum Speaks {
     Http2,
     /// HTTP/1.1 without TLS; HTTP/2 or HTTP/1.1 by ALPN.
     Http1,
+    /// HTTP/1.1 alone, with TLS too: connections that become WebSockets.
+    Http1Alone,
 }
 
 /// How connections to an endpoint are made and kept.
@@ -114,8 +116,16 @@ pub(crate) enum Dialled {
     ),
 }
 
+/// What ALPN has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chosen {
+    Http2,
+    /// HTTP/1.1, or nothing.
+    Other,
+}
+
 /// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
-const MAX_HEADERS: usize = 400;
+pub(super) const MAX_HEADERS: usize = 400;
 
 /// What a connection runs over.
 pub(crate) type Stream = Box<dyn Io>;
@@ -160,6 +170,11 @@ impl Connector {
                 Speaks::Http1 => {
                     let mut config = (*config).clone();
                     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                    Arc::new(config)
+                }
+                Speaks::Http1Alone => {
+                    let mut config = (*config).clone();
+                    config.alpn_protocols = vec![b"http/1.1".to_vec()];
                     Arc::new(config)
                 }
             };
@@ -219,28 +234,49 @@ impl Connector {
             .unwrap_or(Err(ConnectError::Timeout(self.connect_timeout)))
     }
 
+    /// Dials, without a word of HTTP: for a connection that nobody shares.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: the first thing that went wrong.
+    ///
+    /// # Cancel safety
+    /// The half-made connection is closed.
+    pub(crate) async fn stream(&self) -> Result<Stream, ConnectError> {
+        match timeout(self.connect_timeout, self.open()).await {
+            Ok(opened) => opened.map(|(stream, _)| stream),
+            Err(_elapsed) => Err(ConnectError::Timeout(self.connect_timeout)),
+        }
+    }
+
     async fn handshake(&self) -> Result<Dialled, ConnectError> {
+        let (stream, chosen) = self.open().await?;
+        match (chosen, self.settings.speaks) {
+            (Some(Chosen::Http2), _) | (None, Speaks::Http2) => self.http2(stream).await,
+            (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
+            // A server that knows nothing of ALPN speaks what was there before it.
+            (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => self.http1(stream).await,
+        }
+    }
+
+    /// The bytes of a connection, and what TLS has chosen, if there is TLS.
+    async fn open(&self) -> Result<(Stream, Option<Chosen>), ConnectError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(ConnectError::Io)?;
         // Without it, the last segment of a small message waits for the peer's delayed acknowledgement.
         tcp.set_nodelay(true).map_err(ConnectError::Io)?;
         let Some((config, name)) = &self.tls else {
-            return match self.settings.speaks {
-                Speaks::Http2 => self.http2(Box::new(tcp)).await,
-                Speaks::Http1 => self.http1(Box::new(tcp)).await,
-            };
+            return Ok((Box::new(tcp), None));
         };
         let stream = TlsConnector::from(Arc::clone(config))
             .connect(name.clone(), tcp)
             .await
             .map_err(ConnectError::Tls)?;
-        match (stream.get_ref().1.alpn_protocol(), self.settings.speaks) {
-            (Some(b"h2"), _) => self.http2(Box::new(stream)).await,
-            (_, Speaks::Http2) => Err(ConnectError::NoHttp2),
-            // A server that knows nothing of ALPN speaks what was there before it.
-            (_, Speaks::Http1) => self.http1(Box::new(stream)).await,
-        }
+        let chosen = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Chosen::Http2,
+            Some(_) | None => Chosen::Other,
+        };
+        Ok((Box::new(stream), Some(chosen)))
     }
 
     async fn http2(&self, stream: Stream) -> Result<Dialled, ConnectError> {

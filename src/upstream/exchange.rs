@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -161,14 +162,7 @@ fn prepare(
     task: &AbortHandle,
 ) -> Request<Body> {
     let (mut head, ()) = request.into_parts();
-    head.version = Version::HTTP_11;
-    if let Some(authority) = head.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        head.headers.insert(HOST, host);
-    }
-    let target = head.uri.path_and_query().cloned();
-    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    to_origin(&mut head);
     let takes_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     if takes_body && body.is_end_stream() {
         // Without it, some servers wait for a body, or answer 411.
@@ -190,6 +184,18 @@ fn prepare(
         }
     });
     request
+}
+
+/// Makes a head one of HTTP/1.1 that goes to an origin: the host is a header, and the URL is what follows it.
+pub(super) fn to_origin(head: &mut Parts) {
+    head.version = Version::HTTP_11;
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
+    let target = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
 }
 
 /// A request body that notes why it broke off, for whoever waits for the answer.

@@ -10,6 +10,7 @@ mod exchange;
 pub mod pool;
 pub mod stream;
 pub mod tls;
+pub(crate) mod upgrade;
 
 pub use connect::{ConnectError, Connector};
 pub use pool::{Lease, Pool, Unreachable};

@@ -634,3 +634,171 @@ async fn an_idle_socket_costs_little() {
     println!("{each} bytes for each idle socket");
     assert!(each <= 16 << 10, "{each} bytes for each idle socket");
 }
+
+/// A WebSocket server of tokio-tungstenite that echoes, and tells what its handshakes said.
+async fn upstream_echo() -> (
+    std::net::SocketAddr,
+    tokio::sync::mpsc::Receiver<http::Request<()>>,
+) {
+    use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, handshakes) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                #[allow(clippy::result_large_err, reason = "the library's own type")]
+                let answer = |request: &Request, mut response: Response| {
+                    seen.try_send(request.clone()).unwrap();
+                    if request.uri().path() == "/prefix/refused" {
+                        let body = Some("not here".to_owned());
+                        return Err(ErrorResponse::new(body).map(|body| body)).map_err(|mut refused| {
+                            *refused.status_mut() = http::StatusCode::FORBIDDEN;
+                            refused
+                        });
+                    }
+                    if request.headers().contains_key("sec-websocket-protocol") {
+                        response
+                            .headers_mut()
+                            .insert("sec-websocket-protocol", "second".parse().unwrap());
+                    }
+                    response.headers_mut().insert("x-upstream", "1".parse().unwrap());
+                    Ok(response)
+                };
+                let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, answer).await else {
+                    return;
+                };
+                while let Some(Ok(message)) = socket.next().await {
+                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, handshakes)
+}
+
+/// A gateway that relays `/live/**` to WebSockets of this address.
+async fn relaying(address: std::net::SocketAddr, route: &str) -> Gateway {
+    Gateway::with_config(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+workers: 1
+backends:
+  live: {{protocol: websocket, endpoints: [\"ws://{address}/prefix\"]}}
+routes:
+  - path: /live/**
+    backend: live
+    relay: {{rewrite: {{prefix: /}}}}
+{route}"
+    ))
+    .await
+}
+
+/// Frames pass in both directions, with the handshake's subprotocols and headers.
+#[tokio::test]
+async fn websockets_are_relayed_frame_by_frame() {
+    let (address, mut handshakes) = upstream_echo().await;
+    let gateway = relaying(address, "").await;
+    for http2 in [false, true] {
+        let headers = [
+            ("sec-websocket-protocol", "first, second"),
+            ("x-mine", "1"),
+            ("x-sabir-user", "root"),
+        ];
+        let mut client = if http2 {
+            Client::connect(gateway.address, "/live/a/b?x=1", &headers)
+                .await
+                .unwrap()
+        } else {
+            Client::with(gateway.address, "/live/a/b?x=1", "", &headers).await
+        };
+        let seen = within("the handshake", handshakes.recv()).await.unwrap();
+        assert_eq!(seen.uri().to_string(), "/prefix/a/b?x=1");
+        assert_eq!(seen.headers()["x-mine"], "1");
+        assert_eq!(seen.headers()["host"], address.to_string());
+        assert_eq!(seen.headers()["x-forwarded-for"], "127.0.0.1");
+        assert!(!seen.headers().contains_key("x-sabir-user"));
+        assert_eq!(client.header("sec-websocket-protocol"), "second");
+        assert_eq!(client.header("x-upstream"), "1");
+        for message in [
+            Message::text("héllo"),
+            Message::binary(vec![7; 200_000]),
+            Message::text(""),
+        ] {
+            client.send(message.clone()).await;
+            assert_eq!(client.next().await, message);
+        }
+        client
+            .socket
+            .close(Some(tokio_tungstenite::tungstenite::protocol::CloseFrame {
+                code: 4321.into(),
+                reason: "done".into(),
+            }))
+            .await
+            .unwrap();
+        assert_eq!(client.closed().await, (4321, "done".to_owned()));
+    }
+    let line = gateway.says("\"close_code\":4321").await;
+    assert!(
+        line.contains("\"dialect_in\":\"websocket\"") && line.contains("\"lane\":\"relay\""),
+        "{line}"
+    );
+}
+
+/// Nothing is a tunnel before the upstream has said 101.
+#[tokio::test]
+async fn an_upstream_that_refuses_is_heard() {
+    let (address, _handshakes) = upstream_echo().await;
+    let gateway = relaying(address, "").await;
+    assert_eq!(refused(&gateway, "/live/refused", &[]).await.status(), 403);
+    assert_eq!(
+        refused(&gateway, "/live/x", &[("origin", "https://evil.example")])
+            .await
+            .status(),
+        403
+    );
+    let refused = Client::connect(gateway.address, "/live/refused", &[]).await;
+    assert_eq!(refused.err().unwrap().status(), 403);
+    let answer = crate::support::clients::rest::once(
+        gateway.address,
+        crate::support::clients::rest::request(http::Method::GET, "/live/x", ""),
+    )
+    .await;
+    answer.error(426, 3);
+
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = nobody.local_addr().unwrap();
+    drop(nobody);
+    let gateway = relaying(gone, "").await;
+    let response = self::refused(&gateway, "/live/x", &[]).await;
+    assert_eq!(status_of(&response), (503, 14));
+}
+
+/// An upstream that says 101 to another question, or success without one, is no WebSocket.
+#[tokio::test]
+async fn an_upstream_that_answers_wrongly_is_502() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+         s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.read(&mut head).await;
+        });
+        let gateway = relaying(address, "").await;
+        let response = refused(&gateway, "/live/x", &[]).await;
+        assert_eq!(response.status(), 502, "{answer}");
+    }
+}

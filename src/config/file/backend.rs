@@ -19,7 +19,7 @@ pub struct Backend {
     #[serde(default)]
     pub protocol: Protocol,
     /// Where they are: `http://` is HTTP/2 without TLS for `grpc` and HTTP/1.1 for `rest`; `https://` is what both sides
-    /// speak over TLS. A path is a prefix.
+    /// speak over TLS; `ws://` and `wss://` for `websocket`. A path is a prefix.
     #[schemars(length(min = 1))]
     pub endpoints: Located<Vec<Located<Endpoint>>>,
     /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
@@ -53,6 +53,9 @@ pub enum Protocol {
     Grpc,
     /// HTTP, and JSON where there are descriptors.
     Rest,
+    /// WebSockets, relayed frame by frame on routes with a `path`.
+    #[serde(rename = "websocket")]
+    WebSocket,
 }
 
 impl Backend {
@@ -61,7 +64,7 @@ impl Backend {
         match (&self.schema, self.protocol) {
             (Some(written), _) => Some(&written.value),
             (None, Protocol::Grpc) => Some(&SchemaSource::Reflection),
-            (None, Protocol::Rest) => None,
+            (None, Protocol::Rest | Protocol::WebSocket) => None,
         }
     }
 }

@@ -1,9 +1,7 @@
 //! Whether a WebSocket may be opened here, what it will speak, and the token that a browser hides in its handshake.
 
 use http::HeaderMap;
-use http::header::{
-    AUTHORIZATION, COOKIE, HeaderValue, ORIGIN, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
-};
+use http::header::{AUTHORIZATION, COOKIE, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 
 use crate::fault::{Fault, Kind};
@@ -13,7 +11,7 @@ use crate::route::Route;
 use crate::route::cors::{Cors, Origins};
 use crate::route::entry::WebSocket;
 use crate::wire::websocket::deflate::Agreed;
-use crate::wire::websocket::handshake::{self, HandshakeError, Opening};
+use crate::wire::websocket::handshake::{self, Opening};
 use crate::wire::websocket::origin::Origin;
 
 /// What stands before a token in base64url among the subprotocols.
@@ -44,7 +42,16 @@ pub(crate) fn prepare(head: &mut Parts, peer: &Peer, route: &Route) -> Result<()
     Ok(())
 }
 
-fn origin(head: &Parts, peer: &Peer, options: &WebSocket, cors: Option<&Cors>) -> Result<(), Fault> {
+/// Checks where the page is from that opens a WebSocket.
+///
+/// # Errors
+/// [`Kind::OriginDenied`].
+pub(crate) fn origin(
+    head: &Parts,
+    peer: &Peer,
+    options: &WebSocket,
+    cors: Option<&Cors>,
+) -> Result<(), Fault> {
     let mut origins = head.headers.get_all(ORIGIN).iter();
     let written = origins.next();
     let ambient = is_ambient(&head.headers) || !peer.certificates().is_empty();
@@ -142,27 +149,13 @@ fn bad_token() -> Fault {
 /// # Errors
 /// [`Kind::WebSocketVersion`] and [`Kind::BadRequest`]: what is missing, or which subprotocols there are.
 pub(super) fn read(head: &Parts, options: &WebSocket) -> Result<Accepted, Fault> {
-    let opening = handshake::check(head).map_err(|error| {
-        let kind = match error {
-            HandshakeError::Version => Kind::WebSocketVersion,
-            HandshakeError::Connection | HandshakeError::Key => Kind::BadRequest,
-        };
-        Fault::client(kind, error.to_string())
-    })?;
+    let opening = handshake::check(head)?;
     let (protocol, named) = choose(&handshake::subprotocols(&head.headers))?;
-    let offers: Vec<&str> = head
-        .headers
-        .get_all(SEC_WEBSOCKET_EXTENSIONS)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
     Ok(Accepted {
         opening,
         protocol,
         named,
-        deflate: Some(offers.join(","))
-            .filter(|_| options.deflate)
-            .and_then(|offers| Agreed::choose(&offers)),
+        deflate: Agreed::offered(&head.headers).filter(|_| options.deflate),
     })
 }
 

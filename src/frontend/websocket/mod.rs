@@ -31,7 +31,7 @@ use http::Response;
 use http::header::{HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use http_body::Body as _;
 
-pub(crate) use handshake::prepare;
+pub(crate) use handshake::{origin, prepare};
 
 use crate::fault::{Fault, Kind};
 use crate::frontend::websocket::opening::Opening;

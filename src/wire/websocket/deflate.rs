@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use http::header::{HeaderMap, SEC_WEBSOCKET_EXTENSIONS};
 
 use super::FrameError;
 
@@ -38,6 +39,15 @@ impl Agreed {
     /// demands. So is a window of 8 bits for what the gateway sends, which the compressor does not have.
     pub fn choose(header: &str) -> Option<Self> {
         header.split(',').find_map(Self::offer)
+    }
+
+    /// Picks the first offer of a handshake that can be taken.
+    pub fn offered(headers: &HeaderMap) -> Option<Self> {
+        headers
+            .get_all(SEC_WEBSOCKET_EXTENSIONS)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .find_map(Self::choose)
     }
 
     fn offer(text: &str) -> Option<Self> {
@@ -166,37 +176,43 @@ pub(super) fn compress(agreed: Agreed, message: &[u8]) -> Option<Vec<u8>> {
     if message.len() < WORTH_COMPRESSING {
         return None;
     }
-    COMPRESSOR.with_borrow_mut(|slot| {
-        let known = slot.take_if(|(bits, _)| *bits == agreed.window_bits);
-        let (_, compressor) = slot.insert(known.unwrap_or_else(|| {
-            let fresh = Compress::new_with_window_bits(Compression::fast(), false, agreed.window_bits);
-            (agreed.window_bits, fresh)
-        }));
-        compressor.reset();
-        let mut out = Vec::with_capacity(message.len() / 2);
-        let mut rest = message;
-        loop {
-            out.reserve(PIECE);
-            let (read, room) = (compressor.total_in(), out.capacity());
-            compressor
-                .compress_vec(rest, &mut out, FlushCompress::Sync)
-                .ok()?;
-            rest = rest
-                .get(amount(compressor.total_in(), read)..)
-                .unwrap_or_default();
-            // The flush is complete once the compressor leaves room.
-            if rest.is_empty() && out.len() < room {
-                break;
-            }
-            if out.len() >= message.len() {
-                return None;
-            }
+    let known = COMPRESSOR.take().filter(|(bits, _)| *bits == agreed.window_bits);
+    let mut compressor = known.map_or_else(
+        || Compress::new_with_window_bits(Compression::fast(), false, agreed.window_bits),
+        |(_, compressor)| compressor,
+    );
+    let packed = flushed(&mut compressor, message)?;
+    // Only one that has come to its end is used again: what is left of a message that was given up outlives a reset.
+    compressor.reset();
+    COMPRESSOR.set(Some((agreed.window_bits, compressor)));
+    (packed.len() < message.len()).then_some(packed)
+}
+
+/// All of a message, up to the tail that is not sent; `None` as soon as that is longer than the message itself.
+fn flushed(compressor: &mut Compress, message: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(message.len() / 2);
+    let mut rest = message;
+    loop {
+        out.reserve(PIECE);
+        let (read, room) = (compressor.total_in(), out.capacity());
+        compressor
+            .compress_vec(rest, &mut out, FlushCompress::Sync)
+            .ok()?;
+        rest = rest
+            .get(amount(compressor.total_in(), read)..)
+            .unwrap_or_default();
+        // The flush is complete once the compressor leaves room.
+        if rest.is_empty() && out.len() < room {
+            break;
         }
-        if out.ends_with(&TAIL) {
-            out.truncate(out.len().saturating_sub(TAIL.len()));
+        if out.len() >= message.len() {
+            return None;
         }
-        (out.len() < message.len()).then_some(out)
-    })
+    }
+    if out.ends_with(&TAIL) {
+        out.truncate(out.len().saturating_sub(TAIL.len()));
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -263,6 +279,50 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Messages one after the other, of which the compressor keeps nothing, also where it gave one up.
+    #[test]
+    fn messages_have_nothing_to_do_with_each_other() {
+        let words = [
+            "Stedfast",
+            "as",
+            "thou",
+            "art",
+            "bright",
+            "star",
+            "lone",
+            "splendour",
+            "hung",
+        ];
+        let agreed = Agreed::choose(NAME).unwrap();
+        let mut state = 7_usize;
+        let mut roll = |sides: usize| {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12345) & 0x7fff_ffff;
+            (state >> 8) % sides
+        };
+        for round in 0..400 {
+            let length = roll(60_000);
+            // Every third message is noise, which is given up half-way.
+            let noise = round % 3 == 0;
+            let mut message = Vec::new();
+            while message.len() < length {
+                if !noise {
+                    message.extend_from_slice(words[roll(words.len())].as_bytes());
+                }
+                message.push(u8::try_from(roll(256)).unwrap());
+            }
+            let Some(packed) = compress(agreed, &message) else {
+                continue;
+            };
+            let mut out = BytesMut::new();
+            let mut inflate = Inflate::new();
+            let read = inflate
+                .push(&packed, &mut out, usize::MAX)
+                .and_then(|()| inflate.finish(&mut out, usize::MAX));
+            assert_eq!(read, Ok(()), "round {round}, {length} bytes");
+            assert!(out == message, "round {round}, {length} bytes");
         }
     }
 

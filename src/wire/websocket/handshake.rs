@@ -15,6 +15,7 @@ use hyper::ext::Protocol;
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::fault::{Fault, Kind};
 use crate::wire::Format;
 
 /// The version of the protocol, the only one there is.
@@ -67,6 +68,16 @@ pub enum HandshakeError {
     /// No key, more than one, or one that is not 16 bytes in base64.
     #[error("header sec-websocket-key: 16 bytes in base64 are expected, once")]
     Key,
+}
+
+impl From<HandshakeError> for Fault {
+    fn from(error: HandshakeError) -> Self {
+        let kind = match error {
+            HandshakeError::Version => Kind::WebSocketVersion,
+            HandshakeError::Connection | HandshakeError::Key => Kind::BadRequest,
+        };
+        Self::client(kind, error.to_string())
+    }
 }
 
 /// Whether a request asks for a WebSocket: an `Upgrade` to it by GET in HTTP/1.1, or an extended CONNECT in HTTP/2.

@@ -39,8 +39,11 @@ impl Writer {
         }
     }
 
-    /// Appends a part of a message as one frame, never compressed.
+    /// Appends a part of a message as one frame; it is compressed only where it is the whole message.
     pub fn part(&mut self, kind: Kind, first: bool, last: bool, payload: &[u8], out: &mut BytesMut) {
+        if first && last {
+            return self.message(kind, payload, out);
+        }
         let opcode = if first {
             data(kind)
         } else {
