@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tonic::Code;
@@ -735,7 +736,7 @@ async fn websockets_are_relayed_frame_by_frame() {
         }
         client
             .socket
-            .close(Some(tokio_tungstenite::tungstenite::protocol::CloseFrame {
+            .close(Some(CloseFrame {
                 code: 4321.into(),
                 reason: "done".into(),
             }))

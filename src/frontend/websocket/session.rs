@@ -4,6 +4,8 @@
 //! it, the upstream's when the client takes what was written. Pings and the close frame of the client are heard
 //! meanwhile, as long as they don't stand behind a message that waits.
 
+mod telling;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -11,37 +13,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
-use crate::call::{Reply, metadata};
+use crate::call::Reply;
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::websocket::opening::{Opening, Reading};
-use crate::frontend::websocket::talk::{Ended, Open, Protocol, Said};
+use crate::frontend::websocket::talk::{Open, Protocol, Said};
 use crate::frontend::websocket::uplink::{Uplink, uplink};
 use crate::listen::keep_alive::{Due, Timers};
 use crate::listen::tunnel::Leave;
 use crate::route::Entry;
 use crate::stack::CallService;
-use crate::status::Code;
-use crate::translate::json::{WireError, WireReason};
 use crate::translate::tally::Outcome;
-use crate::translate::{End, Messages, Part, Tally};
+use crate::translate::{Messages, Part, Tally};
 use crate::wire::body::{Count as _, Way};
 use crate::wire::websocket::socket::SocketError;
-use crate::wire::websocket::{Close, Event, FrameError, Socket};
+use crate::wire::websocket::{Close, Event, Socket};
 
 /// How long the client may take to answer the close frame, and to close its side of the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// What is added to a status code to make a close code: codes from 4000 on are an application's own.
-const STATUS_CODES: u16 = 4000;
-
-/// How much larger than its protobuf the JSON of a message may be.
-const JSON_GROWTH: usize = 8;
 
 /// A socket and its call.
 pub(super) struct Session<S> {
@@ -391,115 +384,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// The upstream has answered.
-    fn reply(&mut self, reply: Reply) {
-        self.tell(&reply.metadata);
-        self.call = State::Answering(Box::new(reply.messages));
-    }
-
-    /// Tells the client the initial metadata, once.
-    fn tell(&mut self, metadata: &HeaderMap) {
-        if !std::mem::replace(&mut self.told, true)
-            && let Some(frame) = self.protocol.headers(metadata)
-        {
-            self.send(&frame);
-        }
-    }
-
-    fn send(&mut self, frame: &[u8]) {
-        self.tally.count(Way::Reply, frame.len());
-        self.socket.message(self.protocol.frames(), frame);
-    }
-
-    /// Sends a message of the upstream.
-    fn answer(&mut self, message: &[u8]) -> Option<Farewell> {
-        self.timers.active(Instant::now());
-        self.answers += 1;
-        if self.answers > 1 && !self.entry.method.kind.server_streams() {
-            return Some(self.fail(&miscounted("more than one message")));
-        }
-        if !self.protocol.is_json() {
-            let frame = self.protocol.proto(message);
-            self.send(&frame);
-            return None;
-        }
-        let mut text = BytesMut::with_capacity(message.len() * 2);
-        let target = self.entry.bound(self.binding).binding.response;
-        let limit = self
-            .entry
-            .route
-            .bounds
-            .max_message_bytes
-            .saturating_mul(JSON_GROWTH);
-        if let Err(error) = self.entry.json.write(target, None, message, &mut text, limit) {
-            return Some(self.fail(&not_json(&error)));
-        }
-        match self.protocol.json(&text) {
-            Some(wrapped) => self.send(&wrapped),
-            None => self.send(&text),
-        }
-        None
-    }
-
-    /// The upstream ends the call.
-    fn end(&mut self, end: End) -> Farewell {
-        let End {
-            status,
-            metadata: mut trailers,
-        } = end;
-        if status.code == Code::Ok && self.answers == 0 && !self.entry.method.kind.server_streams() {
-            return self.fail(&miscounted("no message"));
-        }
-        self.tally.end(Outcome::Upstream(status.code));
-        metadata::from_upstream(&mut trailers);
-        self.tell_end(&Ended::Upstream(&status, &trailers));
-        Farewell::Close(Close::new(status_code(status.code), &status.message))
-    }
-
-    /// The gateway ends the call.
-    fn fail(&mut self, fault: &Fault) -> Farewell {
-        let code = match (fault.kind(), fault.side()) {
-            (Kind::MessageTooLarge, Side::Client) => Close::TOO_BIG,
-            (Kind::Internal, Side::Gateway) => Close::INTERNAL,
-            (kind, _) => status_code(kind.code()),
-        };
-        self.refuse(fault, code)
-    }
-
-    fn refuse(&mut self, fault: &Fault, code: u16) -> Farewell {
-        tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a WebSocket call failed");
-        self.tally.end(Outcome::Gateway(fault.kind(), fault.side()));
-        self.tell_end(&Ended::Gateway(fault));
-        Farewell::Close(Close::new(code, fault.message()))
-    }
-
-    fn tell_end(&mut self, ended: &Ended<'_>) {
-        if !self.protocol.is_json() {
-            // Trailers are told from initial metadata by their place alone.
-            self.tell(&HeaderMap::new());
-        }
-        for frame in self.protocol.ended(ended, &self.entry.json) {
-            self.send(&frame);
-        }
-    }
-
-    /// Ends a connection on which nothing more can be read.
-    fn break_off(&mut self, error: FrameError) -> Farewell {
-        let code = error.code();
-        let kind = match code {
-            Close::TOO_BIG => Kind::MessageTooLarge,
-            _ => Kind::InvalidArgument,
-        };
-        let fault = Fault::client(kind, error.to_string());
-        if code == Close::PROTOCOL {
-            // A peer that does not keep to the framing would not understand a status either.
-            self.tally.end(Outcome::Gateway(kind, Side::Client));
-        } else {
-            self.refuse(&fault, code);
-        }
-        Farewell::Break(Close::new(code, fault.message()))
-    }
-
     /// Does what is due.
     fn due(&mut self, due: Due) -> Option<Farewell> {
         let now = Instant::now();
@@ -553,28 +437,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         poll_fn(|cx| self.socket.poll_shutdown(cx)).await
     }
-}
-
-/// The close code that stands for a status.
-fn status_code(code: Code) -> u16 {
-    match code {
-        Code::Ok => Close::NORMAL,
-        failed => STATUS_CODES + u16::from(failed.number()),
-    }
-}
-
-fn miscounted(what: &str) -> Fault {
-    Fault::upstream(
-        Kind::UpstreamProtocol,
-        format!("the upstream answered a call that has one answer with {what}"),
-    )
-}
-
-/// A message that JSON can't express, as the upstream's fault.
-fn not_json(error: &WireError) -> Fault {
-    let kind = match error.reason {
-        WireReason::TooLarge { .. } => Kind::UpstreamMessageTooLarge,
-        _ => Kind::UpstreamMessage,
-    };
-    Fault::upstream(kind, format!("in the upstream's answer, {error}"))
 }

@@ -4,153 +4,36 @@
 //! gateway, and a close is passed on with its code and its reason. A frame of one side is read when the other one has
 //! room for it.
 
+mod handshake;
+
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE,
-};
-use http::{Response, response};
-use http_body::Body as _;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
-use crate::backend::relay::Relayed;
-use crate::balance::InFlight;
-use crate::call::metadata;
-use crate::fault::{Fault, Kind, Side};
+pub(super) use handshake::Handshake;
+
+use crate::fault::{Kind, Side};
 use crate::listen::keep_alive::{Due, Timers};
-use crate::listen::tunnel::{Leave, Tunnel};
+use crate::listen::tunnel::Leave;
 use crate::route::entry::WebSocket;
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
-use crate::wire::body::{Body, Count as _, Way};
-use crate::wire::websocket::deflate::Agreed;
-use crate::wire::websocket::handshake::{self, Opening, Question};
+use crate::wire::body::{Count as _, Way};
 use crate::wire::websocket::socket::SocketError;
-use crate::wire::websocket::{Close, Event, FrameError, Limits, Reader, Role, Socket, Unit, Writer};
+use crate::wire::websocket::{Close, Event, FrameError, Kind as FrameKind, Socket};
 
 /// How long each side may take to answer a close frame, and to close its side of the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A handshake of a client, on its way to an upstream.
-pub(super) struct Handshake {
-    opening: Opening,
-    question: Question,
-    /// The subprotocols that the client offers, which are passed on as they are.
-    offered: Vec<String>,
-    /// permessage-deflate with the client; towards the upstream it is not offered.
-    deflate: Option<Agreed>,
-}
-
-impl Handshake {
-    /// What a client asks for.
-    ///
-    /// # Errors
-    /// A client fault: the request asks for no WebSocket, or not as it must.
-    pub(super) fn read(relayed: &Relayed, options: &WebSocket) -> Result<Self, Fault> {
-        let head = &relayed.head;
-        if !handshake::asks(head) {
-            return Err(Fault::client(
-                Kind::WebSocketVersion,
-                "this path is for WebSockets; open one",
-            ));
-        }
-        if !relayed.body.is_end_stream() {
-            return Err(Fault::client(
-                Kind::BadRequest,
-                "a WebSocket handshake has no body",
-            ));
-        }
-        Ok(Self {
-            opening: handshake::check(head)?,
-            question: Question::new().map_err(|error| {
-                Fault::gateway(Kind::Internal, "a handshake could not be written").caused_by(error)
-            })?,
-            offered: handshake::subprotocols(&head.headers)
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            deflate: Agreed::offered(&head.headers).filter(|_| options.deflate),
-        })
-    }
-
-    /// Makes the headers of the client those of the gateway's own handshake.
-    pub(super) fn ask(&self, headers: &mut HeaderMap) {
-        headers.remove(TE);
-        own(headers);
-        self.question.put(headers);
-    }
-
-    /// The answer to the client once the upstream has switched, with the tunnel between them.
-    ///
-    /// # Errors
-    /// An upstream fault where its 101 is none for this question.
-    pub(super) fn accept(
-        self,
-        head: response::Parts,
-        upstream: TokioIo<Upgraded>,
-        options: WebSocket,
-        tally: Arc<Tally>,
-        in_flight: InFlight,
-    ) -> Result<Response<Body>, Fault> {
-        let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
-        let mut headers = head.headers;
-        if !self.question.is_answered(&headers, &offered) {
-            return Err(Fault::upstream(
-                Kind::UpstreamProtocol,
-                "the upstream answered the WebSocket handshake with another one's answer",
-            ));
-        }
-        metadata::end_to_end(&mut headers);
-        own(&mut headers);
-        headers.remove(CONTENT_LENGTH);
-        let mut response = handshake::accept(self.opening, Body::empty());
-        for (name, value) in &headers {
-            response.headers_mut().append(name.clone(), value.clone());
-        }
-        let deflate = self.deflate;
-        if let Some(agreed) = deflate
-            && let Ok(value) = HeaderValue::try_from(agreed.answer())
-        {
-            response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
-        }
-        let limits = Limits::of_messages(options.max_message_bytes);
-        let reader = move |role, deflate| Reader::new(role, Unit::Frame, limits, deflate);
-        Tunnel::new(move |io, leave| {
-            let client = Socket::new(
-                io,
-                reader(Role::Server, deflate.is_some()),
-                Writer::new(Role::Server, deflate),
-            );
-            let upstream = Socket::new(
-                upstream,
-                reader(Role::Client, false),
-                Writer::new(Role::Client, None),
-            );
-            Bridge::new(client, upstream, &options, leave, tally).run()
-        })
-        .holding(in_flight)
-        .put(&mut response);
-        Ok(response)
-    }
-}
-
-/// Takes out of a handshake what is of one connection alone; the subprotocols are what both sides agree on.
-fn own(headers: &mut HeaderMap) {
-    for name in handshake::HEADERS {
-        if name != SEC_WEBSOCKET_PROTOCOL {
-            headers.remove(name);
-        }
-    }
-}
+/// How long an upstream may take to answer what the client had sent before it closed or erred.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Two sockets, and what passes between them.
 struct Bridge<C, U> {
@@ -191,6 +74,8 @@ enum Farewell {
     Close(Option<Close>),
     /// It is told, and nothing that it says is of use any more.
     Break(Close),
+    /// Both sides have said that nothing more comes.
+    Done,
 }
 
 /// How both sides are taken leave of, and what the record says.
@@ -226,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     async fn part(&mut self, farewell: &Farewell) -> io::Result<()> {
         let close = match farewell {
             Farewell::Gone => return Ok(()),
+            Farewell::Done => return poll_fn(|cx| self.socket.poll_shutdown(cx)).await,
             Farewell::Echo(close) | Farewell::Close(close) => close.as_ref(),
             Farewell::Break(close) => Some(close),
         };
@@ -269,12 +155,23 @@ where
     /// # Cancel safety
     /// Dropping it closes both connections without a word.
     async fn run(mut self) {
-        let parting = loop {
+        let mut parting = loop {
             let happening = poll_fn(|cx| self.poll(cx)).await;
             if let Some(parting) = self.take(happening) {
                 break parting;
             }
         };
+        if matches!(parting.client, Farewell::Echo(_) | Farewell::Break(_))
+            && let Farewell::Close(close) = &parting.upstream
+        {
+            self.upstream.socket.close(close.as_ref());
+            let closed = timeout(LAST_WORDS, poll_fn(|cx| self.poll_last_words(cx))).await;
+            parting.upstream = match closed {
+                Ok(answered) => answered,
+                // It has had its time, and keeps its own for the rest.
+                Err(_elapsed) => Farewell::Gone,
+            };
+        }
         self.tally.end(parting.outcome);
         self.tally.close(parting.code);
         let both = async {
@@ -324,6 +221,37 @@ where
         self.timers.poll(cx, taken).map(Happening::Due)
     }
 
+    /// Passes on what the upstream still has to say to a client that has closed or erred, until it closes too.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Farewell> {
+        loop {
+            if let Poll::Ready(Err(_)) = self.upstream.socket.poll_flush(cx) {
+                return Poll::Ready(Farewell::Gone);
+            }
+            if let Poll::Ready(Err(_)) = self.client.socket.poll_flush(cx) {
+                return Poll::Ready(Farewell::Done);
+            }
+            let room = self.client.socket.has_room();
+            match ready!(self.upstream.socket.poll_event(cx, room)) {
+                Ok(Event::Data {
+                    kind,
+                    first,
+                    last,
+                    payload,
+                }) => self.down(kind, first, last, &payload),
+                Ok(Event::Ping(_) | Event::Pong(_)) => {}
+                Ok(Event::Close(_)) => return Poll::Ready(Farewell::Done),
+                Err(_) => return Poll::Ready(Farewell::Gone),
+            }
+        }
+    }
+
+    /// Passes data of the upstream to the client.
+    fn down(&mut self, kind: FrameKind, first: bool, last: bool, payload: &[u8]) {
+        self.tally.count(Way::Reply, payload.len());
+        self.tally.add_reply_messages(u64::from(last));
+        self.client.socket.part(kind, first, last, payload);
+    }
+
     fn take(&mut self, happening: Happening) -> Option<Parting> {
         match happening {
             Happening::Heard(side, Ok(event)) => self.hear(side, event),
@@ -363,18 +291,13 @@ where
                 payload,
             } => {
                 self.timers.active(Instant::now());
-                let messages = u64::from(last);
                 match side {
                     Side::Client => {
                         self.tally.count(Way::Request, payload.len());
-                        self.tally.add_request_messages(messages);
+                        self.tally.add_request_messages(u64::from(last));
                         self.upstream.socket.part(kind, first, last, &payload);
                     }
-                    Side::Upstream | Side::Gateway => {
-                        self.tally.count(Way::Reply, payload.len());
-                        self.tally.add_reply_messages(messages);
-                        self.client.socket.part(kind, first, last, &payload);
-                    }
+                    Side::Upstream | Side::Gateway => self.down(kind, first, last, &payload),
                 }
                 None
             }
@@ -491,160 +414,4 @@ fn upstream_failed(why: &str) -> Parting {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{SinkExt as _, StreamExt as _};
-    use tokio::io::DuplexStream;
-    use tokio::task::JoinHandle;
-    use tokio_tungstenite::WebSocketStream;
-    use tokio_tungstenite::tungstenite::Message;
-    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role as PeerRole};
-
-    use super::*;
-    use crate::listen::Drain;
-
-    /// A bridge with tungstenite at both ends.
-    struct Stage {
-        client: WebSocketStream<DuplexStream>,
-        upstream: WebSocketStream<DuplexStream>,
-        drain: Drain,
-        tally: Arc<Tally>,
-        task: JoinHandle<()>,
-    }
-
-    /// Bytes on their way between a peer and the bridge.
-    const PIPE: usize = 1024;
-
-    async fn stage() -> Stage {
-        let limits = Limits::of_messages(1 << 20);
-        let (near, client) = tokio::io::duplex(PIPE);
-        let (far, upstream) = tokio::io::duplex(PIPE);
-        let reader = |role| Reader::new(role, Unit::Frame, limits, false);
-        let drain = Drain::new(Duration::from_secs(1));
-        let tally: Arc<Tally> = Arc::default();
-        let bridge = Bridge::new(
-            Socket::new(near, reader(Role::Server), Writer::new(Role::Server, None)),
-            Socket::new(far, reader(Role::Client), Writer::new(Role::Client, None)),
-            &WebSocket::of(&crate::limits::Limits::default()),
-            Leave::of(&drain),
-            Arc::clone(&tally),
-        );
-        Stage {
-            client: WebSocketStream::from_raw_socket(client, PeerRole::Client, None).await,
-            upstream: WebSocketStream::from_raw_socket(upstream, PeerRole::Server, None).await,
-            drain,
-            tally,
-            task: tokio::spawn(bridge.run()),
-        }
-    }
-
-    async fn next(socket: &mut WebSocketStream<DuplexStream>) -> Message {
-        loop {
-            match socket.next().await {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => return message,
-                other => panic!("the connection ended: {other:?}"),
-            }
-        }
-    }
-
-    async fn closed(socket: &mut WebSocketStream<DuplexStream>) -> Option<(u16, String)> {
-        match next(socket).await {
-            Message::Close(close) => close.map(|close| (close.code.into(), close.reason.to_string())),
-            other => panic!("no close frame: {other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn messages_and_the_close_pass_in_both_directions() {
-        let mut stage = stage().await;
-        let large = Message::binary(vec![7; 100_000]);
-        let echo = async {
-            for _ in 0..2 {
-                let message = next(&mut stage.upstream).await;
-                stage.upstream.send(message).await.unwrap();
-            }
-            closed(&mut stage.upstream).await
-        };
-        let talk = async {
-            for message in [Message::text("héllo"), large] {
-                stage.client.send(message.clone()).await.unwrap();
-                assert_eq!(next(&mut stage.client).await, message);
-            }
-            let close = CloseFrame {
-                code: 4321.into(),
-                reason: "done".into(),
-            };
-            stage.client.close(Some(close)).await.unwrap();
-            closed(&mut stage.client).await
-        };
-        let (upstream, client) = tokio::join!(echo, talk);
-        let expected = Some((4321, "done".to_owned()));
-        assert_eq!((upstream, client), (expected.clone(), expected));
-        drop((stage.client, stage.upstream));
-        stage.task.await.unwrap();
-        assert_eq!(stage.tally.request_messages(), 2);
-        assert_eq!(stage.tally.reply_messages(), 2);
-        assert_eq!(stage.tally.close_code(), Some(4321));
-    }
-
-    #[tokio::test]
-    async fn an_upstream_that_closes_closes_the_client() {
-        let mut stage = stage().await;
-        stage.upstream.close(None).await.unwrap();
-        assert_eq!(closed(&mut stage.client).await, None);
-        assert_eq!(closed(&mut stage.upstream).await, None);
-    }
-
-    #[tokio::test]
-    async fn who_goes_without_a_word_is_missed_on_the_other_side() {
-        let mut stage = stage().await;
-        drop(stage.upstream);
-        assert_eq!(closed(&mut stage.client).await.unwrap().0, Close::INTERNAL);
-
-        let mut stage = self::stage().await;
-        drop(stage.client);
-        assert_eq!(closed(&mut stage.upstream).await.unwrap().0, Close::GOING_AWAY);
-        assert_eq!(
-            stage.tally.outcome(),
-            Some(Outcome::Gateway(Kind::Cancelled, Side::Client))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_breaks_the_rules_is_told_which() {
-        let mut stage = stage().await;
-        stage
-            .client
-            .send(Message::binary(vec![0; (1 << 20) + 1]))
-            .await
-            .ok();
-        let (client, upstream) = tokio::join!(closed(&mut stage.client), closed(&mut stage.upstream));
-        assert_eq!(client.unwrap().0, Close::TOO_BIG);
-        assert_eq!(upstream.unwrap().0, Close::GOING_AWAY);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn both_sides_are_told_that_the_gateway_stops() {
-        let mut stage = stage().await;
-        stage.drain.begin();
-        let (client, upstream) = tokio::join!(closed(&mut stage.client), closed(&mut stage.upstream));
-        assert_eq!(client.unwrap().0, Close::GOING_AWAY);
-        assert_eq!(upstream.unwrap().0, Close::GOING_AWAY);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_side_that_does_not_read_holds_the_other_one_back() {
-        let mut stage = stage().await;
-        let sent = async {
-            for _ in 0..1000 {
-                stage.client.send(Message::binary(vec![0; 10_000])).await.unwrap();
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_secs(5), sent).await.is_err());
-        assert!(
-            stage.tally.request_bytes() < 200_000,
-            "{}",
-            stage.tally.request_bytes()
-        );
-    }
-}
+mod tests;
