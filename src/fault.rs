@@ -37,6 +37,10 @@ pub enum Kind {
     RouteNotFound,
     /// The path is known, the HTTP method is not bound to it.
     MethodNotAllowed,
+    /// The page that opened the WebSocket is not one that may.
+    OriginDenied,
+    /// The WebSocket handshake is of another version.
+    WebSocketVersion,
     /// The content type, charset or content encoding is not taken here.
     UnsupportedMediaType,
     /// The route exists and the method can't be served this way.
@@ -77,10 +81,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
+        Self::OriginDenied,
+        Self::WebSocketVersion,
         Self::UnsupportedMediaType,
         Self::Unimplemented,
         Self::InvalidArgument,
@@ -107,6 +113,8 @@ impl Kind {
             Self::BadRequest => "BAD_REQUEST",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::OriginDenied => "ORIGIN_DENIED",
+            Self::WebSocketVersion => "WEBSOCKET_VERSION",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::InvalidArgument => "INVALID_ARGUMENT",
@@ -131,9 +139,12 @@ impl Kind {
     /// The gRPC code that stands for it.
     pub fn code(self) -> Code {
         match self {
-            Self::BadRequest | Self::UnsupportedMediaType | Self::InvalidArgument | Self::UriTooLong => {
-                Code::InvalidArgument
-            }
+            Self::BadRequest
+            | Self::WebSocketVersion
+            | Self::UnsupportedMediaType
+            | Self::InvalidArgument
+            | Self::UriTooLong => Code::InvalidArgument,
+            Self::OriginDenied => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
             Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
@@ -153,6 +164,7 @@ impl Kind {
     pub fn http_status(self) -> StatusCode {
         match self {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -164,6 +176,7 @@ impl Kind {
             | Self::UpstreamMessage
             | Self::UpstreamMessageTooLarge => StatusCode::BAD_GATEWAY,
             Self::BadRequest
+            | Self::OriginDenied
             | Self::RouteNotFound
             | Self::Unimplemented
             | Self::InvalidArgument

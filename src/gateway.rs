@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::ORIGIN;
+use http::header::{EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +29,7 @@ use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
+use crate::listen::tunnel::Tunnel;
 use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::record::Destination;
@@ -44,6 +47,11 @@ use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
+
+/// What is read of a body that nobody wants: as much as clients send in one go.
+const LITTLE: usize = 64 << 10;
+/// How long that may take.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -172,7 +180,7 @@ struct Worker {
 }
 
 /// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Settings);
+type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -222,7 +230,7 @@ impl Gateway {
         let dialect = spoken.dialect;
         let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = if let Some((entry, allowed)) = live.preflight(&head) {
+        let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
             record.enter(entry, spoken);
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
@@ -232,7 +240,9 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match admit(&entry.gate, &mut head, &peer) {
+                    let admitted = frontend::prepare(dialect, &mut head, &peer, &entry.entry)
+                        .and_then(|()| admit(&entry.gate, &mut head, &peer));
+                    let mut response = match admitted {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -247,7 +257,10 @@ impl Gateway {
                             };
                             frontend::serve(dialect, admitted, entry.stack.clone()).await
                         }
-                        Err(fault) => refused(spoken, &tally, &fault),
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
                     };
                     if let Some(cors) = &entry.entry.route.cors {
                         cors.share(origin.as_ref(), response.headers_mut());
@@ -271,13 +284,24 @@ impl Gateway {
                             let response = path.relay.serve(relayed).await;
                             response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
                         }
-                        Err(fault) => refused(spoken, &tally, &fault),
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
                     }
                 }
-                Err(fault) => refused(spoken, &tally, &fault),
+                Err(fault) => {
+                    read_off(&head, body).await;
+                    refused(spoken, &tally, &fault)
+                }
             }
         };
         record.http_status = response.status().as_u16();
+        if let Some(tunnel) = Tunnel::take(&mut response) {
+            // The call goes on after its answer, and is written when the tunnel has ended.
+            tunnel.holding(record.detached()).put(&mut response);
+            return response;
+        }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
@@ -343,6 +367,18 @@ fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
     refuse::refuse(spoken, fault)
 }
 
+/// Reads what a refused client is sending, within reason: on HTTP/1.1 an answer in the middle of its body would end the
+/// connection, and the client would hear of a broken pipe instead of its fault.
+async fn read_off(head: &Parts, body: Incoming) {
+    // A client that waits for leave to send is told before it has sent anything.
+    if head.version != Version::HTTP_11 || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    let reading = Limited::new(body, LITTLE).collect();
+    // What is longer, slower or broken off ends the connection after all.
+    let _ = tokio::time::timeout(MOMENT, reading).await;
+}
+
 fn no_content(headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -378,7 +414,7 @@ impl Live {
                 .own
                 .iter()
                 .find(|live| *live.entry.method.path == *head.uri.path()),
-            Addressing::Rules => None,
+            Addressing::Rules | Addressing::Path => None,
         };
         let found = Found {
             entry: 0,
@@ -454,7 +490,7 @@ impl Worker {
         &self,
         route: &Arc<PathRoute>,
         backends: &[Dispatch],
-        idle_timeout: std::time::Duration,
+        idle_timeout: Duration,
     ) -> io::Result<LivePath> {
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;

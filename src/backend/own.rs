@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming};
+use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -76,6 +76,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
             max_message_bytes: limits.max_message_bytes,
             max_decompression_ratio: limits.max_decompression_ratio,
         },
+        websocket: WebSocket::of(limits),
         cors: None,
     });
     answers

@@ -234,6 +234,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             .limits
             .max_message_bytes
             .and_then(|size| usize::try_from(size.0).ok());
+        let max_message_bytes = size.unwrap_or(limits.max_message_bytes);
         let route = Route {
             name: if taken { format!("{first}#{index}") } else { first },
             backend,
@@ -248,9 +249,10 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             unary_timeout: request.map_or(limits.request_timeout, |period| period.0),
             stream_timeout: None,
             bounds: Bounds {
-                max_message_bytes: size.unwrap_or(limits.max_message_bytes),
+                max_message_bytes,
                 max_decompression_ratio: limits.max_decompression_ratio,
             },
+            websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
         };
         routes.push(Resolved {

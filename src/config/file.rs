@@ -6,6 +6,7 @@ pub mod cors;
 pub mod limits;
 pub mod relay;
 pub mod route;
+pub mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;

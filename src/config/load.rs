@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
     LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    StreamEnvelope, Streaming, TrailingSlash,
+    StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -309,6 +309,7 @@ fn all_of(backend: &str) -> Route {
         services: Located::default_of(vec![Located::default_of(Services::All)]),
         path: None,
         hosts: Vec::new(),
+        websocket: WebSocketSection::default(),
         backend: Located::default_of(backend.to_owned()),
         relay: None,
         json: Json::default(),
@@ -325,7 +326,7 @@ fn all_of(backend: &str) -> Route {
 }
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 9] = [
+const OF_SERVICES: [&str; 10] = [
     "cors",
     "json",
     "limits",
@@ -335,6 +336,7 @@ const OF_SERVICES: [&str; 9] = [
     "stream_envelope",
     "streaming",
     "trailing_slash",
+    "websocket",
 ];
 
 /// What no single value shows: keys that need or exclude each other.

@@ -75,6 +75,10 @@ written_as_text! {
         "pattern": "^https?://",
         "examples": ["http://127.0.0.1:50051", "https://library.example.com"]
     };
+    Site, "Site", {
+        "type": "string",
+        "examples": ["https://app.example.com", "http://localhost:3000"]
+    };
     Services, "Services", {
         "type": "string",
         "examples": ["*", "library.v1.*", "library.v1.Library"]
@@ -233,6 +237,18 @@ impl Text for Network {
             .or_else(one)
             .map(Self)
             .ok_or_else(|| not.to_owned())
+    }
+}
+
+/// Where pages come from: a scheme and a host, maybe a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site(pub crate::wire::websocket::origin::Origin);
+
+impl Text for Site {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not =
+            "is not a site; write a scheme and a host with an optional port, such as https://app.example.com";
+        text.parse().map(Self).map_err(|_| not.to_owned())
     }
 }
 

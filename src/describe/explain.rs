@@ -64,7 +64,7 @@ impl<'a> Explanation<'a> {
             Ok(Lead::Method(found)) => match plan.entries.get(found.entry) {
                 Some(entry) => {
                     let query = match dialect.addressing() {
-                        Addressing::Rules => head.uri.query(),
+                        Addressing::Rules | Addressing::Path => head.uri.query(),
                         Addressing::RpcPath => None,
                     };
                     let message = message(lane, entry, &found, (head, query), body);

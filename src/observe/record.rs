@@ -88,6 +88,15 @@ impl Destination {
 }
 
 impl Record {
+    /// The same record, which shares no memory with the request's head: for calls that last.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Ok(path) = http::Uri::try_from(self.uri.path()) {
+            self.uri = path;
+        }
+        self
+    }
+
     /// Counts the call in another series from here on.
     pub fn recount(&mut self, series: &Arc<Series>) {
         self.series.leave();
@@ -166,6 +175,9 @@ impl Line<'_> {
                 side_name(side)
             );
         }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, ",\"close_code\":{code}");
+        }
         let _ = write!(
             text,
             ",\"request_bytes\":{},\"response_bytes\":{},\"request_messages\":{},\"response_messages\":{}",
@@ -209,6 +221,9 @@ impl Line<'_> {
             && code != Code::Ok
         {
             let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+        }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, " close={code}");
         }
         let _ = write!(
             text,

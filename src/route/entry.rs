@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use prost_reflect::MessageDescriptor;
 
+use crate::limits::Limits;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
 use crate::translate::{Bounds, raw_body};
+use crate::wire::websocket::origin::Origin;
 
 /// How a stream of answers is framed for a REST client that does not choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,6 +36,40 @@ pub enum StreamEnvelope {
     Result,
 }
 
+/// How a route takes WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Pages of other sites that may open one.
+    pub origins: Vec<Origin>,
+    /// Whether permessage-deflate is agreed on with clients that offer it.
+    pub deflate: bool,
+    /// One message of the client.
+    pub max_message_bytes: usize,
+    /// How often the client is asked whether it is there.
+    pub ping_interval: Duration,
+    /// How long the answer to a ping may take.
+    pub pong_timeout: Duration,
+    /// How long neither side may say anything; pings don't count.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
+}
+
+impl WebSocket {
+    /// What holds where nothing is written, below these limits.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            origins: Vec::new(),
+            deflate: false,
+            max_message_bytes: limits.max_message_bytes,
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(20),
+            idle_timeout: limits.idle_timeout,
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 /// A route of the configuration, without what only its methods know.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -55,6 +91,8 @@ pub struct Route {
     pub stream_timeout: Option<Duration>,
     /// What a message may be.
     pub bounds: Bounds,
+    /// How it takes WebSockets.
+    pub websocket: WebSocket,
     /// Which pages of other origins may call; absent, none.
     pub cors: Option<Cors>,
 }

@@ -197,6 +197,25 @@ impl Messages {
         }
     }
 
+    /// The same messages, out of the encoding that their peer chose, for a peer that may not know it; without one they
+    /// stay as they are.
+    #[must_use]
+    pub fn opened(self) -> Self {
+        if self.encoding().is_none() {
+            return self;
+        }
+        let (direction, bounds, tally) = (self.direction, self.bounds, Arc::clone(&self.tally));
+        let closed = Self {
+            // Messages are counted where they come out.
+            tally: Arc::default(),
+            ..self
+        };
+        let parts = futures_util::stream::try_unfold(closed, async |mut closed| {
+            Ok(closed.next().await?.map(|part| (part, closed)))
+        });
+        Self::stream(Box::pin(parts), direction, bounds, tally)
+    }
+
     /// Parts made on the way.
     pub fn stream(parts: PartStream, direction: Direction, bounds: Bounds, tally: Arc<Tally>) -> Self {
         Self {

@@ -10,6 +10,7 @@ use super::super::value::{Period, Services, Size};
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
+use super::websocket::WebSocketSection;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -43,7 +44,11 @@ pub struct Route {
     /// What stands around each message of a stream.
     #[serde(default)]
     pub stream_envelope: StreamEnvelope,
-    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's `timeout.request`.
+    /// How WebSockets are taken.
+    #[serde(default)]
+    pub websocket: WebSocketSection,
+    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's
+    /// `timeout.request`.
     pub timeout: Option<Period>,
     /// Which pages of other origins may call from a browser. Default: none.
     pub cors: Option<Located<Cors>>,

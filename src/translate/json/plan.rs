@@ -345,6 +345,10 @@ impl Bits {
         for member in members {
             words[member / 64] |= 1 << (member % 64);
         }
+        // An empty set has no words to look at.
+        if words.iter().all(|&word| word == 0) {
+            words.clear();
+        }
         Self(words.into())
     }
 }

@@ -68,6 +68,7 @@ pub(crate) mod forms {
     pub(crate) use super::Connect::{Json, Proto};
     pub(crate) use super::Stream::{Array, Ndjson, Sse};
     pub(crate) use super::Web::{Binary, Text};
+    pub(crate) use crate::support::clients::websocket::Subprotocol::{SabirJson, SabirProto};
 }
 
 /// What a stream says next.

@@ -12,6 +12,7 @@ use tonic::Code;
 use super::backends::{self, Backend, Kind};
 use super::clients::rest::Version;
 use super::clients::session::{Heard, Session};
+use super::clients::websocket::Subprotocol;
 use super::framing::{Connect, Stream, Web};
 use super::gateway::{Gateway, Settings};
 use super::messages::{canonical, method};
@@ -119,6 +120,7 @@ pub(crate) enum Frontend {
     Web(Version, Web),
     Connect(Version, Connect),
     Grpc,
+    WebSocket(Version, Subprotocol),
     /// gRPC without the gateway between: what the two peers make of the conversation alone.
     Nothing,
 }
@@ -128,9 +130,11 @@ pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: K
     let backend = backends::scripted(kind, conversation.clone()).await;
     let gateway = match frontend {
         Frontend::Nothing => None,
-        Frontend::Rest(..) | Frontend::Web(..) | Frontend::Connect(..) | Frontend::Grpc => {
-            Some(Gateway::start(&Settings::to(backend.address)).await)
-        }
+        Frontend::Rest(..)
+        | Frontend::Web(..)
+        | Frontend::Connect(..)
+        | Frontend::WebSocket(..)
+        | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
     };
     let address = gateway
         .as_ref()
@@ -209,6 +213,9 @@ macro_rules! conversation {
                 connect_json_http2_to_h2 = Connect(Http2, Json) => H2,
                 grpc_to_tonic = Grpc => Tonic,
                 grpc_to_h2 = Grpc => H2,
+                websocket_json_http1_to_tonic = WebSocket(Http1, SabirJson) => Tonic,
+                websocket_json_http2_to_h2 = WebSocket(Http2, SabirJson) => H2,
+                websocket_proto_http1_to_h2 = WebSocket(Http1, SabirProto) => H2,
                 nothing_to_tonic = Nothing => Tonic,
                 nothing_to_h2 = Nothing => H2,
             );

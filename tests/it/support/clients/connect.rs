@@ -42,8 +42,8 @@ impl ConnectSession {
                 .header("content-encoding", "gzip")
                 .header("accept-encoding", "gzip");
         }
-        for (name, value) in headers(&conversation.metadata) {
-            head = head.header(name.unwrap(), value);
+        for (name, value) in &headers(&conversation.metadata) {
+            head = head.header(name, value);
         }
         Self {
             method: method(conversation.path),

@@ -86,8 +86,8 @@ impl EnvelopedSession {
                 head = head.header(name, "gzip");
             }
         }
-        for (name, value) in headers(&conversation.metadata) {
-            head = head.header(name.unwrap(), value);
+        for (name, value) in &headers(&conversation.metadata) {
+            head = head.header(name, value);
         }
         let (requests, body) = rest::pieces();
         let mut connection = Rest::connect(address, version).await;
@@ -107,7 +107,7 @@ impl EnvelopedSession {
         }
     }
 
-    pub(crate) async fn send(&mut self, message: &Value) {
+    pub(crate) async fn send(&self, message: &Value) {
         let payload = match self.tongue {
             Tongue::Connect(Connect::Json) => message.to_string().into(),
             _ => encode(&self.method.input(), message),

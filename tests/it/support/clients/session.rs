@@ -21,6 +21,7 @@ use super::connect::ConnectSession;
 use super::enveloped::{EnvelopedSession, Tongue};
 use super::grpc::{self, Started};
 use super::rest::{self, Rest, Version};
+use super::websocket::WebSocketSession;
 
 /// What a client hears.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub(crate) enum Session {
     Enveloped(Box<EnvelopedSession>),
     Connect(Box<ConnectSession>),
     Grpc(Box<GrpcSession>),
+    WebSocket(Box<WebSocketSession>),
 }
 
 impl Session {
@@ -50,6 +52,9 @@ impl Session {
         match frontend {
             Frontend::Rest(version, framing) => Self::Rest(Box::new(
                 RestSession::start(conversation, version, framing, address).await,
+            )),
+            Frontend::WebSocket(version, subprotocol) => Self::WebSocket(Box::new(
+                WebSocketSession::start(conversation, subprotocol, version, address).await,
             )),
             Frontend::Web(version, form) => {
                 let tongue = Tongue::Web(form);
@@ -76,6 +81,7 @@ impl Session {
             Self::Enveloped(session) => session.send(message).await,
             Self::Connect(session) => session.send(message),
             Self::Grpc(session) => session.send(message).await,
+            Self::WebSocket(session) => session.send(message).await,
         }
     }
 
@@ -86,6 +92,7 @@ impl Session {
             // The request is sent as a whole.
             Self::Connect(_) => {}
             Self::Grpc(session) => session.requests = None,
+            Self::WebSocket(session) => session.half_close().await,
         }
     }
 
@@ -95,6 +102,7 @@ impl Session {
             Self::Enveloped(session) => session.next().await,
             Self::Connect(session) => session.next().await,
             Self::Grpc(session) => session.next().await,
+            Self::WebSocket(session) => session.next().await,
         }
     }
 
@@ -110,6 +118,7 @@ impl Session {
             Self::Enveloped(session) => (&session.initial, &session.trailing, ""),
             Self::Connect(session) => (&session.initial, &session.initial, "trailer-"),
             Self::Grpc(session) => (&session.initial, &session.trailing, ""),
+            Self::WebSocket(session) => (&session.initial, &session.trailing, ""),
         };
         for (name, value) in &conversation.initial {
             assert!(
@@ -471,7 +480,7 @@ fn ok() -> Heard {
 }
 
 /// A `google.rpc.Status` in JSON.
-fn ended(status: &Value) -> Ended {
+pub(crate) fn ended(status: &Value) -> Ended {
     let members: BTreeMap<&str, &Value> = status
         .as_object()
         .unwrap()
