@@ -240,9 +240,7 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let admitted = frontend::prepare(dialect, &mut head, &peer, &entry.entry)
-                        .and_then(|()| admit(&entry.gate, &mut head, &peer));
-                    let mut response = match admitted {
+                    let mut response = match entry.admit(dialect, &mut head, &peer) {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -422,6 +420,14 @@ impl Live {
             captures: Captures::default(),
         };
         own.map(|live| Reached::Call(live, found)).ok_or(missed)
+    }
+}
+
+impl LiveEntry {
+    /// Lets the gate decide.
+    fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        frontend::prepare(dialect, head, peer, &self.entry)?;
+        admit(&self.gate, head, peer)
     }
 }
 

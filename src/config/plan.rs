@@ -68,6 +68,16 @@ pub struct Found {
     pub captures: Captures,
 }
 
+impl From<Matched> for Found {
+    fn from(matched: Matched) -> Self {
+        Self {
+            entry: index(matched.entry),
+            binding: matched.binding,
+            captures: matched.captures,
+        }
+    }
+}
+
 /// What a request head leads to, where paths are relayed too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lead {
@@ -86,16 +96,6 @@ pub struct FoundPath {
     pub path: String,
     /// The path variables.
     pub captures: Captures,
-}
-
-impl From<Matched> for Found {
-    fn from(matched: Matched) -> Self {
-        Self {
-            entry: index(matched.entry),
-            binding: matched.binding,
-            captures: matched.captures,
-        }
-    }
 }
 
 impl Plan {

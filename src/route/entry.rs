@@ -26,16 +26,6 @@ pub enum Streaming {
     Sse,
 }
 
-/// What stands around each message of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum StreamEnvelope {
-    /// Nothing.
-    #[default]
-    None,
-    /// `{"result": …}`, as grpc-gateway writes and its clients read it.
-    Result,
-}
-
 /// How a route takes WebSockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocket {
@@ -68,6 +58,16 @@ impl WebSocket {
             write_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// What stands around each message of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StreamEnvelope {
+    /// Nothing.
+    #[default]
+    None,
+    /// `{"result": …}`, as grpc-gateway writes and its clients read it.
+    Result,
 }
 
 /// A route of the configuration, without what only its methods know.

@@ -41,14 +41,13 @@ pub struct Route {
     /// How the messages of a stream are framed where `Accept` does not choose.
     #[serde(default)]
     pub streaming: Streaming,
-    /// What stands around each message of a stream.
-    #[serde(default)]
-    pub stream_envelope: StreamEnvelope,
     /// How WebSockets are taken.
     #[serde(default)]
     pub websocket: WebSocketSection,
-    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's
-    /// `timeout.request`.
+    /// What stands around each message of a stream.
+    #[serde(default)]
+    pub stream_envelope: StreamEnvelope,
+    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
     /// Which pages of other origins may call from a browser. Default: none.
     pub cors: Option<Located<Cors>>,

@@ -1,3 +1,5 @@
+//! Frames byte by byte, as a peer sends and reads them.
+
 use bytes::BytesMut;
 use tungstenite::protocol::Role as PeerRole;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
