@@ -326,7 +326,7 @@ fn all_of(backend: &str) -> Route {
 }
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 10] = [
+const OF_SERVICES: [&str; 9] = [
     "cors",
     "json",
     "limits",
@@ -336,7 +336,6 @@ const OF_SERVICES: [&str; 10] = [
     "stream_envelope",
     "streaming",
     "trailing_slash",
-    "websocket",
 ];
 
 /// What no single value shows: keys that need or exclude each other.

@@ -107,25 +107,46 @@ impl Plan {
     /// # Errors
     /// As [`Plan::find`].
     pub fn lead(&self, dialect: Dialect, head: &Parts) -> Result<Lead, Fault> {
-        // Only HTTP itself is relayed along a path; other dialects ask for methods of services.
-        if self.paths.is_empty() || dialect.addressing() != Addressing::Rules {
+        // Only HTTP itself and WebSockets are relayed along a path; other dialects ask for methods of services.
+        if self.paths.is_empty() || dialect.addressing() == Addressing::RpcPath {
             return self.find(dialect, head).map(Lead::Method);
         }
         let raw = head.uri.path();
         let path = normal(raw)
             .map_err(|error| Fault::client(Kind::BadRequest, format!("the URL's path: {error}")))?;
-        // A WebSocket is opened by GET, whatever it is called in HTTP/2.
-        let method = match dialect.addressing() {
-            Addressing::Path => &Method::GET,
-            Addressing::Rules | Addressing::RpcPath => &head.method,
-        };
-        match self.routes.find(host(head), method, &path) {
+        if dialect.addressing() == Addressing::Path {
+            return self.lead_socket(dialect, head, &path);
+        }
+        match self.routes.find(host(head), &head.method, &path) {
             Ok(matched) => match self.path_route(matched.entry) {
                 Some(route) => self.relayed(route, &path, matched.captures).map(Lead::Path),
                 None if *path == *raw => Ok(Lead::Method(matched.into())),
                 None => self.find(dialect, head).map(Lead::Method),
             },
             Err(_) => self.find(dialect, head).map(Lead::Method),
+        }
+    }
+
+    /// Finds where a WebSocket leads: to a method of a service, or along a path whose backend takes WebSockets.
+    fn lead_socket(&self, dialect: Dialect, head: &Parts, path: &str) -> Result<Lead, Fault> {
+        let missed = match self.find(dialect, head) {
+            Ok(found) => return Ok(Lead::Method(found)),
+            Err(missed) => missed,
+        };
+        // It is opened by GET, whatever it is called in HTTP/2.
+        let matched = self.routes.find(host(head), &Method::GET, path).ok();
+        let takes = |route: &usize| {
+            self.paths
+                .get(*route)
+                .is_some_and(|route| route.websocket().is_some())
+        };
+        let along = matched.and_then(|matched| {
+            let route = self.path_route(matched.entry).filter(takes)?;
+            Some((route, matched.captures))
+        });
+        match along {
+            Some((route, captures)) => self.relayed(route, path, captures).map(Lead::Path),
+            None => Err(missed),
         }
     }
 

@@ -254,12 +254,16 @@ impl One<'_> {
         }
         let carries = match protocol {
             Some(file::Protocol::WebSocket) => {
-                let size = self.written.limits.max_message_bytes;
-                let size = size.and_then(|size| usize::try_from(size.0).ok());
-                let size = size.unwrap_or(limits.max_message_bytes);
-                Carries::WebSocket(Box::new(self.written.websocket.over(limits, size)))
+                let websocket = &self.written.websocket;
+                Carries::WebSocket(Box::new(websocket.over(limits, limits.max_message_bytes)))
             }
-            Some(file::Protocol::Grpc | file::Protocol::Rest) | None => Carries::Http,
+            Some(file::Protocol::Grpc | file::Protocol::Rest) | None => {
+                if self.written.websocket != file::WebSocketSection::default() {
+                    let message = "speaks HTTP, so that \"websocket\" beside it does nothing; WebSockets of a path need `protocol: websocket`";
+                    self.error(backend.spot, message);
+                }
+                Carries::Http
+            }
         };
         let mirror = match &relay.mirror {
             None => None,

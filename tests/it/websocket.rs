@@ -803,3 +803,31 @@ async fn an_upstream_that_answers_wrongly_is_502() {
         assert_eq!(response.status(), 502, "{answer}");
     }
 }
+
+/// A path that takes everything leaves to services what is theirs, by whatever method.
+#[tokio::test]
+async fn services_and_relayed_paths_stand_side_by_side() {
+    let (live, _handshakes) = upstream_echo().await;
+    let backend = echo().await;
+    let gateway = Gateway::with_config(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+workers: 1
+backends:
+  library: {{endpoints: [\"http://{}\"], schema: {{descriptors: {}}}}}
+  live: {{protocol: websocket, endpoints: [\"ws://{live}\"]}}
+routes:
+  - {{services: [\"*\"], backend: library}}
+  - {{path: /**, backend: live}}
+",
+        backend.address,
+        crate::support::messages::DESCRIPTORS
+    ))
+    .await;
+    let mut service = Client::open(gateway.address, CHAT, "").await;
+    service.say(&json!({"text": "one"})).await;
+    assert_eq!(service.hear().await, json!({"room": "7", "text": "one"}));
+    let mut relayed = Client::open(gateway.address, "/v1/rooms", "").await;
+    relayed.say(&json!({"text": "one"})).await;
+    assert_eq!(relayed.hear().await, json!({"text": "one"}));
+}
