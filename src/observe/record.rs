@@ -82,6 +82,7 @@ impl Destination {
     fn dialect_out(&self) -> &'static str {
         match self {
             Self::Method(entry) => entry.outbound.name(),
+            Self::Path(route) if route.websocket().is_some() => "websocket",
             Self::Path(_) => "http",
         }
     }

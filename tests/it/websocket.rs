@@ -746,7 +746,9 @@ async fn websockets_are_relayed_frame_by_frame() {
     }
     let line = gateway.says("\"close_code\":4321").await;
     assert!(
-        line.contains("\"dialect_in\":\"websocket\"") && line.contains("\"lane\":\"relay\""),
+        line.contains("\"dialect_in\":\"websocket\"")
+            && line.contains("\"dialect_out\":\"websocket\"")
+            && line.contains("\"lane\":\"relay\""),
         "{line}"
     );
 }
