@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod dice;
+pub mod fetch;
 pub mod pool;
 pub mod stream;
 pub mod tls;
