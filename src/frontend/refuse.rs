@@ -1,6 +1,6 @@
 //! A fault in the client's dialect: the one place per dialect where the gateway's errors are rendered.
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -91,6 +91,9 @@ fn whole(text: String, status: StatusCode, fault: &Fault) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(Ok(allow)) = fault.allow().map(HeaderValue::from_str) {
         headers.insert(ALLOW, allow);
+    }
+    for challenge in fault.challenges() {
+        headers.append(WWW_AUTHENTICATE, challenge.clone());
     }
     if response.status() == StatusCode::REQUEST_TIMEOUT {
         response
