@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -26,8 +27,11 @@ use crate::listen::forwarded;
 use crate::observe::metrics::{Key, Series};
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
-use crate::policy::{Gate, Permit};
-use crate::route::cors::Preflight;
+use crate::policy::auth::Authenticator;
+use crate::policy::jwks::Keeper;
+use crate::policy::setup::SetupError;
+use crate::policy::{Desk, Gate, Permit, Setup};
+use crate::route::cors::{Origins, Preflight};
 use crate::route::{Captures, Entry};
 use crate::stack::{self, CallService};
 use crate::status::Code;
@@ -47,6 +51,8 @@ pub struct Prepared {
     backends: Vec<PreparedBackend>,
     /// The methods that the gateway answers itself.
     own: Vec<Arc<Entry>>,
+    /// What checks callers, in the order in which routes count it.
+    auth: Vec<Arc<Authenticator>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,14 +67,29 @@ pub struct Shared {
     /// By backend and URL: an endpoint keeps its figures when the plan changes.
     endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
     tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
+    /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
+    auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
+    /// Those who keep fetched keys fresh, until somebody runs them.
+    keepers: Mutex<Vec<Keeper>>,
+}
+
+/// Why a plan can't be made ready.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// TLS towards a backend can't be set up.
+    #[error("TLS towards a backend")]
+    Tls(#[from] tls::TlsError),
+    /// Callers can't be checked.
+    #[error("auth \"{0}\"")]
+    Auth(String, #[source] SetupError),
 }
 
 impl Shared {
     /// Makes a plan ready for the workers.
     ///
     /// # Errors
-    /// TLS towards a backend can't be set up; the error names the file.
-    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, tls::TlsError> {
+    /// TLS towards a backend can't be set up, or a file of keys can't be used; the error names the file.
+    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, PrepareError> {
         let backends = plan
             .backends
             .iter()
@@ -83,7 +104,37 @@ impl Shared {
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
         let own = reflection::entries(&plan.limits);
-        Ok(Prepared { plan, backends, own })
+        let auth = self.authenticators(&plan)?;
+        Ok(Prepared {
+            plan,
+            backends,
+            own,
+            auth,
+        })
+    }
+
+    /// Those who keep keys fresh and have not been run yet.
+    pub fn keepers(&self) -> Vec<Keeper> {
+        std::mem::take(&mut self.keepers.lock())
+    }
+
+    fn authenticators(&self, plan: &Plan) -> Result<Vec<Arc<Authenticator>>, PrepareError> {
+        let mut known = self.auth.lock();
+        let mut all = Vec::new();
+        for setup in &plan.auth {
+            if let Some(one) = known.get(setup) {
+                all.push(Arc::clone(one));
+                continue;
+            }
+            let (one, keepers) = setup
+                .load()
+                .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
+            self.keepers.lock().extend(keepers);
+            all.push(Arc::clone(
+                known.entry(setup.clone()).or_insert_with(|| Arc::new(one)),
+            ));
+        }
+        Ok(all)
     }
 
     fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
@@ -150,6 +201,7 @@ pub struct Gateway {
 /// What a worker keeps from plan to plan.
 struct Worker {
     pools: Mutex<HashMap<PoolKey, Pool>>,
+    desks: Mutex<Vec<Arc<Desk>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
@@ -166,6 +218,7 @@ impl Gateway {
     pub fn new(prepared: &Prepared, tasks: TaskTracker, shard: Arc<Shard>, log: Log) -> io::Result<Self> {
         let worker = Worker {
             pools: Mutex::default(),
+            desks: Mutex::default(),
             tasks,
             shard,
             log,
@@ -208,7 +261,7 @@ impl Gateway {
                 Ok((entry, found)) => {
                     record.enter(entry, dialect);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(&mut head, &peer) {
+                    let mut response = match entry.admit(&mut head, &peer).await {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -324,8 +377,8 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-        let permit = self.gate.admit(head, peer)?;
+    async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        let permit = self.gate.admit(head, peer).await?;
         let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
         forwarded::rewrite(&mut head.headers, peer, host.as_ref());
         Ok(permit)
@@ -339,6 +392,7 @@ impl Worker {
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
         };
+        let desks = self.desks(prepared);
         let entries = plan
             .entries
             .iter()
@@ -347,7 +401,7 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                Ok(self.entry(entry, stack::build(params, backend)))
+                Ok(self.entry(entry, &desks, stack::build(params, backend)))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
@@ -355,7 +409,7 @@ impl Worker {
             .iter()
             .map(|entry| {
                 let backend = Reflection::new(plan.reflection.clone());
-                self.entry(entry, stack::build(params, backend))
+                self.entry(entry, &desks, stack::build(params, backend))
             })
             .collect();
         let nowhere = self.all_series("", "");
@@ -367,12 +421,29 @@ impl Worker {
         })
     }
 
-    fn entry(&self, entry: &Arc<Entry>, stack: CallService) -> LiveEntry {
+    /// A desk for each authenticator; what was proven stays proven when the plan changes.
+    fn desks(&self, prepared: &Prepared) -> Vec<Arc<Desk>> {
+        let mut known = self.desks.lock();
+        let desks: Vec<Arc<Desk>> = prepared
+            .auth
+            .iter()
+            .map(|authenticator| {
+                let same = known
+                    .iter()
+                    .find(|desk| Arc::ptr_eq(desk.authenticator(), authenticator));
+                same.map_or_else(|| Arc::new(Desk::new(Arc::clone(authenticator))), Arc::clone)
+            })
+            .collect();
+        known.clone_from(&desks);
+        desks
+    }
+
+    fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
             entry: Arc::clone(entry),
-            gate: Gate::default(),
+            gate: gate(entry, desks),
             stack,
             series,
         }
@@ -429,6 +500,24 @@ impl Worker {
         }
         *known = wanted;
         Ok(backends)
+    }
+}
+
+/// The gate of a method. A route that names a way to prove who calls, and finds none, lets nobody in.
+fn gate(entry: &Entry, desks: &[Arc<Desk>]) -> Gate {
+    let pages = match &entry.route.cors {
+        Some(cors) if cors.credentials => match &cors.origins {
+            Origins::These(pages) => pages.clone(),
+            Origins::Any => Vec::new(),
+        },
+        Some(_) | None => Vec::new(),
+    };
+    match entry.route.auth {
+        None => Gate::new(None, entry.access.clone(), pages),
+        Some(at) => match desks.get(at) {
+            Some(desk) => Gate::new(Some(Arc::clone(desk)), entry.access.clone(), pages),
+            None => Gate::new(None, Some(Arc::default()), pages),
+        },
     }
 }
 

@@ -87,6 +87,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
             max_decompression_ratio: limits.max_decompression_ratio,
         },
         cors: None,
+        auth: None,
     });
     SERVICES
         .iter()
@@ -98,6 +99,7 @@ pub fn entries(limits: &Limits) -> Vec<Arc<Entry>> {
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),
                 json: json.clone(),
+                access: None,
                 method: Arc::new(method),
             }))
         })

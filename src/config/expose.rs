@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::choose::Chosen;
-use super::compile::{Resolved, SchemaState};
+use super::compile::{Resolved, SchemaState, access};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::plan::Disabled;
@@ -110,6 +110,7 @@ impl Binder<'_> {
             bindings,
             rpc,
             json: self.json.clone(),
+            access: access(self.file, self.route.written, method),
         }));
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prost_reflect::MessageDescriptor;
 
+use crate::policy::Access;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
@@ -45,6 +46,8 @@ pub struct Route {
     pub bounds: Bounds,
     /// Which pages of other origins may call; absent, none.
     pub cors: Option<Cors>,
+    /// The index of how callers prove who they are; absent, they need not.
+    pub auth: Option<usize>,
 }
 
 /// One method on one route.
@@ -60,6 +63,8 @@ pub struct Entry {
     pub rpc: Bound,
     /// JSON to protobuf and back.
     pub json: Transcoder,
+    /// Who may call it; absent, whoever the route lets in.
+    pub access: Option<Arc<Access>>,
 }
 
 impl Entry {
