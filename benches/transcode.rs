@@ -3,6 +3,8 @@
 //! `cargo bench --bench transcode` gives times. `benches/instructions.sh` runs one case at a time under callgrind:
 //! `COUNT=case` runs that case 2,000 times over an order and 20 times over a list, and nothing else.
 
+#![allow(clippy::expect_used, reason = "a benchmark on fixed data")]
+
 #[path = "transcode/orders.rs"]
 mod orders;
 

@@ -37,6 +37,10 @@ pub enum Kind {
     RouteNotFound,
     /// The path is known, the HTTP method is not bound to it.
     MethodNotAllowed,
+    /// The page that opened the WebSocket is not one that may.
+    OriginDenied,
+    /// The WebSocket handshake is of another version.
+    WebSocketVersion,
     /// The content type, charset or content encoding is not taken here.
     UnsupportedMediaType,
     /// The route exists and the method can't be served this way.
@@ -87,10 +91,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
+        Self::OriginDenied,
+        Self::WebSocketVersion,
         Self::UnsupportedMediaType,
         Self::Unimplemented,
         Self::InvalidArgument,
@@ -122,6 +128,8 @@ impl Kind {
             Self::BadRequest => "BAD_REQUEST",
             Self::RouteNotFound => "ROUTE_NOT_FOUND",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Self::OriginDenied => "ORIGIN_DENIED",
+            Self::WebSocketVersion => "WEBSOCKET_VERSION",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::InvalidArgument => "INVALID_ARGUMENT",
@@ -151,9 +159,12 @@ impl Kind {
     /// The gRPC code that stands for it.
     pub fn code(self) -> Code {
         match self {
-            Self::BadRequest | Self::UnsupportedMediaType | Self::InvalidArgument | Self::UriTooLong => {
-                Code::InvalidArgument
-            }
+            Self::BadRequest
+            | Self::WebSocketVersion
+            | Self::UnsupportedMediaType
+            | Self::InvalidArgument
+            | Self::UriTooLong => Code::InvalidArgument,
+            Self::OriginDenied => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
             Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
@@ -179,6 +190,7 @@ impl Kind {
     pub fn http_status(self) -> StatusCode {
         match self {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -190,6 +202,7 @@ impl Kind {
             | Self::UpstreamMessage
             | Self::UpstreamMessageTooLarge => StatusCode::BAD_GATEWAY,
             Self::BadRequest
+            | Self::OriginDenied
             | Self::RouteNotFound
             | Self::Unimplemented
             | Self::InvalidArgument
@@ -341,20 +354,8 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
-
 impl From<&Fault> for Status {
     fn from(fault: &Fault) -> Self {
-        let code = fault.kind().code();
         let mut details = vec![prost_types::Any {
             type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
             value: ErrorInfo {
@@ -372,16 +373,7 @@ impl From<&Fault> for Status {
                 .encode_to_vec(),
             });
         }
-        let status = RpcStatus {
-            code: i32::from(code.number()),
-            message: fault.message().to_owned(),
-            details,
-        };
-        Self {
-            code,
-            message: status.message.clone(),
-            details: status.encode_to_vec().into(),
-        }
+        Self::with_details(fault.kind().code(), fault.message(), details)
     }
 }
 

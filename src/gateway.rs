@@ -3,44 +3,59 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::ORIGIN;
+use http::header::{EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::dispatch::Dispatch;
 use crate::backend::grpc::Grpc;
-use crate::backend::reflection::{self, Reflection};
+use crate::backend::health::{Health, Standing};
+use crate::backend::own::{self, Answers, Own};
+use crate::backend::reflection::Reflection;
+use crate::backend::relay::{Relay, Relayed};
+use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
-use crate::config::plan::{self, Backend, Found};
-use crate::fault::{Fault, Kind};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
-use crate::listen::forwarded;
+use crate::listen::tunnel::Tunnel;
+use crate::listen::{Drain, forwarded};
 use crate::observe::metrics::{Key, Series};
+use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 use crate::policy::setup::SetupError;
-use crate::policy::{Desk, Gate, Permit, Setup};
-use crate::route::cors::{Origins, Preflight};
-use crate::route::{Captures, Entry};
+use crate::policy::{Access, Desk, Gate, Permit, Setup};
+use crate::route::cors::{Cors, Origins, Preflight};
+use crate::route::entry::Outbound;
+use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Lane, Tally};
-use crate::upstream::connect::Http2;
+use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
+
+/// What is read of a body that nobody wants: as much as clients send in one go.
+const LITTLE: usize = 64 << 10;
+/// How long that may take.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// What a plan needs beside itself and all workers share: endpoints with their load, and TLS towards backends.
 #[derive(Debug)]
@@ -50,7 +65,7 @@ pub struct Prepared {
     /// For each backend its endpoints, and TLS if one of them needs it.
     backends: Vec<PreparedBackend>,
     /// The methods that the gateway answers itself.
-    own: Vec<Arc<Entry>>,
+    own: Vec<Own>,
     /// What checks callers, in the order in which routes count it.
     auth: Vec<Arc<Authenticator>>,
 }
@@ -103,7 +118,7 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
-        let own = reflection::entries(&plan.limits);
+        let own = own::all(&plan.limits);
         let auth = self.authenticators(&plan)?;
         Ok(Prepared {
             plan,
@@ -179,6 +194,7 @@ impl Shared {
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
+    paths: Vec<LivePath>,
     /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
     /// Where requests are counted that lead nowhere.
@@ -189,6 +205,13 @@ struct LiveEntry {
     entry: Arc<Entry>,
     gate: Gate,
     stack: CallService,
+    series: PerDialect<Arc<Series>>,
+}
+
+struct LivePath {
+    route: Arc<PathRoute>,
+    gate: Gate,
+    relay: Relay,
     series: PerDialect<Arc<Series>>,
 }
 
@@ -205,23 +228,32 @@ struct Worker {
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
+    health: Health,
 }
 
 /// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, std::time::Duration, Http2);
+type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
-    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`.
+    /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
+    /// the process ends.
     ///
     /// # Errors
     /// An endpoint that can't be dialled by its URL.
-    pub fn new(prepared: &Prepared, tasks: TaskTracker, shard: Arc<Shard>, log: Log) -> io::Result<Self> {
+    pub fn new(
+        prepared: &Prepared,
+        tasks: TaskTracker,
+        shard: Arc<Shard>,
+        log: Log,
+        drain: Drain,
+    ) -> io::Result<Self> {
         let worker = Worker {
             pools: Mutex::default(),
             desks: Mutex::default(),
             tasks,
             shard,
             log,
+            health: Health::new(drain),
         };
         let live = worker.build(prepared)?;
         Ok(Self {
@@ -251,17 +283,17 @@ impl Gateway {
         let dialect = spoken.dialect;
         let mut record = self.record(&live, spoken, &head, &peer, now);
         let tally = Arc::clone(&record.tally);
-        let response = if let Some((entry, allowed)) = live.preflight(&head) {
-            record.enter(entry, dialect);
+        let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
+            record.enter(entry, spoken);
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
         } else {
             match live.find(dialect, &head) {
-                Ok((entry, found)) => {
-                    record.enter(entry, dialect);
+                Ok(Reached::Call(entry, found)) => {
+                    record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(&mut head, &peer).await {
+                    let mut response = match entry.admit(dialect, &mut head, &peer).await {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -276,17 +308,51 @@ impl Gateway {
                             };
                             frontend::serve(dialect, admitted, entry.stack.clone()).await
                         }
-                        Err(fault) => refused(spoken, &tally, &fault),
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
                     };
                     if let Some(cors) = &entry.entry.route.cors {
                         cors.share(origin.as_ref(), response.headers_mut());
                     }
                     response
                 }
-                Err(fault) => refused(spoken, &tally, &fault),
+                Ok(Reached::Path(path, found)) => {
+                    record.relay(path, dialect);
+                    match admit(&path.gate, &mut head, &peer).await {
+                        Ok(permit) => {
+                            let counted = Arc::clone(&tally) as _;
+                            let relayed = Relayed {
+                                head,
+                                body: Body::incoming(body, Side::Client).counted(counted, Way::Request),
+                                path: found.path,
+                                captures: found.captures,
+                                secure: peer.secure(),
+                                permit,
+                                tally: Arc::clone(&tally),
+                            };
+                            let response = path.relay.serve(relayed).await;
+                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                        }
+                        Err(fault) => {
+                            read_off(&head, body).await;
+                            refused(spoken, &tally, &fault)
+                        }
+                    }
+                }
+                Err(fault) => {
+                    read_off(&head, body).await;
+                    refused(spoken, &tally, &fault)
+                }
             }
         };
         record.http_status = response.status().as_u16();
+        if let Some(tunnel) = Tunnel::take(&mut response) {
+            // The call goes on after its answer, and is written when the tunnel has ended.
+            tunnel.holding(record.detached()).put(&mut response);
+            return response;
+        }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
@@ -304,7 +370,7 @@ impl Gateway {
             method: head.method.clone(),
             uri: head.uri.clone(),
             generation: live.plan.generation,
-            entry: None,
+            destination: None,
             lane: Lane::between(format, Format::GRPC),
             http_status: 0,
             tally: Arc::default(),
@@ -323,15 +389,45 @@ impl std::fmt::Debug for Gateway {
 
 impl Record {
     /// From here on the call is one of this entry.
-    fn enter(&mut self, live: &LiveEntry, dialect: Dialect) {
-        self.entry = Some(Arc::clone(&live.entry));
+    fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
+        self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
+        self.lane = match &live.entry.outbound {
+            Outbound::Grpc => Lane::between(spoken.format, Format::GRPC),
+            // Of JSON on both sides too: the message is checked against its descriptor on the way.
+            Outbound::Rest(_) => Lane::Transcode,
+        };
+        self.recount(live.series.get(spoken.dialect));
+    }
+
+    /// From here on the request is one of this route.
+    fn relay(&mut self, live: &LivePath, dialect: Dialect) {
+        self.destination = Some(Destination::Path(Arc::clone(&live.route)));
+        self.lane = Lane::Relay;
         self.recount(live.series.get(dialect));
     }
+}
+
+/// What a request leads to.
+enum Reached<'l> {
+    Call(&'l LiveEntry, Found),
+    Path(&'l LivePath, FoundPath),
 }
 
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     refuse::refuse(spoken, fault)
+}
+
+/// Reads what a refused client is sending, within reason: on HTTP/1.1 an answer in the middle of its body would end the
+/// connection, and the client would hear of a broken pipe instead of its fault.
+async fn read_off(head: &Parts, body: Incoming) {
+    // A client that waits for leave to send is told before it has sent anything.
+    if head.version != Version::HTTP_11 || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    let reading = Limited::new(body, LITTLE).collect();
+    // What is longer, slower or broken off ends the connection after all.
+    let _ = tokio::time::timeout(MOMENT, reading).await;
 }
 
 fn no_content(headers: HeaderMap) -> Response<Body> {
@@ -351,11 +447,16 @@ impl Live {
     }
 
     /// Finds what a request asks for.
-    fn find(&self, dialect: Dialect, head: &Parts) -> Result<(&LiveEntry, Found), Fault> {
-        let missed = match self.plan.find(dialect, head) {
-            Ok(found) => match self.entries.get(found.entry) {
-                Some(live) => return Ok((live, found)),
-                None => Fault::gateway(Kind::Internal, "the route table names an entry that is not there"),
+    fn find(&self, dialect: Dialect, head: &Parts) -> Result<Reached<'_>, Fault> {
+        let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
+        let missed = match self.plan.lead(dialect, head) {
+            Ok(Lead::Method(found)) => match self.entries.get(found.entry) {
+                Some(live) => return Ok(Reached::Call(live, found)),
+                None => missing(),
+            },
+            Ok(Lead::Path(found)) => match self.paths.get(found.route) {
+                Some(live) => return Ok(Reached::Path(live, found)),
+                None => missing(),
             },
             Err(fault) => fault,
         };
@@ -364,25 +465,31 @@ impl Live {
                 .own
                 .iter()
                 .find(|live| *live.entry.method.path == *head.uri.path()),
-            Addressing::Rules => None,
+            Addressing::Rules | Addressing::Path => None,
         };
         let found = Found {
             entry: 0,
             binding: None,
             captures: Captures::default(),
         };
-        own.map(|live| (live, found)).ok_or(missed)
+        own.map(|live| Reached::Call(live, found)).ok_or(missed)
     }
 }
 
 impl LiveEntry {
     /// Lets the gate decide.
-    async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-        let permit = self.gate.admit(head, peer).await?;
-        let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
-        forwarded::rewrite(&mut head.headers, peer, host.as_ref());
-        Ok(permit)
+    async fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+        frontend::prepare(dialect, head, peer, &self.entry)?;
+        admit(&self.gate, head, peer).await
     }
+}
+
+/// Lets the gate of a route decide.
+async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer).await?;
+    let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+    forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+    Ok(permit)
 }
 
 impl Worker {
@@ -397,25 +504,43 @@ impl Worker {
             .entries
             .iter()
             .map(|entry| {
-                let backend = backends
+                let dispatch = backends
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                Ok(self.entry(entry, &desks, stack::build(params, backend)))
+                let stack = match &entry.outbound {
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
+                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                };
+                Ok(self.entry(entry, &desks, stack))
             })
+            .collect::<io::Result<Vec<_>>>()?;
+        let paths = plan
+            .paths
+            .iter()
+            .map(|route| self.path(route, &backends, &desks, plan.limits.idle_timeout))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
             .iter()
-            .map(|entry| {
-                let backend = Reflection::new(plan.reflection.clone());
-                self.entry(entry, &desks, stack::build(params, backend))
+            .map(|own| {
+                let stack = match own.answers {
+                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(params, self.health.clone()),
+                };
+                self.entry(&own.entry, &desks, stack)
             })
             .collect();
+        let balances: Vec<_> = backends
+            .iter()
+            .map(|backend| Arc::clone(backend.balance()))
+            .collect();
+        self.health.replace(Standing::new(&plan, &balances));
         let nowhere = self.all_series("", "");
         Ok(Live {
             plan,
             entries,
+            paths,
             own,
             nowhere,
         })
@@ -438,12 +563,34 @@ impl Worker {
         desks
     }
 
+    fn path(
+        &self,
+        route: &Arc<PathRoute>,
+        backends: &[Dispatch],
+        desks: &[Arc<Desk>],
+        idle_timeout: Duration,
+    ) -> io::Result<LivePath> {
+        let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
+            .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
+        Ok(LivePath {
+            route: Arc::clone(route),
+            gate: gate(route.auth, route.access.as_ref(), None, desks),
+            relay,
+            series: self.all_series(&route.name, ""),
+        })
+    }
+
     fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
             entry: Arc::clone(entry),
-            gate: gate(entry, desks),
+            gate: gate(
+                entry.route.auth,
+                entry.access.as_ref(),
+                entry.route.cors.as_ref(),
+                desks,
+            ),
             stack,
             series,
         }
@@ -460,20 +607,20 @@ impl Worker {
     }
 
     /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Grpc>> {
+    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
         let mut known = self.pools.lock();
         let mut wanted = HashMap::new();
         let mut backends = Vec::new();
         for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
             let mut targets = Vec::new();
             for endpoint in &ready.endpoints {
-                let http2 = http2(&prepared.plan.limits);
+                let settings = settings(backend.speaks, &prepared.plan.limits);
                 let key: PoolKey = (
                     endpoint.uri.clone(),
                     ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
                     backend.tls.server_name.clone(),
                     backend.connect_timeout,
-                    http2,
+                    settings,
                 );
                 let pool = match known.get(&key) {
                     Some(pool) => pool.clone(),
@@ -484,7 +631,7 @@ impl Worker {
                             ready.tls.clone(),
                             name,
                             backend.connect_timeout,
-                            http2,
+                            settings,
                         )?;
                         Pool::new(connector, self.tasks.clone())
                     }
@@ -496,38 +643,45 @@ impl Worker {
                 });
             }
             let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Grpc::new(&backend.name, Arc::new(balance), self.tasks.clone()));
+            backends.push(Dispatch::new(
+                &backend.name,
+                Arc::new(balance),
+                self.tasks.clone(),
+            ));
         }
         *known = wanted;
         Ok(backends)
     }
 }
 
-/// The gate of a method. A route that names a way to prove who calls, and finds none, lets nobody in.
-fn gate(entry: &Entry, desks: &[Arc<Desk>]) -> Gate {
-    let pages = match &entry.route.cors {
-        Some(cors) if cors.credentials => match &cors.origins {
-            Origins::These(pages) => pages.clone(),
-            Origins::Any => Vec::new(),
-        },
-        Some(_) | None => Vec::new(),
+/// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.
+fn gate(auth: Option<usize>, access: Option<&Arc<Access>>, cors: Option<&Cors>, desks: &[Arc<Desk>]) -> Gate {
+    let pages = match cors.filter(|cors| cors.credentials).map(|cors| &cors.origins) {
+        Some(Origins::These(pages)) => pages.clone(),
+        Some(Origins::Any) | None => Vec::new(),
     };
-    match entry.route.auth {
-        None => Gate::new(None, entry.access.clone(), pages),
-        Some(at) => match desks.get(at) {
-            Some(desk) => Gate::new(Some(Arc::clone(desk)), entry.access.clone(), pages),
-            None => Gate::new(None, Some(Arc::default()), pages),
-        },
+    let access = access.map(Arc::clone);
+    match auth.map(|at| desks.get(at)) {
+        None => Gate::new(None, access, pages),
+        Some(Some(desk)) => Gate::new(Some(Arc::clone(desk)), access, pages),
+        Some(None) => Gate::new(None, Some(Arc::default()), pages),
     }
 }
 
 /// Settings of connections to upstreams.
-fn http2(limits: &Limits) -> Http2 {
-    Http2 {
-        max_streams: limits.max_streams,
-        stream_window_bytes: limits.stream_window_bytes,
-        max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
-        ping_interval: limits.ping_interval,
-        ping_timeout: limits.ping_timeout,
+fn settings(speaks: Speaks, limits: &Limits) -> Settings {
+    Settings {
+        speaks,
+        http1: Http1 {
+            max_header_bytes: limits.max_upstream_header_bytes,
+            idle_timeout: limits.keep_alive_timeout,
+        },
+        http2: Http2 {
+            max_streams: limits.max_streams,
+            stream_window_bytes: limits.stream_window_bytes,
+            max_header_bytes: u32::try_from(limits.max_upstream_header_bytes).unwrap_or(u32::MAX),
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
+        },
     }
 }

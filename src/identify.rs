@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 
 use crate::wire::connect::Query;
+use crate::wire::websocket::handshake;
 use crate::wire::{Dialect, Format, Spoken};
 
 /// The dialect and format of a request, by content type and before routing.
@@ -13,6 +14,12 @@ use crate::wire::{Dialect, Format, Spoken};
 /// gRPC-Web, `application/connect+codec` is a stream of Connect. Connect's unary calls are plain HTTP, so that the
 /// version of its protocol tells them from REST: in a header of a POST, in the query of a GET. What is left is REST.
 pub fn identify(head: &Parts) -> Spoken {
+    if handshake::asks(head) {
+        return Spoken {
+            dialect: Dialect::WebSocket,
+            format: handshake::format(&head.headers),
+        };
+    }
     let (dialect, format) = match head.headers.get(CONTENT_TYPE) {
         Some(value) if is(value, "application/grpc") => (Dialect::Grpc, Format::GRPC),
         Some(value) if is(value, "application/grpc-web") => (Dialect::GrpcWeb, Format::GRPC_WEB),
@@ -80,7 +87,8 @@ mod tests {
 
     #[test]
     fn rule_44_a_unary_call_of_connect_names_its_version() {
-        let table: &[(Method, &str, &[(&str, &str)], Dialect, Format)] = &[
+        type Row<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], Dialect, Format);
+        let table: &[Row<'_>] = &[
             (
                 Method::POST,
                 "/a.B/C",

@@ -16,6 +16,8 @@ struct Inner {
     secure: bool,
     trusted: bool,
     certificates: Vec<Vec<u8>>,
+    /// Where the listener is bound, if that is known.
+    listener: Option<SocketAddr>,
 }
 
 impl Peer {
@@ -33,7 +35,25 @@ impl Peer {
             secure,
             trusted,
             certificates,
+            listener: None,
         }))
+    }
+
+    /// The same peer, which came in through the listener that is bound here.
+    #[must_use]
+    pub fn through(mut self, listener: SocketAddr) -> Self {
+        // Nobody shares a peer that was just made.
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.listener = Some(listener);
+        }
+        self
+    }
+
+    /// Whether the listener can be reached from the machine itself alone.
+    pub fn is_local(&self) -> bool {
+        self.0
+            .listener
+            .is_some_and(|listener| listener.ip().to_canonical().is_loopback())
     }
 
     /// Where the connection comes from.

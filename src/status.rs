@@ -8,6 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::StatusCode;
+use prost::Message as _;
 
 /// A canonical status code: 0 to 16 and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,10 +144,44 @@ impl Code {
     }
 }
 
+impl Code {
+    /// What the answer of an HTTP origin server means for the call that became its request: the table of
+    /// [`Code::http_status`] read backwards, and the nearest code for what is not in it.
+    pub fn from_origin(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Ok,
+            400 => Self::InvalidArgument,
+            401 => Self::Unauthenticated,
+            403 => Self::PermissionDenied,
+            404 => Self::NotFound,
+            405 | 501 => Self::Unimplemented,
+            408 | 504 => Self::DeadlineExceeded,
+            409 => Self::Aborted,
+            412 => Self::FailedPrecondition,
+            413 | 429 => Self::ResourceExhausted,
+            499 => Self::Cancelled,
+            500 => Self::Internal,
+            502 | 503 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
 }
 
 /// How a call ended.
@@ -174,6 +209,20 @@ impl Status {
             code,
             message: message.into(),
             details: Bytes::new(),
+        }
+    }
+
+    /// A status with details.
+    pub fn with_details(code: Code, message: impl Into<String>, details: Vec<prost_types::Any>) -> Self {
+        let status = RpcStatus {
+            code: i32::from(code.number()),
+            message: message.into(),
+            details,
+        };
+        Self {
+            code,
+            details: status.encode_to_vec().into(),
+            message: status.message,
         }
     }
 
@@ -212,6 +261,38 @@ mod tests {
         ];
         for (code, status) in Code::ALL.into_iter().zip(table) {
             assert_eq!(code.http_status().as_u16(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_answers_of_an_origin_are_read_as_what_they_mean() {
+        for (status, code) in [
+            (200, Code::Ok),
+            (204, Code::Ok),
+            (301, Code::Unknown),
+            (400, Code::InvalidArgument),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::NotFound),
+            (405, Code::Unimplemented),
+            (408, Code::DeadlineExceeded),
+            (409, Code::Aborted),
+            (412, Code::FailedPrecondition),
+            (413, Code::ResourceExhausted),
+            (418, Code::Unknown),
+            (429, Code::ResourceExhausted),
+            (499, Code::Cancelled),
+            (500, Code::Internal),
+            (501, Code::Unimplemented),
+            (502, Code::Unavailable),
+            (503, Code::Unavailable),
+            (504, Code::DeadlineExceeded),
+        ] {
+            assert_eq!(
+                Code::from_origin(StatusCode::from_u16(status).unwrap()),
+                code,
+                "{status}"
+            );
         }
     }
 

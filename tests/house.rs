@@ -222,7 +222,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
         for entry in entries {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                open.push(path);
+                // What npm has put beside the clients is other people's house.
+                if !path.ends_with("node_modules") {
+                    open.push(path);
+                }
             } else {
                 found.push(path);
             }

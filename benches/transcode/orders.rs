@@ -45,19 +45,19 @@ message OrderList { repeated Order orders = 1; string next_page_token = 2; }
 "#;
 
 /// A descriptor, and one message of it in both forms.
-pub struct Case {
-    pub descriptor: MessageDescriptor,
-    pub json: Vec<u8>,
-    pub wire: Vec<u8>,
+pub(crate) struct Case {
+    pub(crate) descriptor: MessageDescriptor,
+    pub(crate) json: Vec<u8>,
+    pub(crate) wire: Vec<u8>,
     /// The same, but half of the orders hold a repeated field in two places.
-    pub tangled: Vec<u8>,
+    pub(crate) tangled: Vec<u8>,
 }
 
 /// Both cases, and the files that declare them.
-pub struct Cases {
-    pub files: Vec<Bytes>,
-    pub order: Case,
-    pub list: Case,
+pub(crate) struct Cases {
+    pub(crate) files: Vec<Bytes>,
+    pub(crate) order: Case,
+    pub(crate) list: Case,
 }
 
 struct Source;
@@ -73,7 +73,7 @@ impl FileResolver for Source {
 }
 
 impl Cases {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut resolver = ChainFileResolver::new();
         resolver.add(Source);
         resolver.add(GoogleFileResolver::new());
@@ -129,7 +129,11 @@ fn tangle_list(list: &DynamicMessage) -> Vec<u8> {
     let orders = list.get_field_by_name("orders").expect("it has orders");
     for (index, order) in orders.as_list().expect("a list").iter().enumerate() {
         let order = order.as_message().expect("a message").encode_to_vec();
-        let order = if index % 2 == 0 { tangle(&order) } else { order };
+        let order = if index.is_multiple_of(2) {
+            tangle(&order)
+        } else {
+            order
+        };
         prost::encoding::bytes::encode(1, &order, &mut wire);
     }
     wire
@@ -138,7 +142,7 @@ fn tangle_list(list: &DynamicMessage) -> Vec<u8> {
 /// An order; each one is a little different.
 fn order(n: usize) -> String {
     let states = ["STATE_OPEN", "STATE_PAID", "STATE_SHIPPED"];
-    let payment = if n % 2 == 0 {
+    let payment = if n.is_multiple_of(2) {
         r#""card":"visa-4242""#
     } else {
         r#""invoice":"INV-2024-0017""#
@@ -161,7 +165,7 @@ fn order(n: usize) -> String {
         cents = 123_456 + n * 7919,
         n = n + 1,
         weight = format!("{}.{}", n + 1, 25 + n % 50),
-        express = n % 3 == 0,
+        express = n.is_multiple_of(3),
         state = states[n % 3],
         payment = payment,
     )

@@ -11,10 +11,10 @@ use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::balance::{Balance, InFlight, Target};
+use crate::backend::dispatch::{Dispatch, Twice};
+use crate::balance::{InFlight, Target};
 use crate::call::{Call, Deadline, Reply, metadata};
 use crate::fault::{Fault, Kind};
 use crate::schema;
@@ -22,8 +22,6 @@ use crate::stack::deadline::expired;
 use crate::status::{Code, Status};
 use crate::translate::messages::Direction;
 use crate::translate::{Bounds, End, Messages, Tally};
-use crate::upstream::Unreachable;
-use crate::upstream::stream::SendError;
 use crate::wire::body::Body;
 use crate::wire::{ending, timeout};
 
@@ -34,25 +32,14 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// `grpc-accept-encoding`.
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
-/// Attempts at a request that no upstream has surely touched.
-const ATTEMPTS: usize = 3;
-
 /// A backend that speaks gRPC. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Grpc {
-    balance: Arc<Balance>,
-    tasks: TaskTracker,
-    name: Arc<str>,
-}
+pub struct Grpc(Dispatch);
 
 impl Grpc {
-    /// The backend `name` over `balance`; request bodies that stream are sent by tasks of `tasks`.
-    pub fn new(name: &str, balance: Arc<Balance>, tasks: TaskTracker) -> Self {
-        Self {
-            balance,
-            tasks,
-            name: name.into(),
-        }
+    /// Speaks gRPC to the endpoints of `dispatch`.
+    pub fn new(dispatch: Dispatch) -> Self {
+        Self(dispatch)
     }
 
     async fn serve(self, call: Call) -> Result<Reply, Fault> {
@@ -68,40 +55,10 @@ impl Grpc {
         let encoding = messages.encoding().cloned();
         let relays = messages.is_raw();
         let headers = request_headers(metadata, encoding, relays);
-        let mut body = messages.into_grpc_body();
-        for attempt in 1.. {
-            let (lease, target, in_flight) = self
-                .balance
-                .lease()
-                .await
-                .map_err(|unreachable| self.unavailable(unreachable))?;
-            let again = body.as_whole();
-            let request = request(&method, headers.clone(), deadline, target)?;
-            match lease.send(request, body, &self.tasks).await {
-                Ok(response) => return read(response, deadline, in_flight, bounds, tally),
-                Err(SendError::Unprocessed(_)) if attempt < ATTEMPTS && again.is_some() => {
-                    body = again.map_or_else(Body::empty, Body::whole);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Fault::gateway(Kind::Internal, "no attempt was made"))
-    }
-
-    fn unavailable(&self, unreachable: Option<Unreachable>) -> Fault {
-        let fault = |said| Fault::upstream(Kind::UpstreamUnavailable, said);
-        match unreachable {
-            Some(unreachable) => {
-                let delay = unreachable.retry_at.saturating_duration_since(Instant::now());
-                fault(format!(
-                    "no endpoint of backend \"{}\" can be reached; try again",
-                    self.name
-                ))
-                .caused_by(unreachable)
-                .retry_after(delay)
-            }
-            None => fault(format!("backend \"{}\" has no endpoint", self.name)),
-        }
+        let body = messages.into_grpc_body();
+        let head = |target: &Target| request(&method, headers.clone(), deadline, target);
+        let (response, in_flight) = self.0.send(Twice::Never, body, head).await?;
+        read(response, deadline, in_flight, bounds, tally)
     }
 }
 
@@ -155,7 +112,10 @@ fn request(
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(connector.scheme().clone());
     parts.authority = Some(connector.authority().clone());
-    parts.path_and_query = PathAndQuery::try_from(&*method.path).ok();
+    parts.path_and_query = match connector.prefix() {
+        "" => PathAndQuery::try_from(&*method.path).ok(),
+        prefix => PathAndQuery::try_from(format!("{prefix}{}", method.path)).ok(),
+    };
     let uri = Uri::from_parts(parts).map_err(|error| {
         Fault::gateway(Kind::Internal, "the rpc path is no valid URL path").caused_by(error)
     })?;

@@ -1,4 +1,10 @@
 //! Backends: a call becomes an upstream request, the upstream's response a reply.
 
+pub mod dispatch;
 pub mod grpc;
+pub mod health;
+pub mod own;
 pub mod reflection;
+pub mod relay;
+pub mod rest;
+mod tee;

@@ -115,6 +115,26 @@ impl Balance {
         }
     }
 
+    /// Whether a call would find an endpoint now. Without a connection one is tried, unless the back-off says to wait.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn is_reachable(&self) -> bool {
+        if self
+            .targets
+            .iter()
+            .any(|target| target.pool.try_lease().is_some())
+        {
+            return true;
+        }
+        for target in &self.targets {
+            if target.pool.lease().await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Whether an endpoint that has only just gone may be waited for: a restart is a short gap, an outage is not.
     fn may_wait(&self, began: Instant, unreachable: &Unreachable) -> bool {
         let give_up = began + self.patience;

@@ -117,6 +117,60 @@ pub fn from_upstream(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes out of the headers of an HTTP message what belongs to one hop, and what is the gateway's own.
+///
+/// `TE: trailers` stays, since trailers are passed on, and `Trailer`, which says which ones follow.
+pub fn end_to_end(headers: &mut HeaderMap) {
+    let named = connection_options(headers);
+    let takes_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case("trailers"));
+    let unwanted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let text = name.as_str();
+            (is_hop_by_hop(text) && *name != header::TRAILER)
+                || *name == header::EXPECT
+                || text.starts_with("x-sabir-")
+                || named.iter().any(|option| option == text)
+        })
+        .cloned()
+        .collect();
+    for name in unwanted {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            entry.remove_entry_mult();
+        }
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out of the headers of an HTTP origin's answer what is not metadata, or no gRPC client could be told.
+pub fn from_origin(headers: &mut HeaderMap) {
+    from_upstream(headers);
+    let unwanted: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| {
+            let text = name.as_str();
+            text.starts_with("content-")
+                || *name == header::DATE
+                || !is_grpc_name(text)
+                || !is_text(value)
+                || (text.ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in unwanted {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            entry.remove_entry_mult();
+        }
+    }
+}
+
 /// The headers that `Connection` names; what frames or identifies the request can't be taken away by it.
 fn connection_options(headers: &HeaderMap) -> Vec<String> {
     if !headers.contains_key(header::CONNECTION) {
@@ -200,6 +254,42 @@ mod tests {
             ("grpc-metadata-x-sabir-user", "root"),
         ];
         assert_eq!(names(Headers::Http, &lines), ["tenant"]);
+    }
+
+    #[test]
+    fn what_is_relayed_loses_what_belongs_to_a_hop_and_nothing_else() {
+        let mut relayed = headers(&[
+            ("connection", "keep-alive, X-Private, host, te"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("te", "trailers, deflate"),
+            ("trailer", "x-checksum"),
+            ("expect", "100-continue"),
+            ("x-private", "1"),
+            ("x-sabir-user", "root"),
+            ("authorization", "Bearer t"),
+            ("content-type", "text/plain"),
+            ("host", "a"),
+            ("x_under", "1"),
+        ]);
+        end_to_end(&mut relayed);
+        let mut names: Vec<_> = relayed.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "authorization",
+                "content-type",
+                "host",
+                "te",
+                "trailer",
+                "x_under"
+            ]
+        );
+        assert_eq!(relayed["te"], "trailers");
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn summary(name: &str, plan: &Plan) -> String {
         "{name}: {}, {}, {}, {}",
         counted(plan.listeners.len(), "listener"),
         counted(plan.backends.len(), "backend"),
-        counted(plan.declared.len(), "route"),
+        counted(plan.declared.len() + plan.paths.len(), "route"),
         counted(plan.entries.len(), "method"),
     ));
     for disabled in &plan.disabled {

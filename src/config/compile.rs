@@ -11,6 +11,7 @@ use super::expose::{expose, path_options};
 use super::file::{self, File, SchemaSource, SignatureAlgorithm};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
+use super::relays::relays;
 use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
@@ -19,11 +20,13 @@ use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
 use crate::policy::setup::{ApiKeySetup, IssuerSetup, KeysSetup, Secret, Setup};
 use crate::route::cors::{Cors, Names, Origins};
+use crate::route::entry::StreamEnvelope;
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
 use crate::translate::Bounds;
 use crate::translate::json::{JsonOptions, UnknownFields};
+use crate::upstream::connect::Speaks;
 
 /// What is known of a backend's services.
 #[derive(Clone, Debug)]
@@ -66,7 +69,12 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             warnings.extend(schema.warnings.iter().map(about));
         }
     }
-    let exposed = expose(file, &routes, &chosen.entries, &states);
+    let paths = relays(file, &limits, &mut errors);
+    let exposed = expose(file, &routes, &chosen.entries, &states, &paths);
+    errors.extend(exposed.conflicts);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     warnings.extend(exposed.warnings);
     Ok(Plan {
         generation: 0,
@@ -89,6 +97,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .map(|(name, written)| setup(file, name, written))
             .collect(),
         entries: exposed.entries,
+        paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
         reflection: reflection(&chosen.entries, &routes, &states),
         disabled: exposed.disabled,
@@ -192,6 +201,11 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .iter()
             .map(|endpoint| endpoint.0.clone())
             .collect(),
+        speaks: match written.protocol {
+            file::Protocol::Grpc => Speaks::Http2,
+            file::Protocol::Rest if written.http2.value => Speaks::Http2,
+            file::Protocol::Rest => Speaks::Http1,
+        },
         load_balancing: match written.load_balancing {
             file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
             file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
@@ -207,6 +221,9 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
 fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
     let mut routes: Vec<Resolved<'_>> = Vec::new();
     for (index, written) in file.routes.iter().enumerate() {
+        if written.path.is_some() {
+            continue;
+        }
         let Some((backend, (_, group))) = file
             .backends
             .iter()
@@ -226,6 +243,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             .limits
             .max_message_bytes
             .and_then(|size| usize::try_from(size.0).ok());
+        let max_message_bytes = size.unwrap_or(limits.max_message_bytes);
         let route = Route {
             name: if taken { format!("{first}#{index}") } else { first },
             backend,
@@ -236,17 +254,16 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
                 file::Streaming::Array => Streaming::Array,
                 file::Streaming::Sse => Streaming::Sse,
             },
+            envelope: envelope(written.stream_envelope),
             unary_timeout: request.map_or(limits.request_timeout, |period| period.0),
             stream_timeout: None,
             bounds: Bounds {
-                max_message_bytes: size.unwrap_or(limits.max_message_bytes),
+                max_message_bytes,
                 max_decompression_ratio: limits.max_decompression_ratio,
             },
+            websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
-            auth: written
-                .auth
-                .as_ref()
-                .and_then(|auth| file.auth.keys().position(|name| *name == auth.value)),
+            auth: auth(file, written),
         };
         routes.push(Resolved {
             written,
@@ -341,14 +358,23 @@ pub(super) fn algorithm(written: SignatureAlgorithm) -> Algorithm {
     }
 }
 
-/// The rules of a route that speak about one method; nothing where the route has no rules.
-pub(super) fn access(file: &File, written: &file::Route, method: &Method) -> Option<Arc<Access>> {
+/// Which block says how callers of a route prove who they are; the file was refused for names that no block has.
+pub(super) fn auth(file: &File, written: &file::Route) -> Option<usize> {
+    let auth = written.auth.as_ref()?;
+    // A name that is not there leads to a gate that lets nobody in, and never to an open one.
+    let at = file.auth.keys().position(|name| *name == auth.value);
+    Some(at.unwrap_or(usize::MAX))
+}
+
+/// The rules of a route that speak about one method, or about its paths; nothing where the route has no rules.
+pub(super) fn access(file: &File, written: &file::Route, method: Option<&Method>) -> Option<Arc<Access>> {
     let rules = written.authorize.as_ref()?;
     let rules = rules
         .iter()
         .enumerate()
         .filter(|(_, rule)| {
-            rule.methods.is_empty() || rule.methods.iter().any(|pattern| pattern.take(&method.path))
+            let take = |method: &Method| rule.methods.iter().any(|pattern| pattern.take(&method.path));
+            rule.methods.is_empty() || method.is_some_and(take)
         })
         .map(|(at, rule)| access::Rule {
             name: place(file, rule.spot, &format!("authorize[{at}]")),
@@ -370,6 +396,14 @@ fn access_names(written: &file::auth::Names) -> access::Names {
     access::Names {
         any: written.any.clone(),
         all: written.all.clone(),
+    }
+}
+
+/// What stands around each message of a stream.
+pub(super) fn envelope(written: file::StreamEnvelope) -> StreamEnvelope {
+    match written {
+        file::StreamEnvelope::None => StreamEnvelope::None,
+        file::StreamEnvelope::Result => StreamEnvelope::Result,
     }
 }
 
@@ -408,7 +442,7 @@ fn names(written: &[Located<HeaderPattern>]) -> Names {
 }
 
 /// The hosts of a route; the file was refused for those that can't be read.
-fn hosts(written: &file::Route) -> Vec<Host> {
+pub(super) fn hosts(written: &file::Route) -> Vec<Host> {
     let mut hosts = Vec::new();
     for host in written.hosts.iter().filter_map(|host| host.parse().ok()) {
         if !hosts.contains(&host) {
@@ -448,7 +482,7 @@ fn takes_something(
     let learned = file
         .backends
         .get(name)
-        .is_none_or(|it| matches!(it.schema.value, SchemaSource::Reflection));
+        .is_none_or(|it| matches!(it.source(), Some(SchemaSource::Reflection)));
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

@@ -4,14 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::choose::Chosen;
-use super::compile::{Resolved, SchemaState, access};
+use super::compile::{Resolved, SchemaState, access, envelope};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
+use super::located::Spot;
 use super::plan::Disabled;
-use crate::route::entry::Bound;
-use crate::route::{Entry, PathOptions, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
+use super::relays;
+use crate::route::entry::{
+    Bound, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
+};
+use crate::route::{Entry, PathOptions, PathRoute, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
 use crate::schema::{HttpMethod, HttpRule, Method};
-use crate::translate::binding::{Binding, BindingError, BindingOptions, OwnedFields, UnknownQuery};
+use crate::translate::binding::{
+    Binding, BindingError, BindingOptions, OwnedFields, PathFields, UnknownQuery,
+};
 use crate::translate::json::{JsonOptions, Transcoder};
 
 /// What the gateway exposes.
@@ -20,18 +26,22 @@ pub(super) struct Exposure {
     pub(super) entries: Vec<Arc<Entry>>,
     pub(super) routes: Routes,
     pub(super) disabled: Vec<Disabled>,
+    /// Routes of paths that answer the same requests.
+    pub(super) conflicts: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
 }
 
-/// Makes an entry of every chosen method, and binds its HTTP rules.
+/// Makes an entry of every chosen method, binds its HTTP rules, and the paths of routes after them.
 pub(super) fn expose(
     file: &File,
     routes: &[Resolved<'_>],
     chosen: &[Chosen],
     states: &[&SchemaState],
+    paths: &[(Spot, Arc<PathRoute>)],
 ) -> Exposure {
     let mut builder = RoutesBuilder::new();
     let mut exposure = Exposure::default();
+    let default_rest = file::Rest::default();
     // One transcoder serves all routes of a backend that write JSON alike.
     let mut transcoders: HashMap<(usize, JsonOptions), Result<Transcoder, String>> = HashMap::new();
     for chosen in chosen {
@@ -40,18 +50,31 @@ pub(super) fn expose(
         let SchemaState::Ready(schema) = states[backend] else {
             continue;
         };
-        let json = transcoders.entry((backend, route.route.json)).or_insert_with(|| {
-            Transcoder::compile(schema, route.route.json).map_err(|error| error.to_string())
-        });
-        let exposed = json.as_ref().map_err(Clone::clone).and_then(|json| {
+        let mut transcoder = |options: JsonOptions| {
+            transcoders
+                .entry((backend, options))
+                .or_insert_with(|| Transcoder::compile(schema, options).map_err(|error| error.to_string()))
+                .clone()
+        };
+        let rest = match file.backends.get(&route.written.backend.value) {
+            Some(group) if group.protocol == file::Protocol::Rest => {
+                let written = group.rest.as_ref().map_or(&default_rest, |rest| &rest.value);
+                Some(transcoder(RestBackend::json_options(written)).map(|json| RestBackend { written, json }))
+            }
+            Some(_) | None => None,
+        };
+        let json = transcoder(route.route.json);
+        let exposed = json.and_then(|json| {
+            let rest = rest.transpose()?;
             let entry =
                 u32::try_from(exposure.entries.len()).map_err(|_| "there are too many methods".to_owned())?;
             Binder {
                 file,
                 route,
                 chosen,
-                json,
+                json: &json,
                 entry,
+                rest,
             }
             .expose(&mut builder, &mut exposure)
         });
@@ -62,6 +85,7 @@ pub(super) fn expose(
                 .push(file.origin.error(route.written.spot, "routes", what).as_warning());
         }
     }
+    exposure.conflicts = relays::bind(file, paths, &mut builder, exposure.entries.len());
     exposure.routes = builder.build();
     exposure
 }
@@ -74,6 +98,48 @@ struct Binder<'a> {
     json: &'a Transcoder,
     /// The index that the entry will have.
     entry: u32,
+    /// How the backend is called, if it speaks HTTP and JSON.
+    rest: Option<RestBackend<'a>>,
+}
+
+/// A backend that speaks HTTP and JSON.
+struct RestBackend<'a> {
+    written: &'a file::Rest,
+    json: Transcoder,
+}
+
+impl RestBackend<'_> {
+    /// How the backend reads and writes JSON.
+    fn json_options(written: &file::Rest) -> JsonOptions {
+        JsonOptions {
+            proto_names: written.proto_names,
+            emit_defaults: written.emit_defaults,
+            ..JsonOptions::default()
+        }
+    }
+
+    fn path_fields(&self) -> PathFields {
+        if self.written.path_fields_in_body {
+            PathFields::InBodyToo
+        } else {
+            PathFields::InPath
+        }
+    }
+
+    fn options(&self) -> RestOptions {
+        RestOptions {
+            statuses: match self.written.statuses {
+                file::Statuses::Origin => StatusTable::Origin,
+                file::Statuses::GrpcTable => StatusTable::Grpc,
+            },
+            server_timeout: if self.written.server_timeout {
+                ServerTimeout::Told
+            } else {
+                ServerTimeout::Kept
+            },
+            envelope: envelope(self.written.stream_envelope),
+        }
+    }
 }
 
 impl Binder<'_> {
@@ -104,15 +170,49 @@ impl Binder<'_> {
                 }),
             }
         }
+        let outbound = self.outbound(exposure)?;
         exposure.entries.push(Arc::new(Entry {
+            outbound,
             route: Arc::clone(&self.route.route),
             method: Arc::clone(method),
             bindings,
             rpc,
             json: self.json.clone(),
-            access: access(self.file, self.route.written, method),
+            access: access(self.file, self.route.written, Some(method)),
         }));
         Ok(())
+    }
+
+    /// What calls of the method go out as. A method that has no rule for it is exposed all the same, and says so.
+    fn outbound(&self, exposure: &mut Exposure) -> Result<Outbound, String> {
+        let Some(rest) = &self.rest else {
+            return Ok(Outbound::Grpc);
+        };
+        let method = &self.chosen.method;
+        let at = rest.written.rules.get(&method.full_name());
+        let at = at.map_or(0, |at| usize::try_from(at.value).unwrap_or(usize::MAX));
+        let rule = match method.rules.get(at) {
+            None => Err(match method.rules.len() {
+                0 => "it has no HTTP rule".to_owned(),
+                rules => format!("it has {rules} HTTP rules, and none is number {at}"),
+            }),
+            Some(rule) => Binding::compile(rule, method, &rest.json, &BindingOptions::default())
+                .and_then(|binding| OutboundRule::new(binding, method, &rest.json, rest.path_fields()))
+                .map_err(|error| format!("`{}`: {error}", shown(rule))),
+        };
+        let rule = match rule {
+            Ok(rule) => Some(rule),
+            Err(reason) => {
+                let what = format!("{} can't be called at its backend: {reason}", method.full_name());
+                exposure.warnings.push(self.warning(what));
+                None
+            }
+        };
+        Ok(Outbound::Rest(Arc::new(OutboundRest {
+            rule,
+            json: rest.json.clone(),
+            options: rest.options(),
+        })))
     }
 
     fn warning(&self, message: String) -> Diagnostic {

@@ -5,7 +5,9 @@ pub mod auth;
 pub mod backend;
 pub mod cors;
 pub mod limits;
+pub mod relay;
 pub mod route;
+pub mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,13 +17,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
-pub use backend::{Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, SchemaSource};
+pub use backend::{
+    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
+    StreamEnvelope,
+};
 pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
+pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;

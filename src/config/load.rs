@@ -9,7 +9,7 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, File, Json, Jwt, LimitsSection, Listener,
     ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits,
-    SchemaSource, Streaming, TrailingSlash,
+    SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -108,6 +108,14 @@ impl Origin {
         match (spot, &self.document) {
             (Spot::Node(node), Some(document)) => document.items(node).is_empty(),
             _ => true,
+        }
+    }
+
+    /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
+    fn has(&self, spot: Spot, key: &str) -> bool {
+        match (spot, &self.document) {
+            (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
+            _ => false,
         }
     }
 
@@ -210,11 +218,10 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
         .child(NodeId::ROOT, "routes")
         .map(|routes| document.items(routes));
     let mut found = Vec::new();
-    for backend in routes
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|route| document.child(*route, key))
-    {
+    for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
+        "backend" => named_backends(document, *route),
+        key => document.child(*route, key).into_iter().collect(),
+    }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
             && !known.contains(text.as_str())
         {
@@ -224,6 +231,21 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// Where a route names backends.
+fn named_backends(document: &Document, route: NodeId) -> Vec<NodeId> {
+    let mut named: Vec<NodeId> = document.child(route, "backend").into_iter().collect();
+    if let Some(relay) = document.child(route, "relay") {
+        let mirror = document.child(relay, "mirror");
+        let split = document
+            .child(relay, "split")
+            .map(|split| document.items(split))
+            .unwrap_or_default();
+        let within = mirror.iter().chain(split);
+        named.extend(within.filter_map(|group| document.child(*group, "backend")));
+    }
+    named
 }
 
 /// The name of the one backend of a gateway without a file.
@@ -250,7 +272,9 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             vec![Located::flag(flags.backend.clone(), "--backend")],
             "--backend",
         ),
-        schema: Located::flag(schema, "--backend"),
+        http2: Located::default_of(false),
+        schema: Some(Located::flag(schema, "--backend")),
+        rest: None,
         rules: Vec::new(),
         load_balancing: LoadBalancing::default(),
         timeout: BackendTimeout::default(),
@@ -288,11 +312,15 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
 fn all_of(backend: &str) -> Route {
     Route {
         services: Located::default_of(vec![Located::default_of(Services::All)]),
+        path: None,
         hosts: Vec::new(),
+        websocket: WebSocketSection::default(),
         backend: Located::default_of(backend.to_owned()),
+        relay: None,
         json: Json::default(),
         query: Query::default(),
         streaming: Streaming::default(),
+        stream_envelope: StreamEnvelope::default(),
         timeout: None,
         cors: None,
         auth: None,
@@ -303,6 +331,19 @@ fn all_of(backend: &str) -> Route {
         path_owned: PathOwned::default(),
     }
 }
+
+/// Keys of a route that mean nothing for a path.
+const OF_SERVICES: [&str; 9] = [
+    "cors",
+    "json",
+    "limits",
+    "path_owned",
+    "path_unescape",
+    "query",
+    "stream_envelope",
+    "streaming",
+    "trailing_slash",
+];
 
 /// What no single value shows: keys that need or exclude each other.
 struct Check<'a> {
@@ -385,6 +426,36 @@ impl Check<'_> {
         if let Some(tls) = &backend.tls {
             self.backend_tls(tls, backend, found);
         }
+        self.backend_keys(backend, found);
+    }
+
+    /// Keys that mean something for one protocol alone.
+    fn backend_keys(&self, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        match backend.protocol {
+            Protocol::Grpc => {
+                if backend.http2.spot != Spot::Default {
+                    found.push(self.key_error(backend.http2.spot, "is for `protocol: rest`; gRPC is HTTP/2"));
+                }
+                if let Some(rest) = &backend.rest {
+                    found.push(self.key_error(rest.spot, "is for `protocol: rest`"));
+                }
+            }
+            Protocol::Rest => {
+                if let Some(schema) = &backend.schema
+                    && schema.value == SchemaSource::Reflection
+                {
+                    let message = "can't be learned by reflection from a REST backend; write {protos: …} or {descriptors: …}";
+                    found.push(self.error(schema.spot, message));
+                }
+                if let Some(rest) = &backend.rest
+                    && backend.schema.is_none()
+                {
+                    let message =
+                        "says how calls become requests, and this backend has no schema with methods to call";
+                    found.push(self.key_error(rest.spot, message));
+                }
+            }
+        }
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
@@ -408,9 +479,31 @@ impl Check<'_> {
     }
 
     fn route(&self, route: &Located<Route>, found: &mut Vec<Diagnostic>) {
-        if route.services.is_empty() && self.file.origin.is_empty(route.services.spot) {
-            let message = "names no service; write \"*\" for all that the backend offers";
-            found.push(self.key_error(route.services.spot, message));
+        let has = |key| self.file.origin.has(route.spot, key);
+        let names_services = !route.services.is_empty() || has("services");
+        match &route.path {
+            Some(path) if names_services => {
+                found.push(self.key_error(path.spot, "stands beside services; a route has one of the two"));
+            }
+            Some(_) => {
+                for key in OF_SERVICES.iter().filter(|key| has(key)) {
+                    let message =
+                        format!("\"{key}\" is for routes with services; a path is relayed as it is");
+                    found.push(self.key_error(route.spot, message));
+                }
+                let relay = route.relay.as_ref();
+                let elsewhere =
+                    relay.is_some_and(|relay| relay.redirect.is_some() || !relay.split.is_empty());
+                if route.backend.is_empty() && !elsewhere && !has("backend") {
+                    found.push(self.key_error(
+                        route.spot,
+                        "no \"backend\"; a path needs one, or a relay with split or redirect",
+                    ));
+                }
+            }
+            // A path that is wrong was told.
+            None if has("path") => {}
+            None => self.service_route(route, names_services, found),
         }
         for host in &route.hosts {
             if let Err(error) = host.parse::<Host>() {
@@ -425,6 +518,11 @@ impl Check<'_> {
                 let message =
                     "speaks of callers, and the route has no \"auth\" by which they say who they are";
                 found.push(self.key_error(rules.spot, message));
+            }
+            let methods = rules.iter().flat_map(|rule| rule.methods.first());
+            for pattern in methods.filter(|_| route.path.is_some()) {
+                let message = "speaks of the methods of services, and this route has a \"path\"";
+                found.push(self.error(pattern.spot, message));
             }
             if rules.is_empty() && self.file.origin.is_empty(rules.spot) {
                 let message =
@@ -544,6 +642,27 @@ impl Check<'_> {
                 };
                 found.push(self.error(algorithm.spot, message));
             }
+        }
+    }
+
+    fn service_route(&self, route: &Located<Route>, names_services: bool, found: &mut Vec<Diagnostic>) {
+        if !names_services {
+            found.push(self.key_error(
+                route.spot,
+                "no \"services\" and no \"path\"; one of them has to be there",
+            ));
+        } else if route.services.is_empty()
+            && route.services.spot != Spot::Default
+            && self.file.origin.is_empty(route.services.spot)
+        {
+            let message = "names no service; write \"*\" for all that the backend offers";
+            found.push(self.key_error(route.services.spot, message));
+        }
+        if route.backend.is_empty() && !self.file.origin.has(route.spot, "backend") {
+            found.push(self.key_error(route.spot, "no \"backend\"; it has to be there"));
+        }
+        if let Some(relay) = &route.relay {
+            found.push(self.key_error(relay.spot, "is for routes with a \"path\""));
         }
     }
 }

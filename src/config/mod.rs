@@ -15,6 +15,7 @@ mod load;
 mod located;
 pub mod plan;
 mod read;
+mod relays;
 mod schemas;
 pub mod value;
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http::header::HOST;
 use http::request::Parts;
+use http::{Method, Uri};
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
@@ -17,8 +17,12 @@ use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
 use crate::route::cors::Preflight;
-use crate::route::{Captures, Entry, Host, NoRoute, PathOptions, Route, Routes};
+use crate::route::relay::EncodedSlash;
+use crate::route::{
+    Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
+};
 use crate::schema::exposed::Exposed;
+use crate::upstream::connect::Speaks;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
@@ -42,7 +46,9 @@ pub struct Plan {
     pub auth: Vec<Setup>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
-    /// From host and path to an entry.
+    /// Every route of paths, counted after the entries.
+    pub paths: Vec<Arc<PathRoute>>,
+    /// From host and path to an entry, or to a route of paths.
     pub routes: Routes,
     /// What server reflection tells.
     pub reflection: Exposed,
@@ -65,7 +71,90 @@ pub struct Found {
     pub captures: Captures,
 }
 
+impl From<Matched> for Found {
+    fn from(matched: Matched) -> Self {
+        Self {
+            entry: index(matched.entry),
+            binding: matched.binding,
+            captures: matched.captures,
+        }
+    }
+}
+
+/// What a request head leads to, where paths are relayed too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// A method of a service.
+    Method(Found),
+    /// A route of paths.
+    Path(FoundPath),
+}
+
+/// A route of paths that a request head leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPath {
+    /// Its index among the routes of paths.
+    pub route: usize,
+    /// The path that it matches, in its normal form.
+    pub path: String,
+    /// The path variables.
+    pub captures: Captures,
+}
+
 impl Plan {
+    /// Finds what a request of `dialect` leads to, by its head alone.
+    ///
+    /// A path is in its normal form before it is matched with routes of paths. What services are reached by is taken as
+    /// it was sent, so that no spelling of a path leads to a route that does not see it.
+    ///
+    /// # Errors
+    /// As [`Plan::find`].
+    pub fn lead(&self, dialect: Dialect, head: &Parts) -> Result<Lead, Fault> {
+        if self.paths.is_empty() || dialect.addressing() == Addressing::RpcPath {
+            return self.find(dialect, head).map(Lead::Method);
+        }
+        let raw = head.uri.path();
+        let path = normal(raw)
+            .map_err(|error| Fault::client(Kind::BadRequest, format!("the URL's path: {error}")))?;
+        match self.routes.find(host(head), &head.method, &path) {
+            Ok(matched) => match self.path_route(matched.entry) {
+                Some(route) => self.relayed(route, &path, matched.captures).map(Lead::Path),
+                None if *path == *raw => Ok(Lead::Method(Found {
+                    entry: index(matched.entry),
+                    binding: matched.binding,
+                    captures: matched.captures,
+                })),
+                None => self.find(dialect, head).map(Lead::Method),
+            },
+            Err(_) => self.find(dialect, head).map(Lead::Method),
+        }
+    }
+
+    /// The index of the route of paths that the lookup counts by this number, if it is one.
+    fn path_route(&self, entry: u32) -> Option<usize> {
+        index(entry)
+            .checked_sub(self.entries.len())
+            .filter(|at| *at < self.paths.len())
+    }
+
+    fn relayed(&self, route: usize, path: &str, captures: Captures) -> Result<FoundPath, Fault> {
+        let refuses = self
+            .paths
+            .get(route)
+            .is_none_or(|route| route.encoded_slash == EncodedSlash::Refuse);
+        if refuses && has_escaped_slash(path) {
+            return Err(Fault::client(
+                Kind::BadRequest,
+                "the URL's path: an escaped slash is not taken here",
+            ));
+        }
+        Ok(FoundPath {
+            route,
+            path: path.to_owned(),
+            captures,
+        })
+    }
+
     /// Finds what a request of `dialect` asks for, by its head alone.
     ///
     /// # Errors
@@ -84,15 +173,21 @@ impl Plan {
                     captures: Captures::default(),
                 })
                 .ok_or_else(|| self.unknown_rpc(host, path)),
-            Addressing::Rules => self
-                .routes
-                .find(host, &head.method, path)
-                .map(|matched| Found {
-                    entry: index(matched.entry),
-                    binding: matched.binding,
-                    captures: matched.captures,
-                })
-                .map_err(|missed| self.unknown_path(host, path, &missed)),
+            Addressing::Rules => match self.routes.find(host, &head.method, path) {
+                // A route of paths takes nothing but normal forms.
+                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
+                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
+                }
+                Ok(matched) => Ok(Found::from(matched)),
+                Err(missed) => Err(self.unknown_path(host, path, &missed)),
+            },
+            Addressing::Path => match self.find_any(host, path) {
+                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
+                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
+                }
+                Ok(matched) => Ok(Found::from(matched)),
+                Err(missed) => Err(self.unknown_path(host, path, &missed)),
+            },
         }
     }
 
@@ -104,6 +199,23 @@ impl Plan {
         let bound = self.routes.find(host, &preflight.method, path);
         let entry = bound.map(|matched| matched.entry).ok();
         entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
+    }
+
+    /// Finds what a path leads to for a client whose dialect has no HTTP methods: what GET does, or else the first
+    /// of these that the path takes.
+    fn find_any(&self, host: Option<&str>, path: &str) -> Result<Matched, NoRoute> {
+        let missed = match self.routes.find(host, &Method::GET, path) {
+            Err(NoRoute::MethodNotAllowed { allow }) => allow,
+            found => return found,
+        };
+        let taken: Vec<&str> = missed.split(", ").collect();
+        let method = ["POST", "PUT", "PATCH", "DELETE"]
+            .into_iter()
+            .find(|method| taken.contains(method))
+            .or_else(|| taken.first().copied())
+            .and_then(|method| method.parse().ok())
+            .unwrap_or(Method::POST);
+        self.routes.find(host, &method, path)
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {
@@ -177,8 +289,10 @@ pub struct ListenerTls {
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints: `http` is HTTP/2 with prior knowledge, `https` HTTP/2 by ALPN.
+    /// Its endpoints.
     pub endpoints: Vec<Uri>,
+    /// Which versions of HTTP they are spoken to in.
+    pub speaks: Speaks,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
     /// How long connecting may take.
@@ -258,7 +372,7 @@ impl Pending {
     }
 
     /// Whether a pattern covers the service.
-    fn covers(&self, service: &str) -> bool {
+    pub fn covers(&self, service: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.take(service))
     }
 

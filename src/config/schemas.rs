@@ -100,7 +100,13 @@ fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>
         Ok(rules) => (rules, Vec::new()),
         Err(errors) => (Rules::empty(), errors),
     };
-    let schema = match &backend.schema.value {
+    let Some(source) = backend.source() else {
+        let none = Schema::from_files(Vec::new(), &rules);
+        return none
+            .map(|schema| SchemaState::Ready(Arc::new(schema)))
+            .map_err(|error| vec![Diagnostic::error("backends", error.to_string())]);
+    };
+    let schema = match source {
         SchemaSource::Reflection => {
             let reason = "it is asked by reflection once the gateway runs";
             Ok(SchemaState::Pending(reason.to_owned()))

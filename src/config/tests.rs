@@ -169,7 +169,7 @@ fn what_is_absent_is_the_default() {
     assert_eq!(file.admin.address.0, file::DEFAULT_ADMIN);
     assert_eq!(file.limits.over(&Limits::default()), Limits::default());
     let file = right("limits:\nadmin:\nroutes:\nbackends: {a: {endpoints: [\"http://h\"], schema: }}\n");
-    assert_eq!(file.backends["a"].schema.value, file::SchemaSource::Reflection);
+    assert_eq!(file.backends["a"].source(), Some(&file::SchemaSource::Reflection));
 }
 
 #[test]

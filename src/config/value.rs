@@ -77,6 +77,10 @@ written_as_text! {
         "pattern": "^https?://",
         "examples": ["http://127.0.0.1:50051", "https://library.example.com"]
     };
+    Site, "Site", {
+        "type": "string",
+        "examples": ["https://app.example.com", "http://localhost:3000"]
+    };
     Services, "Services", {
         "type": "string",
         "examples": ["*", "library.v1.*", "library.v1.Library"]
@@ -260,6 +264,18 @@ impl Text for Network {
     }
 }
 
+/// Where pages come from: a scheme and a host, maybe a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site(pub crate::wire::websocket::origin::Origin);
+
+impl Text for Site {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not =
+            "is not a site; write a scheme and a host with an optional port, such as https://app.example.com";
+        text.parse().map(Self).map_err(|_| not.to_owned())
+    }
+}
+
 /// Where a backend answers: `http://` or `https://`, a host, maybe a port, and maybe a path that is a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(pub Uri);
@@ -318,15 +334,22 @@ pub enum Services {
     One(String),
 }
 
+/// The packages of the services that the gateway answers itself.
+const OWN: [&str; 2] = ["grpc.reflection.", "grpc.health."];
+
+fn is_own(service: &str) -> bool {
+    OWN.iter().any(|package| service.starts_with(package))
+}
+
 impl Services {
     /// Whether the pattern takes the service with this full name.
     pub fn take(&self, service: &str) -> bool {
         match self {
-            // Reflection is what the gateway answers itself, so it is forwarded only where it is named.
-            Self::All => !service.starts_with("grpc.reflection."),
+            // What the gateway answers itself is forwarded only where it is named.
+            Self::All => !is_own(service),
             Self::Below(prefix) => {
-                service.starts_with(prefix.as_str())
-                    && (prefix.starts_with("grpc.reflection.") || !service.starts_with("grpc.reflection."))
+                let names_it = OWN.iter().any(|package| prefix.starts_with(package));
+                service.starts_with(prefix.as_str()) && (names_it || !is_own(service))
             }
             Self::One(name) => service == name,
         }
@@ -653,7 +676,10 @@ mod tests {
     fn services_take_what_they_name_and_nothing_else() {
         for (pattern, service, takes) in [
             ("*", "library.v1.Library", true),
-            ("*", "grpc.health.v1.Health", true),
+            ("*", "grpc.health.v1.Health", false),
+            ("grpc.*", "grpc.health.v1.Health", false),
+            ("grpc.health.v1.*", "grpc.health.v1.Health", true),
+            ("grpc.health.v1.Health", "grpc.health.v1.Health", true),
             ("*", "grpc.reflection.v1.ServerReflection", false),
             ("library.v1.*", "library.v1.Library", true),
             ("library.v1.*", "library.v1.deep.Library", true),

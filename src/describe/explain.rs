@@ -13,10 +13,11 @@ use http::request::Parts;
 use super::columns;
 use super::routes::{joined, kind, rpc, verb};
 use crate::call::metadata;
-use crate::config::plan::{self, Found, Plan};
+use crate::config::plan::{self, Found, FoundPath, Lead, Plan};
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
-use crate::route::{Entry, Form};
+use crate::route::relay::Action;
+use crate::route::{Entry, Form, PathRoute};
 use crate::translate::Lane;
 use crate::translate::binding::Binding;
 use crate::translate::json::Target;
@@ -31,7 +32,15 @@ pub struct Explanation<'a> {
     has_body: bool,
     dialect: Dialect,
     lane: Lane,
-    outcome: Result<Taken<'a>, Fault>,
+    outcome: Outcome<'a>,
+}
+
+/// Where a request leads.
+#[derive(Debug)]
+enum Outcome<'a> {
+    Method(Taken<'a>),
+    Path(&'a PathRoute, FoundPath),
+    Nowhere(Fault),
 }
 
 /// A request that leads to a method.
@@ -50,23 +59,31 @@ impl<'a> Explanation<'a> {
     pub fn new(plan: &'a Plan, head: &'a Parts, body: Option<&[u8]>) -> Self {
         let Spoken { dialect, format } = identify(head);
         let lane = Lane::between(format, Format::GRPC);
-        let outcome = plan.find(dialect, head).and_then(|found| {
-            let missing =
-                || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
-            let entry: &Entry = plan.entries.get(found.entry).ok_or_else(missing)?;
-            let query = match dialect.addressing() {
-                Addressing::Rules => head.uri.query(),
-                Addressing::RpcPath => None,
-            };
-            let message = message(lane, entry, &found, (head, query), body);
-            let metadata = metadata::from_request(head.headers.clone(), metadata::Headers::Http);
-            Ok(Taken {
-                entry,
-                found,
-                message,
-                metadata,
-            })
-        });
+        let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
+        let outcome = match plan.lead(dialect, head) {
+            Ok(Lead::Method(found)) => match plan.entries.get(found.entry) {
+                Some(entry) => {
+                    let query = match dialect.addressing() {
+                        Addressing::Rules | Addressing::Path => head.uri.query(),
+                        Addressing::RpcPath => None,
+                    };
+                    let message = message(lane, entry, &found, (head, query), body);
+                    let metadata = metadata::from_request(head.headers.clone(), metadata::Headers::Http);
+                    Outcome::Method(Taken {
+                        entry,
+                        found,
+                        message,
+                        metadata,
+                    })
+                }
+                None => Outcome::Nowhere(missing()),
+            },
+            Ok(Lead::Path(found)) => match plan.paths.get(found.route) {
+                Some(route) => Outcome::Path(route, found),
+                None => Outcome::Nowhere(missing()),
+            },
+            Err(fault) => Outcome::Nowhere(fault),
+        };
         Self {
             plan,
             head,
@@ -79,9 +96,11 @@ impl<'a> Explanation<'a> {
 
     /// Whether a call would be sent.
     pub fn sends(&self) -> bool {
-        self.outcome
-            .as_ref()
-            .is_ok_and(|taken| taken.message.is_ok() && taken.metadata.is_ok())
+        match &self.outcome {
+            Outcome::Method(taken) => taken.message.is_ok() && taken.metadata.is_ok(),
+            Outcome::Path(..) => true,
+            Outcome::Nowhere(_) => false,
+        }
     }
 }
 
@@ -160,12 +179,13 @@ impl fmt::Display for Explanation<'_> {
         let host = plan::host(self.head).map_or_else(String::new, |host| format!(", host {host}"));
         writeln!(f, "{} {target} ({}{host})", self.head.method, self.dialect)?;
         match &self.outcome {
-            Ok(taken) => {
+            Outcome::Method(taken) => {
                 self.taken(f, taken)?;
                 self.other_routes(f, taken)?;
                 self.other_rules(f, Some(taken))
             }
-            Err(fault) => {
+            Outcome::Path(route, found) => self.relayed(f, route, found),
+            Outcome::Nowhere(fault) => {
                 refused(f, fault)?;
                 self.other_rules(f, None)?;
                 match fault.kind() {
@@ -240,6 +260,48 @@ impl Explanation<'_> {
             writeln!(f, "  {name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
         }
         Ok(())
+    }
+
+    /// What becomes of a request that leads along a route of paths.
+    fn relayed(&self, f: &mut fmt::Formatter<'_>, route: &PathRoute, found: &FoundPath) -> fmt::Result {
+        let query = self
+            .head
+            .uri
+            .query()
+            .map_or_else(String::new, |query| format!("?{query}"));
+        let mut facts = vec![
+            ["route".to_owned(), route.name.clone()],
+            ["path".to_owned(), found.path.clone()],
+            ["lane".to_owned(), Lane::Relay.name().to_owned()],
+        ];
+        match &route.action {
+            Action::Redirect(redirect) => {
+                let path = redirect.rewrite.apply(&found.path, &found.captures);
+                facts.push(["answered with".to_owned(), redirect.status.to_string()]);
+                facts.push(["location".to_owned(), format!("{path}{query}")]);
+            }
+            Action::Relay(relay) => {
+                let path = relay.rewrite.apply(&found.path, &found.captures);
+                facts.push([
+                    "request".to_owned(),
+                    format!("{} {path}{query}", self.head.method),
+                ]);
+                for (at, weight) in &relay.shares {
+                    let backend = self.plan.backends.get(*at);
+                    let to = backend.map_or_else(String::new, |backend| {
+                        format!("backend \"{}\", {}", backend.name, joined(&backend.endpoints))
+                    });
+                    let share = if relay.shares.len() > 1 {
+                        format!(" (share {weight})")
+                    } else {
+                        String::new()
+                    };
+                    facts.push(["to".to_owned(), format!("{to}{share}")]);
+                }
+            }
+        }
+        writeln!(f)?;
+        columns::write(f, "", &facts)
     }
 
     /// Which part of the request gives which field.

@@ -5,7 +5,8 @@ use std::fmt;
 use super::columns;
 use crate::config::Plan;
 use crate::config::plan::{Disabled, Pending};
-use crate::route::Entry;
+use crate::route::relay::Action;
+use crate::route::{Entry, PathRoute};
 use crate::schema::{HttpMethod, Method, MethodKind};
 use crate::translate::binding::{Binding, BodyRule};
 
@@ -35,6 +36,7 @@ impl fmt::Display for Table<'_> {
                     .map(|binding| row(plan, entry, binding)),
             );
         }
+        rows.extend(plan.paths.iter().map(|route| path_row(plan, route)));
         columns::write(f, "", &rows)?;
         if !plan.disabled.is_empty() {
             writeln!(f, "\nHTTP rules that are not in use:")?;
@@ -75,6 +77,35 @@ fn row(plan: &Plan, entry: &Entry, binding: &Binding) -> [String; 8] {
         plan.backends
             .get(route.backend)
             .map_or_else(String::new, |backend| backend.name.clone()),
+    ]
+}
+
+fn path_row(plan: &Plan, route: &PathRoute) -> [String; 8] {
+    let backend = |at: &usize| plan.backends.get(*at).map_or("", |backend| backend.name.as_str());
+    let (what, backends) = match &route.action {
+        Action::Redirect(redirect) => (format!("redirect {}", redirect.status.as_u16()), String::new()),
+        Action::Relay(relay) => {
+            let names: Vec<&str> = relay.shares.iter().map(|(at, _)| backend(at)).collect();
+            ("relay".to_owned(), joined(&names))
+        }
+    };
+    [
+        if route.methods.is_empty() {
+            "*".to_owned()
+        } else {
+            joined(&route.methods)
+        },
+        route.template.to_string(),
+        "-".to_owned(),
+        what,
+        "-".to_owned(),
+        if route.hosts.is_empty() {
+            "any".to_owned()
+        } else {
+            joined(&route.hosts)
+        },
+        route.name.clone(),
+        backends,
     ]
 }
 

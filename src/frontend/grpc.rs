@@ -155,7 +155,16 @@ fn write(reply: Reply, tally: &Tally) -> Response<Body> {
 
 /// Headers and body of a reply that ends in trailers, whatever happens to it.
 pub(super) fn relayed(reply: Reply) -> (HeaderMap, Body) {
-    let Reply { metadata, messages } = reply;
+    let Reply {
+        metadata,
+        mut messages,
+    } = reply;
+    if let Some((message, end)) = messages.take_answer() {
+        messages.tally().end(Outcome::Upstream(end.status.code));
+        let mut trailers = end.metadata;
+        ending::put(&end.status, &mut trailers);
+        return (metadata, Body::with_trailers(message, trailers));
+    }
     let mut headers = metadata;
     if let Some(encoding) = messages.encoding() {
         headers.insert(GRPC_ENCODING, encoding.clone());

@@ -1,6 +1,6 @@
 //! The gRPC-Web frontend: the gRPC one behind other envelopes, for clients that can't read trailers.
 //!
-//! Requests are relayed as gRPC's are. The trailers of a reply become its last frame, also where there is nothing
+//! Requests are relayed as gRPC's are, but for compressed ones, which are opened. The trailers of a reply become its last frame, also where there is nothing
 //! else: some clients can't read headers of another origin.
 //! Source: gRPC-Web protocol.
 
@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response};
 use tower::ServiceExt;
 
-use crate::call::{Reply, metadata};
+use crate::call::{Call, Reply, metadata};
 use crate::fault::Fault;
 use crate::frontend::{Admitted, grpc, refuse};
 use crate::stack::CallService;
@@ -42,12 +42,21 @@ pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
         false => body,
     };
     let outcome = match grpc::call(admitted, metadata::Headers::Http, unwrap) {
-        Ok(call) => stack.oneshot(call).await,
+        Ok(call) => stack.oneshot(opened(call)).await,
         Err(fault) => Err(fault),
     };
     match outcome {
         Ok(reply) => write(reply, answer),
         Err(fault) => refused(&tally, answer, &fault),
+    }
+}
+
+/// The call with its messages out of their encoding: what the client chose with the gateway in mind, a backend may not
+/// know.
+fn opened(call: Call) -> Call {
+    Call {
+        messages: call.messages.opened(),
+        ..call
     }
 }
 

@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod refuse;
 pub mod rest;
+pub mod websocket;
 
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::fault::Fault;
+use crate::peer::Peer;
 use crate::policy::Permit;
 use crate::route::{Captures, Entry};
 use crate::stack::CallService;
@@ -43,6 +46,18 @@ pub struct Admitted {
     pub now: Instant,
 }
 
+/// Checks and completes a request head before the gate sees it, where its dialect has something to say about who may
+/// ask and how credentials are sent.
+///
+/// # Errors
+/// The dialect's refusal.
+pub fn prepare(dialect: Dialect, head: &mut Parts, peer: &Peer, entry: &Entry) -> Result<(), Fault> {
+    match dialect {
+        Dialect::Rest | Dialect::Grpc | Dialect::GrpcWeb | Dialect::Connect => Ok(()),
+        Dialect::WebSocket => websocket::prepare(head, peer, &entry.route),
+    }
+}
+
 /// Serves a request in its dialect.
 ///
 /// # Cancel safety
@@ -51,6 +66,7 @@ pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> 
     match dialect {
         Dialect::Rest => rest::serve(admitted, stack).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
+        Dialect::WebSocket => websocket::serve(admitted, stack),
         Dialect::Connect => connect::serve(admitted, stack).await,
         Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
     }

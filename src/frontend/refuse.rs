@@ -1,6 +1,9 @@
 //! A fault in the client's dialect: the one place per dialect where the gateway's errors are rendered.
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,12 +14,13 @@ use crate::frontend::{connect, grpc_web};
 use crate::status::Status;
 use crate::wire::body::Body;
 use crate::wire::grpc_web::{to_text, trailer_frame};
+use crate::wire::websocket::handshake;
 use crate::wire::{Dialect, Format, Framing, Spoken, ending};
 
 /// The response that tells `fault` to a client that speaks so, before anything else was sent.
 pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
     let mut response = match spoken.dialect {
-        Dialect::Rest => http(fault),
+        Dialect::Rest | Dialect::WebSocket => http(fault),
         Dialect::Grpc => grpc(fault),
         Dialect::GrpcWeb => grpc_web(spoken.format, fault),
         Dialect::Connect => connect(spoken.format, fault),
@@ -95,10 +99,16 @@ fn whole(text: String, status: StatusCode, fault: &Fault) -> Response<Body> {
     for challenge in fault.challenges() {
         headers.append(WWW_AUTHENTICATE, challenge.clone());
     }
+    if response.status() == StatusCode::UPGRADE_REQUIRED {
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(SEC_WEBSOCKET_VERSION, handshake::VERSION);
+    }
     if response.status() == StatusCode::REQUEST_TIMEOUT {
         response
             .headers_mut()
-            .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

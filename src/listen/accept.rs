@@ -56,12 +56,13 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
     let listener = TcpListener::from_std(listener)?;
     // Draining waits for this worker as for one task; the worker waits for its own.
     let _token = drain.tasks().token();
     let tasks = TaskTracker::new();
     let door = Door {
-        connector: Connector::new(&settings, &tasks, &drain, handler),
+        connector: Connector::new(&settings, &tasks, &drain, address, handler),
         farewells: Arc::default(),
         settings,
         connections,

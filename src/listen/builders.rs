@@ -65,6 +65,8 @@ pub(crate) fn http2(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
         .max_frame_size(FRAME)
         .max_header_list_size(list)
         .max_send_buf_size(SEND_BUFFER)
+        // For WebSockets; the check of the head refuses every other CONNECT.
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)
         .keep_alive_interval(limits.ping_interval)

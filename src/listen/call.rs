@@ -13,14 +13,20 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Kind};
+use crate::listen::counters::Counters;
+use crate::listen::drain::Drain;
 use crate::listen::link::Link;
 use crate::listen::pressure::Level;
 use crate::listen::scan::Framing;
+use crate::listen::tunnel::{Io, Switching, Tunnel};
 use crate::listen::{Settings, answer, head};
 use crate::peer::Peer;
 use crate::wire::body::Body;
@@ -34,6 +40,11 @@ pub(crate) struct Calls<H> {
     pub(crate) peer: Peer,
     pub(crate) link: Arc<Link>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) drain: Drain,
+    /// Where tunnels of HTTP/2 run.
+    pub(crate) tasks: TaskTracker,
+    /// What a connection of HTTP/1.1 becomes after the answer that is on its way.
+    pub(crate) switching: Mutex<Option<Switching>>,
 }
 
 impl<H, F> Calls<H>
@@ -47,9 +58,10 @@ where
     /// Dropping it drops the handler's future; the call counts as broken off by the client.
     pub(crate) async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Tracked>, Infallible> {
         let open = Open::new(&self.link);
+        let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
         if let Err(fault) = self.check(&head) {
             return Ok(open.track(self.refuse(&head, &fault)));
@@ -62,7 +74,7 @@ where
         })
         .catch_unwind()
         .await;
-        let response = handled.unwrap_or_else(|panic| {
+        let mut response = handled.unwrap_or_else(|panic| {
             self.link.counters().panicked(&*panic);
             let mut head = answer::unknown_head(version);
             head.headers
@@ -70,7 +82,30 @@ where
             let fault = Fault::gateway(Kind::Internal, "the gateway failed to handle the request");
             (self.settings.refuse)(&head, &fault)
         });
+        if let Some(tunnel) = Tunnel::take(&mut response) {
+            self.switch(tunnel, upgrade);
+        }
         Ok(open.track(response))
+    }
+
+    /// Makes ready what comes after the answer.
+    fn switch(&self, tunnel: Tunnel, upgrade: Option<OnUpgrade>) {
+        let switching = Switching {
+            tunnel,
+            open: Open::new(&self.link),
+        };
+        let Some(upgrade) = upgrade else {
+            // A connection of HTTP/1.1 switches as a whole, which its own task does.
+            *self.switching.lock() = Some(switching);
+            return;
+        };
+        let drain = self.drain.clone();
+        self.tasks.spawn(async move {
+            match upgrade.await {
+                Ok(stream) => switching.run(Io::http2(stream), drain).await,
+                Err(error) => tracing::debug!(%error, "the stream was gone before it could be used"),
+            }
+        });
     }
 
     fn check(&self, head: &Parts) -> Result<(), Fault> {
@@ -121,7 +156,7 @@ impl<H> fmt::Debug for Calls<H> {
 }
 
 /// A call in flight, from its head to the end of its answer.
-struct Open {
+pub(crate) struct Open {
     link: Arc<Link>,
     complete: bool,
 }
@@ -138,6 +173,15 @@ impl Open {
     fn track(mut self, response: Response<Body>) -> Response<Tracked> {
         self.complete = response.body().is_end_stream();
         response.map(|body| Tracked { body, open: self })
+    }
+
+    /// The call ended as it should.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        self.link.counters()
     }
 }
 

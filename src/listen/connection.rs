@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ use crate::listen::driver::{Driver, End};
 use crate::listen::link::{Clock, LINGER, Link, Protocol};
 use crate::listen::stream::{Stream, Watched};
 use crate::listen::tls::Tls;
+use crate::listen::tunnel::{Io, Switching};
 use crate::listen::{Settings, answer, builders};
 use crate::peer::Peer;
 use crate::wire::body::Body;
@@ -46,7 +48,10 @@ pub(crate) struct Connector<H> {
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
     settings: Arc<Settings>,
+    tasks: TaskTracker,
     drain: Drain,
+    /// The listener's own address.
+    listener: SocketAddr,
     handler: H,
 }
 
@@ -55,12 +60,20 @@ where
     H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    pub(crate) fn new(settings: &Arc<Settings>, tasks: &TaskTracker, drain: &Drain, handler: H) -> Self {
+    pub(crate) fn new(
+        settings: &Arc<Settings>,
+        tasks: &TaskTracker,
+        drain: &Drain,
+        listener: SocketAddr,
+        handler: H,
+    ) -> Self {
         Self {
             http1: builders::http1(&settings.limits),
             http2: builders::http2(&settings.limits, Tasks(tasks.clone())),
             settings: Arc::clone(settings),
+            tasks: tasks.clone(),
             drain: drain.clone(),
+            listener,
             handler,
         }
     }
@@ -75,32 +88,38 @@ where
     ) -> impl Future<Output = ()> + Send + use<H, F> {
         let me = self.clone();
         async move {
-            let mut stop = me.drain.watch();
-            tokio::select! {
+            let (drain, tasks) = (me.drain.clone(), me.tasks.clone());
+            let mut stop = drain.watch();
+            let switched = tokio::select! {
                 biased;
-                () = stop.cut() => {}
-                () = me.run(stream, address, trusted) => {}
-            }
-            drop(place);
+                () = stop.cut() => None,
+                switched = me.run(stream, address, trusted) => switched,
+            };
+            let Some((io, switching)) = switched else {
+                return drop(place);
+            };
+            // A task of its own, which is smaller than this one was: a WebSocket may be idle for hours.
+            tasks.spawn(async move {
+                switching.run(io, drain).await;
+                drop(place);
+            });
         }
     }
 
-    async fn run(self, stream: TcpStream, address: SocketAddr, trusted: bool) {
+    /// Serves a connection until it ends; what it has become, if it goes on as something else.
+    async fn run(self, stream: TcpStream, address: SocketAddr, trusted: bool) -> Option<(Io, Switching)> {
         let accepted = Instant::now();
         let opened = match &self.settings.tls {
             None => Opened::cleartext(stream),
             Some(tls) => match self.secure(stream, tls, address).await {
                 Some(opened) => opened,
-                None => return,
+                None => return None,
             },
         };
         let since = if opened.secure { Instant::now() } else { accepted };
-        let peer = Peer::new(address, opened.secure, trusted, opened.certificates);
-        let Some((stream, before, protocol)) =
-            first_bytes(opened.stream, opened.protocol, since, &self.settings, &self.drain).await
-        else {
-            return;
-        };
+        let peer = Peer::new(address, opened.secure, trusted, opened.certificates).through(self.listener);
+        let (stream, before, protocol) =
+            first_bytes(opened.stream, opened.protocol, since, &self.settings, &self.drain).await?;
         let link = Arc::new(Link::new(protocol, Arc::clone(&self.settings.counters)));
         let io = TokioIo::new(Watched::new(stream, before, Arc::clone(&link)));
         let calls = Arc::new(Calls {
@@ -108,10 +127,16 @@ where
             peer,
             link: Arc::clone(&link),
             settings: Arc::clone(&self.settings),
+            drain: self.drain.clone(),
+            tasks: self.tasks.clone(),
+            switching: Mutex::default(),
         });
         match protocol {
             Protocol::Http1 => self.http1(io, &link, calls, since).await,
-            Protocol::Http2 => self.http2(io, &link, calls, since).await,
+            Protocol::Http2 => {
+                self.http2(io, &link, calls, since).await;
+                None
+            }
         }
     }
 
@@ -125,14 +150,27 @@ where
         }
     }
 
-    async fn http1(&self, io: TokioIo<Watched>, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
+    async fn http1(
+        &self,
+        io: TokioIo<Watched>,
+        link: &Link,
+        calls: Arc<Calls<H>>,
+        since: Instant,
+    ) -> Option<(Io, Switching)> {
         let client = calls.peer.address();
-        let service = service_fn(move |request| Arc::clone(&calls).answer(request));
+        let answering = Arc::clone(&calls);
+        let service = service_fn(move |request| Arc::clone(&answering).answer(request));
         let mut connection = self.http1.serve_connection(io, service);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
         let end = driver.drive(Pin::new(&mut connection)).await;
         let fault = match end {
-            End::Closed(Ok(())) | End::Cut => return,
+            End::Closed(Ok(())) => {
+                // hyper hands over a connection whose answer was 101, with what it has read of it.
+                let switching = calls.switching.lock().take()?;
+                let parts = connection.into_parts();
+                return Some((Io::http1(parts.io.into_inner(), parts.read_buf), switching));
+            }
+            End::Cut => return None,
             End::Closed(Err(error)) => {
                 let io = connection.into_parts().io.into_inner();
                 if let Some(status) = io.withheld() {
@@ -142,7 +180,7 @@ where
                 } else {
                     tracing::debug!(%client, %error, "connection ended");
                 }
-                return;
+                return None;
             }
             End::HeadLate => Fault::client(
                 Kind::RequestTimeout,
@@ -159,6 +197,7 @@ where
             let io = connection.into_parts().io.into_inner();
             answer::say(io.into_inner(), &answer::refusal(self.settings.refuse, &fault)).await;
         }
+        None
     }
 
     async fn http2(&self, io: TokioIo<Watched>, link: &Link, calls: Arc<Calls<H>>, since: Instant) {

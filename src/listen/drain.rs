@@ -118,6 +118,11 @@ impl Drain {
         Drained::Cut { tasks }
     }
 
+    /// How long draining may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
     pub(crate) fn watch(&self) -> Stop {
         Stop {
             inner: Arc::clone(&self.0),

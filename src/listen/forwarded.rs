@@ -93,7 +93,7 @@ pub fn rewrite(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>)
 }
 
 /// Removes what only a trusted proxy may say.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let said: SmallVec<[HeaderName; 4]> = headers
         .keys()
         .filter(|name| is_forwarding(name))

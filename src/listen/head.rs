@@ -9,6 +9,7 @@ use http::{HeaderName, Method, Version};
 
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::wire::websocket::handshake;
 
 /// What a client may send here; the value of `Allow` where CONNECT and TRACE are refused.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -48,9 +49,10 @@ const MEANINGFUL_PREFIXES: [&str; 3] = ["x-forwarded-", "grpc-", "x-sabir-"];
 ///
 /// # Errors
 /// A [`Fault`] of the client: [`Kind::BadRequest`] for framing, host, path or a misleading name,
-/// [`Kind::UriTooLong`] and [`Kind::HeadersTooLarge`] for sizes, [`Kind::MethodNotAllowed`] for CONNECT and TRACE.
+/// [`Kind::UriTooLong`] and [`Kind::HeadersTooLarge`] for sizes, [`Kind::MethodNotAllowed`] for TRACE, and for CONNECT but to a
+/// WebSocket.
 pub fn check(head: &Parts, limits: &Limits) -> Result<(), Fault> {
-    method(&head.method)?;
+    method(head)?;
     uri_size(head, limits)?;
     headers(head, limits)?;
     framing(head)?;
@@ -62,8 +64,10 @@ fn bad(message: impl Into<String>) -> Fault {
     Fault::client(Kind::BadRequest, message)
 }
 
-fn method(method: &Method) -> Result<(), Fault> {
-    if *method == Method::CONNECT || *method == Method::TRACE {
+fn method(head: &Parts) -> Result<(), Fault> {
+    let method = &head.method;
+    let tunnels = *method == Method::CONNECT && !handshake::is_extended_connect(head);
+    if tunnels || *method == Method::TRACE {
         return Err(Fault::client(
             Kind::MethodNotAllowed,
             format!("{method} is not served here; {METHODS} are"),

@@ -22,6 +22,7 @@ mod scan;
 mod sockets;
 mod stream;
 pub mod tls;
+pub mod tunnel;
 pub mod worker;
 
 use std::fmt;

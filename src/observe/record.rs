@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::fault::{Kind, Side};
 use crate::observe::log::{Log, LogFormat};
 use crate::observe::metrics::Series;
-use crate::route::Entry;
+use crate::route::{Entry, PathRoute};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Lane, Tally};
@@ -40,8 +40,8 @@ pub struct Record {
     pub uri: http::Uri,
     /// The number of the plan.
     pub generation: u64,
-    /// What was called, once it was found.
-    pub entry: Option<Arc<Entry>>,
+    /// Where the request went, once that was found.
+    pub destination: Option<Destination>,
     /// How the bodies travel.
     pub lane: Lane,
     /// The HTTP status of the answer.
@@ -52,7 +52,51 @@ pub struct Record {
     pub series: Arc<Series>,
 }
 
+/// Where a request went.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// To a method of a service.
+    Method(Arc<Entry>),
+    /// Along a route of paths.
+    Path(Arc<PathRoute>),
+}
+
+impl Destination {
+    /// The name of the route.
+    fn route(&self) -> &str {
+        match self {
+            Self::Method(entry) => &entry.route.name,
+            Self::Path(route) => &route.name,
+        }
+    }
+
+    /// The rpc; nothing for a path.
+    fn rpc(&self) -> Option<&str> {
+        match self {
+            Self::Method(entry) => Some(entry.method.path.trim_start_matches('/')),
+            Self::Path(_) => None,
+        }
+    }
+
+    /// What the backend was spoken to in.
+    fn dialect_out(&self) -> &'static str {
+        match self {
+            Self::Method(entry) => entry.outbound.name(),
+            Self::Path(_) => "http",
+        }
+    }
+}
+
 impl Record {
+    /// The same record, which shares no memory with the request's head: for calls that last.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Ok(path) = http::Uri::try_from(self.uri.path()) {
+            self.uri = path;
+        }
+        self
+    }
+
     /// Counts the call in another series from here on.
     pub fn recount(&mut self, series: &Arc<Series>) {
         self.series.leave();
@@ -103,12 +147,19 @@ impl Line<'_> {
         text.push_str("\",\"path\":\"");
         push_escaped(&mut text, record.uri.path());
         text.push('"');
-        if let Some(entry) = &record.entry {
+        if let Some(destination) = &record.destination {
             text.push_str(",\"route\":\"");
-            push_escaped(&mut text, &entry.route.name);
-            text.push_str("\",\"rpc\":\"");
-            push_escaped(&mut text, entry.method.path.trim_start_matches('/'));
-            let _ = write!(text, "\",\"dialect_out\":\"grpc\",\"lane\":\"{}\"", record.lane);
+            push_escaped(&mut text, destination.route());
+            if let Some(rpc) = destination.rpc() {
+                text.push_str("\",\"rpc\":\"");
+                push_escaped(&mut text, rpc);
+            }
+            let _ = write!(
+                text,
+                "\",\"dialect_out\":\"{}\",\"lane\":\"{}\"",
+                destination.dialect_out(),
+                record.lane
+            );
         }
         let _ = write!(
             text,
@@ -123,6 +174,9 @@ impl Line<'_> {
                 kind.reason(),
                 side_name(side)
             );
+        }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, ",\"close_code\":{code}");
         }
         let _ = write!(
             text,
@@ -155,18 +209,21 @@ impl Line<'_> {
             record.client, record.dialect, record.method
         );
         let _ = write!(text, " -> {} {}", record.http_status, code);
-        if let Some(entry) = &record.entry {
-            let _ = write!(
-                text,
-                " {} ({})",
-                entry.method.path.trim_start_matches('/'),
-                record.lane
+        if let Some(destination) = &record.destination {
+            text.push(' ');
+            push_escaped(
+                &mut text,
+                destination.rpc().unwrap_or_else(|| destination.route()),
             );
+            let _ = write!(text, " ({})", record.lane);
         }
         if let Outcome::Gateway(kind, side) = self.outcome
             && code != Code::Ok
         {
             let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+        }
+        if let Some(code) = record.tally.close_code() {
+            let _ = write!(text, " close={code}");
         }
         let _ = write!(
             text,

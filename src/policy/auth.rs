@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
@@ -21,8 +21,6 @@ use crate::peer::Peer;
 
 /// How browsers say where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What headers begin with that HTTP clients send as metadata of any name.
-const METADATA_PREFIX: &str = "grpc-metadata-";
 
 /// Where requests carry an API key.
 #[derive(Clone, Debug, Default)]
@@ -130,26 +128,38 @@ impl Authenticator {
         Err(Refusal::Missing(self.wanted.clone()))
     }
 
-    /// Takes out of a request what could have said who calls, so that no backend learns a secret, and none takes for
-    /// checked what was not.
-    fn strip(&self, headers: &mut HeaderMap) {
-        let keys = self.api_keys.as_ref().map(|(_, carriers)| carriers);
-        let header = keys.and_then(|keys| keys.header.as_ref());
-        let tokens = (!self.tokens.issuers.is_empty()).then_some(&AUTHORIZATION);
-        for name in [tokens, header].into_iter().flatten() {
-            // A client of HTTP may write metadata by this longer name, which was not looked at.
-            if let Ok(alias) = HeaderName::try_from(format!("{METADATA_PREFIX}{name}")) {
-                headers.remove(alias);
-            }
-            if !self.forward_credentials {
-                headers.remove(name);
-            }
+    fn key_header(&self) -> Option<&HeaderName> {
+        self.api_keys.as_ref()?.1.header.as_ref()
+    }
+
+    fn key_cookie(&self) -> Option<&str> {
+        self.api_keys.as_ref()?.1.cookie.as_deref()
+    }
+}
+
+/// Who calls, and what of the credentials may be passed on.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) identity: Arc<Identity>,
+    authenticator: Arc<Authenticator>,
+    /// The header that was checked, where it is passed on.
+    checked: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Proof {
+    /// Takes out of metadata what could have said who calls, so that no backend learns a secret, and none takes for
+    /// checked what was not; puts in who calls.
+    pub(super) fn tell(&self, metadata: &mut HeaderMap) {
+        if !self.authenticator.tokens.issuers.is_empty() {
+            metadata.remove(AUTHORIZATION);
         }
-        if let Some(name) = keys.and_then(|keys| keys.cookie.as_deref())
-            && !self.forward_credentials
-        {
-            without_cookie(headers, name);
+        if let Some(name) = self.authenticator.key_header() {
+            metadata.remove(name);
         }
+        if let Some((name, value)) = &self.checked {
+            metadata.insert(name, value.clone());
+        }
+        self.identity.tell(metadata);
     }
 }
 
@@ -201,19 +211,36 @@ impl Desk {
         peer: &Peer,
         pages: &[HeaderValue],
         now: u64,
-    ) -> Result<Arc<Identity>, Refusal> {
-        let it = &*self.authenticator;
-        let identity = match it.credential(&head.headers, peer)? {
-            Credential::Token(token) => self.token(&token, now).await?,
-            Credential::ApiKey(key) => it.api_key(&key, now)?,
+    ) -> Result<Proof, Refusal> {
+        let it = &self.authenticator;
+        let credential = it.credential(&head.headers, peer)?;
+        let identity = match &credential {
+            Credential::Token(token) => self.token(token, now).await?,
+            Credential::ApiKey(key) => it.api_key(key, now)?,
             Credential::Cookie(key) => {
                 own_page(head, pages)?;
-                it.api_key(&key, now)?
+                it.api_key(key, now)?
             }
             Credential::Certificate => self.certificate(peer, now)?,
         };
-        it.strip(&mut head.headers);
-        Ok(identity)
+        let carrier = match credential {
+            Credential::Token(_) => Some(&AUTHORIZATION),
+            Credential::ApiKey(_) => it.key_header(),
+            Credential::Cookie(_) | Credential::Certificate => None,
+        };
+        let checked = carrier
+            .filter(|_| it.forward_credentials)
+            .and_then(|name| Some((name.clone(), head.headers.get(name)?.clone())));
+        if let Some(name) = it.key_cookie()
+            && !it.forward_credentials
+        {
+            without_cookie(&mut head.headers, name);
+        }
+        Ok(Proof {
+            identity,
+            authenticator: Arc::clone(it),
+            checked,
+        })
     }
 
     async fn token(&self, token: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
@@ -373,7 +400,8 @@ fn own_page(head: &Parts, pages: &[HeaderValue]) -> Result<(), Refusal> {
             origin.is_some_and(|(_, origin)| host.is_some_and(|host| host.eq_ignore_ascii_case(origin)))
         }
         (None, Some(site)) => matches!(site.as_bytes(), b"same-origin" | b"none"),
-        (None, None) => true,
+        // A browser always says where a page is that opens a WebSocket.
+        (None, None) => !head.headers.contains_key(SEC_WEBSOCKET_VERSION),
     };
     if own { Ok(()) } else { Err(Refusal::Origin) }
 }

@@ -17,12 +17,14 @@ pub mod setup;
 pub mod time;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 pub use access::Access;
 pub use auth::Desk;
+use auth::Proof;
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
@@ -33,23 +35,30 @@ use crate::peer::Peer;
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { identity: None };
+/// let permit = sabir::policy::Permit { proof: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
-    identity: Option<Arc<Identity>>,
+    proof: Option<Proof>,
 }
 
 impl Permit {
     /// Who calls, where the route asks.
     pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_deref()
+        self.proof.as_ref().map(|proof| &*proof.identity)
     }
 
-    /// Tells a backend who calls, by metadata that no client can write.
+    /// For how long what says who calls still holds, if that ends.
+    pub fn holds_for(&self) -> Option<Duration> {
+        let end = self.identity()?.claims().expires?;
+        Some(Duration::from_secs(end.saturating_sub(time::unix_now())))
+    }
+
+    /// Tells a backend who calls, by metadata that no client can write, and takes out what could have said it and was
+    /// not checked: clients have other ways to send metadata than the headers that the gate sees.
     pub fn tell(&self, metadata: &mut HeaderMap) {
-        if let Some(identity) = &self.identity {
-            identity.tell(metadata);
+        if let Some(proof) = &self.proof {
+            proof.tell(metadata);
         }
     }
 }
@@ -88,13 +97,13 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-        let identity = self
+        let proof = self
             .authenticate(head, peer)
             .await
             .map_err(|no| self.fault(&no))?;
-        self.authorise(identity.as_deref())
-            .map_err(|no| self.fault(&no))?;
-        Ok(Permit { identity })
+        let identity = proof.as_ref().map(|proof| &*proof.identity);
+        self.authorise(identity).map_err(|no| self.fault(&no))?;
+        Ok(Permit { proof })
     }
 
     /// The same steps, told one by one instead of taken.
@@ -103,7 +112,7 @@ impl Gate {
     /// Nothing is lost.
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
         let identity = match self.authenticate(head, peer).await {
-            Ok(identity) => identity,
+            Ok(proof) => proof.map(|proof| proof.identity),
             Err(refusal) => {
                 return Decision {
                     identity: None,
@@ -123,7 +132,7 @@ impl Gate {
         }
     }
 
-    async fn authenticate(&self, head: &mut Parts, peer: &Peer) -> Result<Option<Arc<Identity>>, Refusal> {
+    async fn authenticate(&self, head: &mut Parts, peer: &Peer) -> Result<Option<Proof>, Refusal> {
         match &self.desk {
             None => Ok(None),
             Some(desk) => desk

@@ -46,7 +46,8 @@ impl Refusal {
             Self::Token(TokenError::NoKeys) => Kind::IdentityUnavailable,
             Self::Token(TokenError::Expired) | Self::ExpiredKey => Kind::CredentialsExpired,
             Self::Header | Self::Token(_) | Self::UnknownKey | Self::Certificate => Kind::CredentialsInvalid,
-            Self::Origin | Self::Denied(_) => Kind::PermissionDenied,
+            Self::Origin => Kind::OriginDenied,
+            Self::Denied(_) => Kind::PermissionDenied,
         }
     }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use prost_reflect::MessageDescriptor;
 
+use crate::limits::Limits;
 use crate::policy::Access;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
-use crate::translate::binding::{Binding, BodyRule};
+use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
 use crate::translate::{Bounds, raw_body};
+use crate::wire::websocket::origin::Origin;
 
 /// How a stream of answers is framed for a REST client that does not choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,6 +25,50 @@ pub enum Streaming {
     Array,
     /// Server-sent events.
     Sse,
+}
+
+/// How a route takes WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Pages of other sites that may open one.
+    pub origins: Vec<Origin>,
+    /// Whether permessage-deflate is agreed on with clients that offer it.
+    pub deflate: bool,
+    /// One message of the client.
+    pub max_message_bytes: usize,
+    /// How often the client is asked whether it is there.
+    pub ping_interval: Duration,
+    /// How long the answer to a ping may take.
+    pub pong_timeout: Duration,
+    /// How long neither side may say anything; pings don't count.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
+}
+
+impl WebSocket {
+    /// What holds where nothing is written, below these limits.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            origins: Vec::new(),
+            deflate: false,
+            max_message_bytes: limits.max_message_bytes,
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(20),
+            idle_timeout: limits.idle_timeout,
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What stands around each message of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StreamEnvelope {
+    /// Nothing.
+    #[default]
+    None,
+    /// `{"result": …}`, as grpc-gateway writes and its clients read it.
+    Result,
 }
 
 /// A route of the configuration, without what only its methods know.
@@ -38,12 +84,16 @@ pub struct Route {
     pub json: JsonOptions,
     /// The framing of streams where `Accept` does not choose.
     pub streaming: Streaming,
+    /// What stands around each message of a stream.
+    pub envelope: StreamEnvelope,
     /// How long a unary call may take; a client's deadline can only shorten it.
     pub unary_timeout: Duration,
     /// How long a stream may take, if that is bounded.
     pub stream_timeout: Option<Duration>,
     /// What a message may be.
     pub bounds: Bounds,
+    /// How it takes WebSockets.
+    pub websocket: WebSocket,
     /// Which pages of other origins may call; absent, none.
     pub cors: Option<Cors>,
     /// The index of how callers prove who they are; absent, they need not.
@@ -65,6 +115,119 @@ pub struct Entry {
     pub json: Transcoder,
     /// Who may call it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// What its calls go out as.
+    pub outbound: Outbound,
+}
+
+/// What calls of a method go out as.
+#[derive(Clone, Debug)]
+pub enum Outbound {
+    /// gRPC.
+    Grpc,
+    /// HTTP and JSON, by an HTTP rule.
+    Rest(Arc<OutboundRest>),
+}
+
+impl Outbound {
+    /// The name in records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Rest(_) => "rest",
+        }
+    }
+}
+
+/// How calls of a method become requests of a REST backend.
+#[derive(Clone, Debug)]
+pub struct OutboundRest {
+    /// The rule; nothing if the method has none that can be written.
+    pub rule: Option<OutboundRule>,
+    /// JSON to protobuf and back, as the backend has it.
+    pub json: Transcoder,
+    /// The backend's own ways.
+    pub options: RestOptions,
+}
+
+/// The rule by which a method is called.
+#[derive(Clone, Debug)]
+pub struct OutboundRule {
+    /// The request.
+    pub outgoing: Outgoing,
+    /// The body of the request.
+    pub request: Form,
+    /// The body of the answer.
+    pub response: Form,
+    /// Whether there may be more than one answer.
+    pub streams: bool,
+    /// Whether an answer may itself be an object with a member `error`.
+    pub answers_have_errors: bool,
+}
+
+impl OutboundRule {
+    /// The rule of a binding.
+    ///
+    /// # Errors
+    /// [`BindingError`]: the rule can be read and not be written.
+    pub fn new(
+        binding: Binding,
+        method: &Method,
+        json: &Transcoder,
+        repeat: PathFields,
+    ) -> Result<Self, BindingError> {
+        let outgoing = Outgoing::compile(&binding, json, repeat)?;
+        let answer = match binding.response {
+            Target::Message(_) => Some(method.output.clone()),
+            Target::Field { number, .. } => method
+                .output
+                .get_field(number)
+                .and_then(|field| field.kind().as_message().cloned()),
+        };
+        let answers_have_errors = answer.is_some_and(|answer| {
+            answer.get_field_by_json_name("error").is_some()
+                || answer.get_field_by_name("error").is_some()
+                || answer.full_name().starts_with("google.protobuf.")
+        });
+        let bound = Bound::new(binding, method);
+        Ok(Self {
+            outgoing,
+            request: bound.request,
+            response: bound.response,
+            streams: method.kind.server_streams(),
+            answers_have_errors,
+        })
+    }
+}
+
+/// The ways of a REST backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestOptions {
+    /// What an HTTP status means where the body does not say.
+    pub statuses: StatusTable,
+    /// Whether the rest of the deadline is told by `X-Server-Timeout`.
+    pub server_timeout: ServerTimeout,
+    /// What stands around each message of a stream of answers.
+    pub envelope: StreamEnvelope,
+}
+
+/// What an HTTP status means for a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StatusTable {
+    /// What an origin server means by it.
+    #[default]
+    Origin,
+    /// What a gRPC client makes of an answer that is none.
+    Grpc,
+}
+
+/// Whether a REST backend is told the deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ServerTimeout {
+    /// The gateway alone holds it.
+    #[default]
+    Kept,
+    /// In `X-Server-Timeout`, in seconds.
+    Told,
 }
 
 impl Entry {

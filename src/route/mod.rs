@@ -9,7 +9,9 @@
 pub mod cors;
 pub mod entry;
 mod host;
+mod normal;
 mod path;
+pub mod relay;
 mod slots;
 mod trie;
 
@@ -22,8 +24,10 @@ use http::Method;
 
 pub use entry::{Entry, Form, Route, Streaming};
 pub use host::{Host, HostError};
+pub use normal::{has_escaped_slash, normal};
 pub use path::PathError;
 use path::Segments;
+pub use relay::PathRoute;
 use slots::Slot;
 use trie::{Leaf, Node, Slash, Trie};
 

@@ -25,6 +25,7 @@ pub enum Presence {
 
 /// The features that hold for one declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature of its own")]
 pub struct Resolved {
     /// Of singular fields.
     pub presence: Presence,
@@ -289,17 +290,20 @@ impl Resolved {
     }
 
     /// What holds inside a message.
+    #[must_use]
     pub fn message(self, message: &MessageType) -> Self {
         self.with(message_options(message).features)
     }
 
     /// What holds for an enum.
+    #[must_use]
     pub fn enumeration(self, enumeration: &EnumType) -> Self {
         let options: EnumOptions = options(enumeration.options.as_ref());
         self.with(options.features)
     }
 
     /// What holds for a field or an extension; `oneof` is the one that it is declared in.
+    #[must_use]
     pub fn field(self, field: &Field, oneof: Option<&Oneof>) -> Self {
         let declared: FieldOptions = options(field.options.as_ref());
         let group: OneofOptions = options(oneof.and_then(|oneof| oneof.options.as_ref()));

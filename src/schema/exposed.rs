@@ -39,6 +39,9 @@ pub const PATHS: [&str; 2] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// The health service, which the gateway answers too.
+pub const HEALTH: &str = "grpc.health.v1.Health";
+
 /// What is exposed, as files. Immutable; clones share it.
 #[derive(Clone)]
 pub struct Exposed(Arc<Inner>);
@@ -74,6 +77,7 @@ impl Exposed {
             .services()
             .cloned()
             .chain(SERVICES.map(str::to_owned))
+            .chain([HEALTH.to_owned()])
             .collect();
         let mut index = Index::default();
         for (schema, _) in &parts {

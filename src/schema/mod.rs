@@ -378,6 +378,11 @@ pub(crate) fn is_reflection(service: &str) -> bool {
     service.starts_with("grpc.reflection.")
 }
 
+/// Whether the gateway answers the service itself, so that a backend's own is exposed only where it is named.
+pub(crate) fn is_own(service: &str) -> bool {
+    is_reflection(service) || service == "grpc.health.v1.Health"
+}
+
 fn read_service(
     header: &ServiceHeader,
     descriptor: &ServiceDescriptor,

@@ -110,7 +110,13 @@ impl Share {
     async fn run(mut self) {
         let tasks = TaskTracker::new();
         let prepared = Arc::clone(&self.plans.borrow_and_update());
-        let gateway = match Gateway::new(&prepared, tasks.clone(), self.shard, self.log.clone()) {
+        let gateway = match Gateway::new(
+            &prepared,
+            tasks.clone(),
+            self.shard,
+            self.log.clone(),
+            self.drain.clone(),
+        ) {
             Ok(gateway) => Arc::new(gateway),
             Err(error) => return tracing::error!(%error, "a worker can't start"),
         };

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::Service;
@@ -14,6 +15,7 @@ use tower::Service;
 use crate::call::{Call, Deadline, Reply};
 use crate::fault::{Fault, Kind, Side};
 use crate::translate::Tally;
+use crate::translate::messages::{Part, PartStream};
 use crate::wire::body::Body;
 
 /// The layer.
@@ -56,9 +58,16 @@ where
                 },
                 None => reply.await?,
             };
+            let made_of = Arc::clone(&tally);
             let messages = reply
                 .messages
-                .map_body(|body| Body::stream(TimedBody::new(body, deadline, idle_timeout, tally)));
+                .map_body(|body| timed(body, deadline, idle_timeout, tally))
+                .map_parts(|parts| {
+                    Box::pin(TimedParts {
+                        inner: Some(parts),
+                        patience: Patience::new(deadline, idle_timeout, made_of),
+                    })
+                });
             Ok(Reply { messages, ..reply })
         })
     }
@@ -81,12 +90,19 @@ fn at_the_deadline(fault: Fault, deadline: Option<Deadline>) -> Fault {
     fault
 }
 
-/// A body that breaks off at the deadline, or after too long a silence.
+/// `body`, which breaks off at the deadline, or after too long a silence.
+pub fn timed(body: Body, deadline: Option<Deadline>, idle_timeout: Duration, tally: Arc<Tally>) -> Body {
+    Body::stream(TimedBody {
+        inner: body,
+        patience: Patience::new(deadline, idle_timeout, tally),
+    })
+}
+
+/// How long a stream may go on, and be silent.
 ///
 /// One timer serves both: it is armed for the earlier instant, and a frame only notes when it came. A stream is silent
 /// when neither side says anything: a client that still uploads keeps its call alive.
-struct TimedBody {
-    inner: Body,
+struct Patience {
     deadline: Option<Deadline>,
     idle_timeout: Duration,
     tally: Arc<Tally>,
@@ -96,11 +112,10 @@ struct TimedBody {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl TimedBody {
-    fn new(inner: Body, deadline: Option<Deadline>, idle_timeout: Duration, tally: Arc<Tally>) -> Self {
+impl Patience {
+    fn new(deadline: Option<Deadline>, idle_timeout: Duration, tally: Arc<Tally>) -> Self {
         let sent = tally.request_bytes();
         Self {
-            inner,
             deadline,
             idle_timeout,
             tally,
@@ -148,6 +163,12 @@ fn silent() -> Fault {
     Fault::upstream(Kind::DeadlineExceeded, "the stream was silent for too long")
 }
 
+/// A body that breaks off in time.
+struct TimedBody {
+    inner: Body,
+    patience: Patience,
+}
+
 impl HttpBody for TimedBody {
     type Data = Bytes;
     type Error = Fault;
@@ -158,11 +179,11 @@ impl HttpBody for TimedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            this.heard = Instant::now();
-            let deadline = this.deadline;
+            this.patience.heard = Instant::now();
+            let deadline = this.patience.deadline;
             return Poll::Ready(frame.map(|frame| frame.map_err(|fault| at_the_deadline(fault, deadline))));
         }
-        match this.poll_due(cx) {
+        match this.patience.poll_due(cx) {
             Poll::Ready(fault) => {
                 // Dropping it tells the peer at once.
                 this.inner = Body::empty();
@@ -178,5 +199,32 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// Parts made on the way, which break off in time.
+struct TimedParts {
+    /// `None` once they broke off.
+    inner: Option<PartStream>,
+    patience: Patience,
+}
+
+impl Stream for TimedParts {
+    type Item = Result<Part, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(part) = inner.as_mut().poll_next(cx) {
+            this.patience.heard = Instant::now();
+            let deadline = this.patience.deadline;
+            return Poll::Ready(part.map(|part| part.map_err(|fault| at_the_deadline(fault, deadline))));
+        }
+        this.patience.poll_due(cx).map(|fault| {
+            this.inner = None;
+            Some(Err(fault))
+        })
     }
 }

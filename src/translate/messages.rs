@@ -155,6 +155,16 @@ impl Messages {
         }
     }
 
+    /// A reply of one message, given in its envelope, and its end.
+    pub fn answer(enveloped: Bytes, end: End, bounds: Bounds, tally: Arc<Tally>) -> Self {
+        Self {
+            source: Source::Whole(enveloped, Some(Box::new(end))),
+            bounds,
+            direction: Direction::Reply,
+            tally,
+        }
+    }
+
     /// A reply that has only its end.
     pub fn ended(end: End, bounds: Bounds, tally: Arc<Tally>) -> Self {
         Self {
@@ -185,6 +195,25 @@ impl Messages {
             direction,
             tally,
         }
+    }
+
+    /// The same messages, out of the encoding that their peer chose, for a peer that may not know it; without one they
+    /// stay as they are.
+    #[must_use]
+    pub fn opened(self) -> Self {
+        if self.encoding().is_none() {
+            return self;
+        }
+        let (direction, bounds, tally) = (self.direction, self.bounds, Arc::clone(&self.tally));
+        let closed = Self {
+            // Messages are counted where they come out.
+            tally: Arc::default(),
+            ..self
+        };
+        let parts = futures_util::stream::try_unfold(closed, async |mut closed| {
+            Ok(closed.next().await?.map(|part| (part, closed)))
+        });
+        Self::stream(Box::pin(parts), direction, bounds, tally)
     }
 
     /// Parts made on the way.
@@ -238,6 +267,34 @@ impl Messages {
         self
     }
 
+    /// Wraps parts that are made on the way, for instance with a timer.
+    #[must_use]
+    pub fn map_parts(mut self, wrap: impl FnOnce(PartStream) -> PartStream) -> Self {
+        self.source = match self.source {
+            Source::Stream(parts) => Source::Stream(wrap(parts)),
+            source @ (Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Raw(_)) => source,
+        };
+        self
+    }
+
+    /// A reply that is there in whole: its message in an envelope, and its end.
+    pub fn take_answer(&mut self) -> Option<(Bytes, End)> {
+        match std::mem::replace(&mut self.source, Source::Done) {
+            Source::Whole(enveloped, Some(end)) => {
+                self.tally.add_reply_messages(1);
+                Some((enveloped, *end))
+            }
+            source @ (Source::Done
+            | Source::Whole(_, None)
+            | Source::Ended(_)
+            | Source::Raw(_)
+            | Source::Stream(_)) => {
+                self.source = source;
+                None
+            }
+        }
+    }
+
     /// The next part; `None` after the last one.
     ///
     /// # Errors
@@ -271,6 +328,7 @@ impl Messages {
         Poll::Ready(Ok(match std::mem::replace(&mut self.source, Source::Done) {
             Source::Whole(mut enveloped, end) => {
                 if let Some(end) = end {
+                    self.tally.add_reply_messages(1);
                     self.source = Source::Ended(end);
                 }
                 enveloped.advance(envelope::PREFIX.min(enveloped.len()));

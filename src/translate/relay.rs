@@ -64,7 +64,8 @@ impl HttpBody for Request {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // A body that stops within a message has its fault still to tell.
+        self.body.is_end_stream() && self.watch.finish().is_ok()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,7 @@
 //! What a call has moved so far, and how it ended: shared by the request's way up and the answer's way down.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::fault::{Kind, Side};
 use crate::status::Code;
@@ -15,6 +15,8 @@ pub struct Tally {
     reply_messages: AtomicU64,
     reply_bytes: AtomicU64,
     outcome: OnceLock<Outcome>,
+    /// The code with which a WebSocket was closed; 0 as long as it was not.
+    close_code: AtomicU16,
 }
 
 /// How a call ended, as the client was told.
@@ -51,6 +53,19 @@ impl Tally {
     pub fn end(&self, outcome: Outcome) {
         // A later outcome is an echo of the first one: the client was told already.
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Notes the code with which a WebSocket was closed.
+    pub fn close(&self, code: u16) {
+        self.close_code.store(code, Ordering::Relaxed);
+    }
+
+    /// The code with which a WebSocket was closed, if it was.
+    pub fn close_code(&self) -> Option<u16> {
+        match self.close_code.load(Ordering::Relaxed) {
+            0 => None,
+            code => Some(code),
+        }
     }
 
     /// Bytes of the request body so far.

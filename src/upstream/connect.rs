@@ -1,4 +1,4 @@
-//! Dialling one endpoint: TCP, TLS where the URL says so, the HTTP/2 preface.
+//! Dialling one endpoint: TCP, TLS where the URL says so, and the HTTP version that both sides speak.
 
 use std::io;
 use std::sync::Arc;
@@ -7,12 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 use http::uri::{Authority, Scheme};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use crate::wire::body::Body;
 
 /// Why an endpoint could not be dialled.
 #[derive(Debug, Error)]
@@ -32,6 +36,38 @@ pub enum ConnectError {
     /// The HTTP/2 preface failed.
     #[error("the HTTP/2 handshake failed")]
     Http2(#[source] h2::Error),
+    /// The connection broke before it was used.
+    #[error("the connection broke at once")]
+    Http1(#[source] hyper::Error),
+}
+
+/// Which versions of HTTP an endpoint is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// HTTP/2 alone: with prior knowledge, or by ALPN.
+    Http2,
+    /// HTTP/1.1 without TLS; HTTP/2 or HTTP/1.1 by ALPN.
+    Http1,
+}
+
+/// How connections to an endpoint are made and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The versions of HTTP.
+    pub speaks: Speaks,
+    /// Of HTTP/1.1 connections.
+    pub http1: Http1,
+    /// Of HTTP/2 connections.
+    pub http2: Http2,
+}
+
+/// Settings of HTTP/1.1 connections to upstreams. Sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Http1 {
+    /// The header section of an answer.
+    pub max_header_bytes: usize,
+    /// How long a connection is kept without a request.
+    pub idle_timeout: Duration,
 }
 
 /// Settings of HTTP/2 connections to upstreams. Sizes are bytes.
@@ -59,14 +95,27 @@ pub struct Connector {
     port: u16,
     tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     connect_timeout: Duration,
-    http2: Http2,
+    settings: Settings,
+    /// What stands before every path on this endpoint; empty, or begins with a slash and does not end in one.
+    prefix: Box<str>,
 }
 
-/// A dialled connection: the handle that opens streams, and the future that moves the bytes.
-pub(crate) type Dialled = (
-    h2::client::SendRequest<Bytes>,
-    h2::client::Connection<Stream, Bytes>,
-);
+/// A dialled connection: the handle that sends requests, and the future that moves the bytes.
+pub(crate) enum Dialled {
+    /// Many requests at once.
+    Http2(
+        h2::client::SendRequest<Bytes>,
+        Box<h2::client::Connection<Stream, Bytes>>,
+    ),
+    /// One request after the other.
+    Http1(
+        http1::SendRequest<Body>,
+        Box<http1::Connection<TokioIo<Stream>, Body>>,
+    ),
+}
+
+/// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
+const MAX_HEADERS: usize = 400;
 
 /// What a connection runs over.
 pub(crate) type Stream = Box<dyn Io>;
@@ -86,7 +135,7 @@ impl Connector {
         tls: Option<Arc<rustls::ClientConfig>>,
         server_name: Option<&str>,
         connect_timeout: Duration,
-        http2: Http2,
+        settings: Settings,
     ) -> io::Result<Self> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{endpoint}: {what}"));
         let authority = endpoint
@@ -106,6 +155,14 @@ impl Connector {
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = if secure {
             let config = tls.ok_or_else(|| invalid("TLS is not set up"))?;
+            let config = match settings.speaks {
+                Speaks::Http2 => config,
+                Speaks::Http1 => {
+                    let mut config = (*config).clone();
+                    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                    Arc::new(config)
+                }
+            };
             let name = ServerName::try_from(server_name.unwrap_or(&host).to_owned())
                 .map_err(|_| invalid("the host is not a valid TLS server name"))?;
             Some((config, name))
@@ -119,7 +176,8 @@ impl Connector {
             port,
             tls,
             connect_timeout,
-            http2,
+            settings,
+            prefix: endpoint.path().trim_end_matches('/').into(),
         })
     }
 
@@ -133,9 +191,14 @@ impl Connector {
         &self.authority
     }
 
-    /// The settings of the connection.
-    pub fn http2(&self) -> &Http2 {
-        &self.http2
+    /// What stands before every path on this endpoint; empty, or begins with a slash and does not end in one.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The settings of connections.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// How long dialling may take.
@@ -162,21 +225,27 @@ impl Connector {
             .map_err(ConnectError::Io)?;
         // Without it, the last segment of a small message waits for the peer's delayed acknowledgement.
         tcp.set_nodelay(true).map_err(ConnectError::Io)?;
-        let stream: Stream = match &self.tls {
-            None => Box::new(tcp),
-            Some((config, name)) => {
-                let stream = TlsConnector::from(Arc::clone(config))
-                    .connect(name.clone(), tcp)
-                    .await
-                    .map_err(ConnectError::Tls)?;
-                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                    return Err(ConnectError::NoHttp2);
-                }
-                Box::new(stream)
-            }
+        let Some((config, name)) = &self.tls else {
+            return match self.settings.speaks {
+                Speaks::Http2 => self.http2(Box::new(tcp)).await,
+                Speaks::Http1 => self.http1(Box::new(tcp)).await,
+            };
         };
-        let http2 = &self.http2;
-        h2::client::Builder::new()
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name.clone(), tcp)
+            .await
+            .map_err(ConnectError::Tls)?;
+        match (stream.get_ref().1.alpn_protocol(), self.settings.speaks) {
+            (Some(b"h2"), _) => self.http2(Box::new(stream)).await,
+            (_, Speaks::Http2) => Err(ConnectError::NoHttp2),
+            // A server that knows nothing of ALPN speaks what was there before it.
+            (_, Speaks::Http1) => self.http1(Box::new(stream)).await,
+        }
+    }
+
+    async fn http2(&self, stream: Stream) -> Result<Dialled, ConnectError> {
+        let http2 = &self.settings.http2;
+        let (handle, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(http2.stream_window_bytes)
             .initial_connection_window_size(
@@ -189,6 +258,17 @@ impl Connector {
             .max_send_buffer_size(256 << 10)
             .handshake(stream)
             .await
-            .map_err(ConnectError::Http2)
+            .map_err(ConnectError::Http2)?;
+        Ok(Dialled::Http2(handle, Box::new(connection)))
+    }
+
+    async fn http1(&self, stream: Stream) -> Result<Dialled, ConnectError> {
+        let (handle, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .max_header_size(self.settings.http1.max_header_bytes)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(ConnectError::Http1)?;
+        Ok(Dialled::Http1(handle, Box::new(connection)))
     }
 }

@@ -1,8 +1,8 @@
 //! The connections of one worker to one endpoint.
 //!
 //! A call takes a place on a connection and gives it back by dropping it. A connection that fills up has a successor
-//! dialled before it is full. While an endpoint can't be dialled, attempts are spaced by a jittered back-off, and calls
-//! fail at once instead of queueing behind it.
+//! dialled before it is full; one of HTTP/1.1 has one place, so each call that finds none dials. While an endpoint can't
+//! be dialled, attempts are spaced by a jittered back-off, and calls fail at once instead of queueing behind it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,11 +18,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::upstream::connect::{ConnectError, Connector, Dialled};
 use crate::upstream::dice;
+use crate::upstream::exchange::{Exchange, Kept};
 
 /// The first pause after an attempt that failed; it doubles with each one. Jitter takes up to half of it away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause. Long enough to spare a dead host, short enough that a returning one is found within a breath.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Connections of HTTP/1.1 that are kept without a request. Not measured: what a burst leaves behind is closed.
+const MOST_KEPT: usize = 128;
 
 /// Why no place could be had.
 #[derive(Clone, Debug)]
@@ -61,8 +65,18 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
+    /// Of HTTP/2.
     connections: Vec<Connection>,
-    dialling: bool,
+    /// Of HTTP/1.1, without a request; the one used last is last.
+    kept: Vec<Kept>,
+    /// The endpoint was found to speak HTTP/1.1.
+    one_at_a_time: bool,
+    /// Attempts under way: one, or one for each call that waits where a connection takes one at a time.
+    dialling: usize,
+    /// Calls that wait for a connection.
+    waiting: usize,
+    /// A task closes what is kept for too long.
+    sweeping: bool,
     failure: Option<Failure>,
 }
 
@@ -86,22 +100,27 @@ struct Load {
 }
 
 /// A place on a connection. Dropping it gives the place back.
-pub struct Lease {
-    pub(crate) handle: SendRequest<Bytes>,
-    pub(crate) place: Place,
+pub struct Lease(pub(super) Place);
+
+/// What a [`Lease`] is a place on.
+pub(super) enum Place {
+    /// A stream of HTTP/2.
+    Stream(SendRequest<Bytes>, Counted),
+    /// A connection of HTTP/1.1.
+    Exchange(Exchange),
 }
 
 /// The counted part of a [`Lease`]: held until the answer is read to its end or dropped.
-pub(crate) struct Place(Arc<Load>);
+pub(super) struct Counted(Arc<Load>);
 
-impl Place {
+impl Counted {
     /// Keeps new calls off the connection.
-    pub(crate) fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
@@ -136,11 +155,51 @@ impl Pool {
     /// A place on a connection that is there now.
     pub fn try_lease(&self) -> Option<Lease> {
         let mut state = self.0.state.lock();
-        let lease = state.place(self.limit());
-        if state.is_crowded(self.limit()) {
+        let lease = self.place(&mut state);
+        if !state.one_at_a_time && state.is_crowded(self.limit()) {
             self.dial(&mut state);
         }
         lease
+    }
+
+    fn place(&self, state: &mut State) -> Option<Lease> {
+        if let Some((handle, place)) = state.place(self.limit()) {
+            return Some(Lease(Place::Stream(handle, place)));
+        }
+        let kept = state.take_kept()?;
+        Some(Lease(Place::Exchange(Exchange::new(kept, self.clone()))))
+    }
+
+    /// Takes a connection back for the next call.
+    pub(super) fn keep(&self, kept: Kept) {
+        let mut state = self.0.state.lock();
+        if state.kept.len() < MOST_KEPT {
+            state.kept.push(kept);
+        }
+        if !state.sweeping {
+            state.sweeping = true;
+            let idle = self.0.connector.settings().http1.idle_timeout;
+            let inner = Arc::downgrade(&self.0);
+            self.0.tasks.spawn(async move {
+                loop {
+                    tokio::time::sleep(idle / 2).await;
+                    let Some(inner) = inner.upgrade() else { return };
+                    if !inner.state.lock().sweep(idle) {
+                        return;
+                    }
+                }
+            });
+        }
+        let waited_for = state.waiting > 0;
+        drop(state);
+        if waited_for {
+            self.0.dialled.notify_waiters();
+        }
+    }
+
+    /// Who runs what outlives a call.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
     }
 
     /// A place on a connection, dialled if need be.
@@ -163,14 +222,15 @@ impl Pool {
     }
 
     async fn wait(&self) -> Result<Lease, Unreachable> {
+        let _waiting = Waiting::begin(&self.0);
         loop {
             let dialled = self.0.dialled.notified();
             {
                 let mut state = self.0.state.lock();
-                if let Some(lease) = state.place(self.limit()) {
+                if let Some(lease) = self.place(&mut state) {
                     return Ok(lease);
                 }
-                if !state.dialling
+                if state.dialling == 0
                     && let Some(failure) = &state.failure
                     && Instant::now() < failure.unreachable.retry_at
                 {
@@ -183,23 +243,24 @@ impl Pool {
     }
 
     fn limit(&self) -> usize {
-        usize::try_from(self.0.connector.http2().max_streams).unwrap_or(usize::MAX)
+        usize::try_from(self.0.connector.settings().http2.max_streams).unwrap_or(usize::MAX)
     }
 
-    /// Starts an attempt to dial, unless one is under way or a pause is on.
+    /// Starts an attempt to dial, unless enough are under way or a pause is on.
     fn dial(&self, state: &mut State) {
         let paused = state
             .failure
             .as_ref()
             .is_some_and(|failure| Instant::now() < failure.unreachable.retry_at);
-        if state.dialling || paused {
+        let enough = if state.one_at_a_time { state.waiting } else { 1 };
+        if state.dialling >= enough || paused {
             return;
         }
-        state.dialling = true;
+        state.dialling += 1;
         let inner = Arc::clone(&self.0);
         self.0.tasks.spawn(async move {
             let outcome = inner.connector.dial().await;
-            inner.settle(outcome);
+            inner.settle(outcome).await;
         });
     }
 }
@@ -214,31 +275,86 @@ impl fmt::Debug for Pool {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lease")
+        f.write_str(match self.0 {
+            Place::Stream(..) => "Lease(Stream)",
+            Place::Exchange(_) => "Lease(Exchange)",
+        })
     }
 }
 
+/// A call that waits for a connection.
+struct Waiting<'p>(&'p Inner);
+
+impl<'p> Waiting<'p> {
+    fn begin(inner: &'p Inner) -> Self {
+        inner.state.lock().waiting += 1;
+        Self(inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
+/// A connection whose bytes are moved by a task.
+enum Running {
+    Http2(Connection),
+    Http1(Kept),
+}
+
 impl Inner {
-    fn settle(&self, outcome: Result<Dialled, ConnectError>) {
-        let mut state = self.state.lock();
-        state.dialling = false;
-        match outcome {
-            Ok((handle, connection)) => {
+    /// Spawns the task of a connection.
+    async fn run(&self, dialled: Dialled) -> Result<Running, ConnectError> {
+        match dialled {
+            Dialled::Http2(handle, connection) => {
                 let load = Arc::new(Load::default());
-                state.connections.push(Connection {
-                    handle,
-                    load: Arc::clone(&load),
-                });
-                state.failure = None;
-                let http2 = *self.connector.http2();
+                let http2 = self.connector.settings().http2;
+                let closes = Arc::clone(&load);
                 self.tasks.spawn(async move {
-                    drive(connection, http2.ping_interval, http2.ping_timeout).await;
-                    load.closed.store(true, Ordering::Relaxed);
+                    drive(*connection, http2.ping_interval, http2.ping_timeout).await;
+                    closes.closed.store(true, Ordering::Relaxed);
                 });
+                Ok(Running::Http2(Connection { handle, load }))
+            }
+            Dialled::Http1(mut handle, connection) => {
+                let task = self.tasks.spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "an upstream connection broke");
+                    }
+                });
+                handle.ready().await.map_err(ConnectError::Http1)?;
+                Ok(Running::Http1(Kept::new(handle, task.abort_handle())))
+            }
+        }
+    }
+
+    async fn settle(&self, outcome: Result<Dialled, ConnectError>) {
+        let outcome = match outcome {
+            Ok(dialled) => self.run(dialled).await,
+            Err(error) => Err(error),
+        };
+        let mut state = self.state.lock();
+        state.dialling = state.dialling.saturating_sub(1);
+        match outcome {
+            Ok(Running::Http2(connection)) => {
+                state.connections.push(connection);
+                state.one_at_a_time = false;
+                state.failure = None;
+            }
+            Ok(Running::Http1(kept)) => {
+                state.kept.push(kept);
+                state.one_at_a_time = true;
+                state.failure = None;
             }
             Err(error) => {
                 let now = Instant::now();
                 let (pause, since) = match &state.failure {
+                    // Of several attempts at once, all but the first say what is known.
+                    Some(before) if now < before.unreachable.retry_at => {
+                        (before.pause, before.unreachable.since)
+                    }
                     Some(before) => ((before.pause * 2).min(LONGEST_PAUSE), before.unreachable.since),
                     None => (FIRST_PAUSE, now),
                 };
@@ -257,8 +373,24 @@ impl Inner {
 }
 
 impl State {
+    /// The connection used last that can take a request now: those that are not needed grow old and are closed.
+    fn take_kept(&mut self) -> Option<Kept> {
+        self.kept.retain(|kept| !kept.is_closed());
+        let at = self.kept.iter().rposition(Kept::is_ready)?;
+        Some(self.kept.remove(at))
+    }
+
+    /// Closes what was kept for too long; false when there is nothing left to look after.
+    fn sweep(&mut self, idle: Duration) -> bool {
+        let now = Instant::now();
+        self.kept
+            .retain(|kept| !kept.is_closed() && now.saturating_duration_since(kept.since) < idle);
+        self.sweeping = !self.kept.is_empty();
+        self.sweeping
+    }
+
     /// A place on the fullest connection that has room: so that connections which are no longer needed empty.
-    fn place(&mut self, limit: usize) -> Option<Lease> {
+    fn place(&mut self, limit: usize) -> Option<(SendRequest<Bytes>, Counted)> {
         self.connections
             .retain(|connection| !connection.load.closed.load(Ordering::Relaxed));
         let connection = self
@@ -267,10 +399,7 @@ impl State {
             .filter(|connection| connection.calls() < connection.limit(limit))
             .max_by_key(|connection| connection.calls())?;
         connection.load.calls.fetch_add(1, Ordering::Relaxed);
-        Some(Lease {
-            handle: connection.handle.clone(),
-            place: Place(Arc::clone(&connection.load)),
-        })
+        Some((connection.handle.clone(), Counted(Arc::clone(&connection.load))))
     }
 
     /// Whether the places that are left are few: under a fifth of a connection's.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -15,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Kind};
-use crate::upstream::pool::{Lease, Place};
+use crate::upstream::pool::{Counted, Lease, Place};
 use crate::wire::body::Body;
 
 /// Why a request got no answer.
@@ -23,21 +24,41 @@ use crate::wire::body::Body;
 pub enum SendError {
     /// The upstream surely did not process it: the connection was closing, or the upstream refused the stream.
     #[error("the upstream did not take the request")]
-    Unprocessed(#[source] h2::Error),
+    Unprocessed(#[source] Cause),
+    /// A connection that was kept from before closed as the request went out. The upstream has most likely not seen
+    /// it, and may have: only what may be sent twice may be sent again.
+    #[error("the upstream closed a kept connection")]
+    Stale(#[source] Cause),
     /// The upstream may have processed it.
     #[error("the upstream broke off before it answered")]
-    Broken(#[source] h2::Error),
+    Broken(#[source] Cause),
+    /// The upstream answered with what nobody asked for.
+    #[error("the upstream {0}")]
+    Protocol(&'static str),
     /// The request itself went wrong on its way: its body broke off or is not valid.
     #[error("the request body failed")]
     Request(#[source] Fault),
 }
 
+/// What the connection said.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Informational answers to one request. 16: a server has one or two to say before its answer.
+pub(super) const MAX_INFORMATIONAL: u32 = 16;
+
+/// What is said of an upstream that has more to say before its answer.
+pub(super) const TOO_INFORMATIONAL: SendError =
+    SendError::Protocol("sent too many informational answers before its answer");
+
 impl From<SendError> for Fault {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Request(fault) => fault,
-            SendError::Unprocessed(_) | SendError::Broken(_) => {
+            SendError::Unprocessed(_) | SendError::Stale(_) | SendError::Broken(_) => {
                 Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error)
+            }
+            SendError::Protocol(_) => {
+                Self::upstream(Kind::UpstreamProtocol, error.to_string()).caused_by(error)
             }
         }
     }
@@ -51,47 +72,80 @@ impl Lease {
     /// [`SendError`], which says whether trying again is safe.
     ///
     /// # Cancel safety
-    /// Dropping it resets the stream.
+    /// Dropping it resets the stream, or closes the connection.
     pub async fn send(
-        mut self,
+        self,
         request: Request<()>,
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
-        let ends_at_once = body.is_end_stream();
-        let (answer, stream) = self.handle.send_request(request, ends_at_once).map_err(|error| {
-            // It is closing: calls that are under way finish on it, new ones need another.
-            self.place.retire();
-            SendError::Unprocessed(error)
-        })?;
-        let pump = if ends_at_once {
-            None
-        } else {
-            Pump::start(stream, body, tasks).await?
-        };
-        let (head, stream) = match answer.await {
-            Ok(response) => response.into_parts(),
-            Err(error) => {
-                if error.is_go_away() {
-                    self.place.retire();
-                }
-                return Err(pump
-                    .and_then(|pump| pump.fault())
-                    .map_or_else(|| classify(error), SendError::Request));
-            }
-        };
-        let body = if stream.is_end_stream() {
-            Body::empty()
-        } else {
-            Body::stream(Answer {
-                stream,
-                state: State::Data,
-                pump,
-                _place: self.place,
-            })
-        };
-        Ok(Response::from_parts(head, body))
+        match self.0 {
+            Place::Stream(handle, place) => send(handle, place, request, body, tasks).await,
+            Place::Exchange(exchange) => exchange.send(request, body).await,
+        }
     }
+}
+
+/// Sends a request on a stream of its own.
+async fn send(
+    mut handle: SendRequest<Bytes>,
+    place: Counted,
+    request: Request<()>,
+    body: Body,
+    tasks: &TaskTracker,
+) -> Result<Response<Body>, SendError> {
+    let ends_at_once = body.is_end_stream();
+    let (answer, stream) = handle.send_request(request, ends_at_once).map_err(|error| {
+        // It is closing: calls that are under way finish on it, new ones need another.
+        place.retire();
+        SendError::Unprocessed(error.into())
+    })?;
+    let pump = if ends_at_once {
+        None
+    } else {
+        Pump::start(stream, body, tasks).await?
+    };
+    let (head, stream) = match final_answer(answer, &place).await {
+        Ok(response) => response.into_parts(),
+        Err(error) => {
+            let fault = pump.and_then(|pump| pump.fault());
+            return Err(fault.map_or(error, SendError::Request));
+        }
+    };
+    let body = if stream.is_end_stream() {
+        Body::empty()
+    } else {
+        Body::stream(Answer {
+            stream,
+            state: State::Data,
+            pump,
+            _place: place,
+        })
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// The answer after the informational ones, of which so many are taken and no more.
+async fn final_answer(
+    mut answer: ResponseFuture,
+    place: &Counted,
+) -> Result<Response<RecvStream>, SendError> {
+    let mut informational = 0;
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(_head))) = answer.poll_informational(cx) {
+            informational += 1;
+            if informational > MAX_INFORMATIONAL {
+                return Poll::Ready(Err(TOO_INFORMATIONAL));
+            }
+        }
+        Pin::new(&mut answer).poll(cx).map_err(|error| {
+            if error.is_go_away() {
+                place.retire();
+            }
+            classify(error)
+        })
+    })
+    .await
 }
 
 /// Whether the upstream surely left the stream alone.
@@ -100,9 +154,9 @@ impl Lease {
 fn classify(error: h2::Error) -> SendError {
     let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
     if refused || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR)) {
-        SendError::Unprocessed(error)
+        SendError::Unprocessed(error.into())
     } else {
-        SendError::Broken(error)
+        SendError::Broken(error.into())
     }
 }
 
@@ -227,7 +281,7 @@ struct Answer {
     stream: RecvStream,
     state: State,
     pump: Option<Pump>,
-    _place: Place,
+    _place: Counted,
 }
 
 enum State {

@@ -8,17 +8,24 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::connect::Http2;
+use super::connect::{Http1, Http2, Settings, Speaks};
 use super::stream::SendError;
 use super::{Connector, Pool};
 use crate::wire::body::Body;
 
-const HTTP2: Http2 = Http2 {
-    max_streams: 100,
-    stream_window_bytes: 64 << 10,
-    max_header_bytes: 64 << 10,
-    ping_interval: Duration::from_secs(30),
-    ping_timeout: Duration::from_secs(10),
+const SETTINGS: Settings = Settings {
+    speaks: Speaks::Http2,
+    http1: Http1 {
+        max_header_bytes: 64 << 10,
+        idle_timeout: Duration::from_secs(60),
+    },
+    http2: Http2 {
+        max_streams: 100,
+        stream_window_bytes: 64 << 10,
+        max_header_bytes: 64 << 10,
+        ping_interval: Duration::from_secs(30),
+        ping_timeout: Duration::from_secs(10),
+    },
 };
 
 /// What a server does with its first connection; later ones answer everything.
@@ -62,7 +69,7 @@ async fn server(first: First, tasks: &TaskTracker) -> (http::Uri, mpsc::Receiver
 }
 
 fn pool(uri: &http::Uri, tasks: &TaskTracker) -> Pool {
-    let connector = Connector::new(uri, None, None, Duration::from_secs(5), HTTP2).unwrap();
+    let connector = Connector::new(uri, None, None, Duration::from_secs(5), SETTINGS).unwrap();
     Pool::new(connector, tasks.clone())
 }
 

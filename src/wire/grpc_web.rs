@@ -71,7 +71,7 @@ impl TextReader {
         let whole = self.held.len() & !3;
         let rest = self.held.split_off(whole);
         let text = std::mem::replace(&mut self.held, rest);
-        let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+        let mut bytes = Vec::with_capacity(text.len());
         let mut left = text.as_slice();
         while !left.is_empty() {
             // Up to and with the next group that is padded, after which another chunk may begin.

@@ -8,12 +8,14 @@ pub mod compression;
 pub mod connect;
 pub mod ending;
 pub mod envelope;
+pub mod event_stream;
 pub mod grpc_web;
 pub mod json_stream;
 pub mod last_frame;
 pub mod percent;
 pub mod timeout;
 pub mod url;
+pub mod websocket;
 
 use std::fmt;
 
@@ -28,11 +30,19 @@ pub enum Dialect {
     GrpcWeb,
     /// Connect, unary or streaming, over any HTTP.
     Connect,
+    /// Messages of a WebSocket.
+    WebSocket,
 }
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 4] = [Self::Rest, Self::Grpc, Self::GrpcWeb, Self::Connect];
+    pub const ALL: [Self; 5] = [
+        Self::Rest,
+        Self::Grpc,
+        Self::GrpcWeb,
+        Self::Connect,
+        Self::WebSocket,
+    ];
 
     /// The name in records, metrics and configuration.
     pub fn name(self) -> &'static str {
@@ -41,6 +51,7 @@ impl Dialect {
             Self::Grpc => "grpc",
             Self::GrpcWeb => "grpc_web",
             Self::Connect => "connect",
+            Self::WebSocket => "websocket",
         }
     }
 
@@ -49,6 +60,7 @@ impl Dialect {
         match self {
             Self::Rest => Addressing::Rules,
             Self::Grpc | Self::GrpcWeb | Self::Connect => Addressing::RpcPath,
+            Self::WebSocket => Addressing::Path,
         }
     }
 }
@@ -58,6 +70,8 @@ impl Dialect {
 pub enum Addressing {
     /// HTTP method and path by the rules of the methods, and the rpc path.
     Rules,
+    /// The same by the path alone.
+    Path,
     /// `/package.Service/Method` and nothing else.
     RpcPath,
 }
@@ -80,12 +94,13 @@ impl<T> PerDialect<T> {
 
     /// The thing of this dialect.
     pub fn get(&self, dialect: Dialect) -> &T {
-        let [rest, grpc, grpc_web, connect] = &self.0;
+        let [rest, grpc, grpc_web, connect, websocket] = &self.0;
         match dialect {
             Dialect::Rest => rest,
             Dialect::Grpc => grpc,
             Dialect::GrpcWeb => grpc_web,
             Dialect::Connect => connect,
+            Dialect::WebSocket => websocket,
         }
     }
 }

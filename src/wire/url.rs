@@ -124,6 +124,41 @@ fn decode_run(raw: &str, start: usize, escapes: Escapes, out: &mut String) -> Re
     Ok(at)
 }
 
+/// What stays as it is beside RFC 3986's unreserved characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// Slashes, and what was read as an escaped slash.
+    Slashes,
+}
+
+/// Appends `text`, percent-encoded.
+pub fn encode(text: &str, keep: Keep, out: &mut String) {
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().copied().enumerate() {
+        let kept = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => true,
+            b'/' => keep == Keep::Slashes,
+            b'%' => keep == Keep::Slashes && escape(bytes, at) == Some(b'/'),
+            _ => false,
+        };
+        push(byte, kept, out);
+    }
+}
+
+/// Appends one byte, as it is or as an escape.
+pub fn push(byte: u8, kept: bool, out: &mut String) {
+    if kept {
+        out.push(char::from(byte));
+        return;
+    }
+    out.push('%');
+    for nibble in [byte >> 4, byte & 15] {
+        out.extend(char::from_digit(u32::from(nibble), 16).map(|digit| digit.to_ascii_uppercase()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,6 +78,14 @@ async fn the_library_serves_a_gateway() {
     assert_eq!(answer.json()["title"], "Dune");
 }
 
+#[tokio::test]
+async fn a_program_holds_a_gateway_and_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut embedding = Process::run(&program("embed"), &[], folder.path());
+    embedding.says("\"Dune\"").await;
+    assert!(embedding.ended().await.success(), "{}", embedding.said());
+}
+
 /// Everything that the page of the demo says about curl holds.
 #[tokio::test]
 async fn the_demo_prints_a_page_that_is_true() {

@@ -1,5 +1,6 @@
 //! `backends:` as written.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -17,13 +18,18 @@ pub struct Backend {
     /// What the endpoints speak.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Where they are: `http://` is HTTP/2 without TLS, `https://` HTTP/2 over TLS; a path is a prefix.
+    /// Where they are: `http://` is HTTP/2 without TLS for `grpc` and HTTP/1.1 for `rest`; `https://` is what both sides
+    /// speak over TLS. A path is a prefix.
     #[schemars(length(min = 1))]
     pub endpoints: Located<Vec<Located<Endpoint>>>,
-    /// Where the descriptors of the services come from: `reflection`, `{protos: …}` or `{descriptors: …}`.
+    /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
     #[serde(default)]
-    #[schemars(extend("default" = "reflection"))]
-    pub schema: Located<SchemaSource>,
+    pub http2: Located<bool>,
+    /// Where the descriptors of the services come from: `reflection`, `{protos: …}` or `{descriptors: …}`. Default:
+    /// `reflection` for `grpc`; none for `rest`, which is then reached by routes with a `path`.
+    pub schema: Option<Located<SchemaSource>>,
+    /// How calls become requests of a `rest` backend that has descriptors.
+    pub rest: Option<Located<Rest>>,
     /// Files with google.api.http rules in YAML or JSON, by the full names of methods; they replace what the
     /// descriptors say about the same method.
     #[serde(default)]
@@ -45,6 +51,63 @@ pub enum Protocol {
     /// gRPC over HTTP/2.
     #[default]
     Grpc,
+    /// HTTP, and JSON where there are descriptors.
+    Rest,
+}
+
+impl Backend {
+    /// Where the descriptors come from; nothing for a backend that needs none.
+    pub fn source(&self) -> Option<&SchemaSource> {
+        match (&self.schema, self.protocol) {
+            (Some(written), _) => Some(&written.value),
+            (None, Protocol::Grpc) => Some(&SchemaSource::Reflection),
+            (None, Protocol::Rest) => None,
+        }
+    }
+}
+
+/// How calls become requests of a REST backend.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "a switch of the file each")]
+pub struct Rest {
+    /// Which of its HTTP rules a method is called by, by its full name, counted from 0 in the order in which they are
+    /// written. Default: the first.
+    pub rules: BTreeMap<String, Located<u32>>,
+    /// What an HTTP status means where the body of an answer does not say it.
+    pub statuses: Statuses,
+    /// The rest of the deadline is told in `X-Server-Timeout`, in seconds.
+    pub server_timeout: bool,
+    /// A body of `*` repeats the fields that the path gives.
+    pub path_fields_in_body: bool,
+    /// Names of fields in queries and bodies are as in the proto (`page_size`), not in lower camel case (`pageSize`).
+    pub proto_names: bool,
+    /// Fields without presence are sent even where they hold their default.
+    pub emit_defaults: bool,
+    /// What stands around each message of a stream of answers.
+    pub stream_envelope: StreamEnvelope,
+}
+
+/// What an HTTP status means for a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Statuses {
+    /// What an origin server means by it: 404 is `NOT_FOUND`.
+    #[default]
+    Origin,
+    /// What a gRPC client makes of it: 404 is `UNIMPLEMENTED`.
+    GrpcTable,
+}
+
+/// What stands around each message of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamEnvelope {
+    /// Nothing.
+    #[default]
+    None,
+    /// `{"result": …}`, as grpc-gateway has it.
+    Result,
 }
 
 /// Where the descriptors of a backend's services come from.

@@ -8,21 +8,31 @@ use serde::{Deserialize, Serialize};
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
 use super::auth::Rule;
+use super::backend::StreamEnvelope;
 use super::cors::Cors;
+use super::relay::Relay;
+use super::websocket::WebSocketSection;
 
-/// Which services are exposed, to whom, and who answers.
+/// Which services are exposed, or which paths are relayed, to whom, and who answers.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Which services: `*` (reflection excepted), `library.v1.*` or full names. Where several routes take a service,
+    /// Which services: `*` (reflection and health excepted), `library.v1.*` or full names. Where several routes take a service,
     /// the most specific pattern has it.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub services: Located<Vec<Located<Services>>>,
+    /// Instead of services: which paths are relayed as they are, such as `/legacy/**`, `/legacy/{user}/avatar` or
+    /// `/robots.txt`. Dots are resolved and slashes merged before.
+    pub path: Option<Located<String>>,
     /// For which hosts: names, or `*.example.com`. Default: any.
     #[serde(default)]
     pub hosts: Vec<Located<String>>,
     /// Who answers: a name of `backends`.
+    #[serde(default)]
     pub backend: Located<String>,
+    /// What is done with the requests of a `path`.
+    pub relay: Option<Located<Relay>>,
     /// How JSON is read and written.
     #[serde(default)]
     pub json: Json,
@@ -32,7 +42,13 @@ pub struct Route {
     /// How the messages of a stream are framed where `Accept` does not choose.
     #[serde(default)]
     pub streaming: Streaming,
-    /// A whole unary call. Default: the backend's `timeout.request`.
+    /// How WebSockets are taken.
+    #[serde(default)]
+    pub websocket: WebSocketSection,
+    /// What stands around each message of a stream.
+    #[serde(default)]
+    pub stream_envelope: StreamEnvelope,
+    /// A whole unary call; of a path, how long the beginning of the answer may take. Default: the backend's `timeout.request`.
     pub timeout: Option<Period>,
     /// Which pages of other origins may call from a browser. Default: none.
     pub cors: Option<Located<Cors>>,

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_fault_has_its_reason_in_the_details() {
         let fault = Fault::client(Kind::InvalidArgument, "field title: not a string");
-        let error: Value = serde_json::from_str(&super::json(&Status::from(&fault), None).text()).unwrap();
+        let error: Value = serde_json::from_str(&json(&Status::from(&fault), None).text()).unwrap();
         assert_eq!(error["code"], "invalid_argument");
         assert_eq!(error["message"], "field title: not a string");
         assert_eq!(error["details"][0]["type"], "google.rpc.ErrorInfo");
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_empty_is_left_out() {
         let status = Status::new(Code::Aborted, "");
-        assert_eq!(super::json(&status, None).text(), r#"{"code":"aborted"}"#);
+        assert_eq!(json(&status, None).text(), r#"{"code":"aborted"}"#);
     }
 
     #[test]

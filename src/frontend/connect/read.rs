@@ -48,8 +48,9 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
         (Framing::Connect, Codec::Proto) => {
             accepted = head.headers.get(CONNECT_ACCEPT_ENCODING).cloned();
             let encoding = head.headers.get(CONNECT_CONTENT_ENCODING).cloned();
-            // Envelope and flags are gRPC's, so the bytes are relayed as they come.
-            Messages::raw(body, encoding, Direction::Request, bounds, tally)
+            // Envelope and flags are gRPC's, so the bytes are relayed as they come. Compressed ones are opened: the
+            // encoding was chosen with the gateway in mind, and a backend may not know it.
+            Messages::raw(body, encoding, Direction::Request, bounds, tally).opened()
         }
         (Framing::Connect, Codec::Json) => {
             let encoding = head.headers.get(CONNECT_CONTENT_ENCODING).cloned();

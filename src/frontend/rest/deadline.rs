@@ -8,7 +8,7 @@ use crate::fault::{Fault, Kind};
 use crate::wire::timeout;
 
 /// The first of `grpc-timeout`, `Connect-Timeout-Ms` and `X-Server-Timeout` (seconds) that is there.
-pub(super) fn asked(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+pub(in crate::frontend) fn asked(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     if let Some(value) = headers.get("grpc-timeout") {
         return timeout::parse(value.as_bytes())
             .map(Some)

@@ -20,7 +20,7 @@ struct RpcStatus {
 }
 
 /// The JSON of a status. Details whose type the schema knows are spelt out, others keep their bytes in base64.
-pub(super) fn json(status: &Status, transcoder: &Transcoder) -> StatusJson {
+pub(in crate::frontend) fn json(status: &Status, transcoder: &Transcoder) -> StatusJson {
     let details = RpcStatus::decode(status.details.clone())
         .map(|status| status.details)
         .unwrap_or_default();

@@ -4,7 +4,7 @@
 
 pub(super) mod body;
 pub(super) mod deadline;
-mod error;
+pub(super) mod error;
 mod read;
 mod stream;
 mod upload;

@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::frontend::refuse::{self, StatusJson};
 use crate::frontend::rest::write::{content_type, not_json, shared};
 use crate::frontend::rest::{Asked, Trailers, error};
-use crate::route::entry::{Entry, Form, Streaming};
+use crate::route::entry::{Entry, Form, StreamEnvelope, Streaming};
 use crate::status::{Code, Status};
 use crate::translate::json::Target;
 use crate::translate::tally::Outcome;
@@ -217,6 +217,10 @@ impl Framed {
                 *target
             }
         };
+        let enveloped = self.entry.route.envelope == StreamEnvelope::Result;
+        if enveloped {
+            out.put_slice(b"{\"result\":");
+        }
         self.entry
             .json
             .write(target, None, message, out, limit)
@@ -224,6 +228,9 @@ impl Framed {
                 out.truncate(before);
                 not_json(&error)
             })?;
+        if enveloped {
+            out.put_u8(b'}');
+        }
         match &self.framing {
             Framing::Lines(_) => out.put_u8(b'\n'),
             Framing::Events(_) => out.put_slice(b"\n\n"),

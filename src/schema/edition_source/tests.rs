@@ -110,6 +110,22 @@ fn features_decide_how_a_message_is_written() {
 }
 
 #[test]
+fn a_required_field_may_come_from_the_path() {
+    let transcoder = Transcoder::compile(&schema(SOURCE).unwrap(), JsonOptions::default()).unwrap();
+    let message = transcoder.message("e.Plain").unwrap();
+    let mask = transcoder.mask(message, &["must"]).unwrap();
+    let read = |target, json: &[u8]| {
+        transcoder
+            .read(target, Some(&mask), json, &mut BytesMut::new(), 100)
+            .is_ok()
+    };
+    assert!(read(Target::Message(message), b"{}"));
+    assert!(read(Target::Message(message), b""));
+    assert!(!read(Target::Message(message), br#"{"inside":{}}"#));
+    assert!(read(Target::Field { message, number: 1 }, b""));
+}
+
+#[test]
 fn values_that_a_closed_enum_lacks_are_unknown_fields() {
     let transcoder = Transcoder::compile(&schema(SOURCE).unwrap(), JsonOptions::default()).unwrap();
     let target = Target::Message(transcoder.message("e.Plain").unwrap());

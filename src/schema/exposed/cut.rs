@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::schema::files::{Header, MethodHeader, ServiceHeader};
-use crate::schema::{FileProblem, Method, is_reflection, raw};
+use crate::schema::{FileProblem, Method, is_own, raw};
 
 /// The exposed methods by the full name of their service.
 #[derive(Debug, Default)]
@@ -32,11 +32,11 @@ impl Visible {
     }
 
     fn service(&self, service: &str) -> bool {
-        is_reflection(service) || self.0.contains_key(service)
+        is_own(service) || self.0.contains_key(service)
     }
 
     fn method(&self, service: &str, method: &str) -> bool {
-        is_reflection(service)
+        is_own(service)
             || self
                 .0
                 .get(service)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::cut::{self, Visible};
 use crate::schema::files::{self, Header, ServiceHeader};
-use crate::schema::{Schema, embedded, is_reflection, raw};
+use crate::schema::{Schema, embedded, is_own, raw};
 
 /// Messages within messages that are looked into; no compiler and no pool takes more.
 const MAX_DEPTH: usize = 100;
@@ -188,7 +188,7 @@ impl Index {
         let offered = header
             .services
             .iter()
-            .all(|service| is_reflection(&header.full_name(&service.name)));
+            .all(|service| is_own(&header.full_name(&service.name)));
         let complete = header
             .imports
             .iter()

@@ -64,6 +64,9 @@ pub enum BindingError {
         /// The field's name.
         field: String,
     },
+    /// The path has a wildcard that gives no field, so that no message says what to send there.
+    #[error("path template: a wildcard outside of variables can be read, and not be written")]
+    Loose,
     /// The transcoder does not know a message of the method.
     #[error("the JSON form of {message} is not known")]
     Message {

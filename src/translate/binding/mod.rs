@@ -11,6 +11,7 @@ mod field;
 mod patch;
 mod query;
 mod value;
+mod write;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use field::{Choice, FieldPath, Numbers, PathProblem, Shape};
 use patch::UpdateMask;
 pub use value::EnumNumbers;
 use value::{Settable, Slot};
+pub use write::{Outgoing, PathFields, VariableReason, WriteError};
 
 /// What the body of a request gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -88,12 +88,12 @@ const PROTO: &str = r#"
 "#;
 
 /// Everything that bindings of one schema are made of.
-struct Bench {
-    method: Arc<Method>,
-    json: Transcoder,
+pub(super) struct Bench {
+    pub(super) method: Arc<Method>,
+    pub(super) json: Transcoder,
 }
 
-fn bench() -> &'static Bench {
+pub(super) fn bench() -> &'static Bench {
     static BENCH: LazyLock<Bench> = LazyLock::new(|| bench_of(PROTO));
     &BENCH
 }
@@ -125,11 +125,11 @@ impl Bench {
         Binding::compile(&rule(text), &self.method, &self.json, options)
     }
 
-    fn bind(&self, text: &str) -> Binding {
+    pub(super) fn bind(&self, text: &str) -> Binding {
         self.compile(text, &BindingOptions::default()).unwrap()
     }
 
-    fn show(&self, wire: &[u8]) -> String {
+    pub(super) fn show(&self, wire: &[u8]) -> String {
         let target = Target::Message(self.json.message("t.Request").unwrap());
         let mut text = BytesMut::new();
         self.json
@@ -139,7 +139,7 @@ impl Bench {
     }
 
     /// The message of a URL and body as JSON, or the error.
-    fn read(&self, binding: &Binding, url: &str, body: Option<&str>) -> String {
+    pub(super) fn read(&self, binding: &Binding, url: &str, body: Option<&str>) -> String {
         let (path, query) = match url.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (url, None),
@@ -175,7 +175,7 @@ impl Bench {
 }
 
 /// The same for every order of members and spelling of numbers; what is not JSON stays.
-fn canonical(text: &str) -> String {
+pub(super) fn canonical(text: &str) -> String {
     fn numbers(value: &mut serde_json::Value) {
         match value {
             serde_json::Value::Number(number) => *value = number.as_f64().into(),

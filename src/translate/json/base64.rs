@@ -26,7 +26,7 @@ const VALUES: [u8; 256] = {
 /// Appends the length and the bytes of a text in either alphabet, with padding or without; false if it is none.
 pub(super) fn decode(text: &[u8], out: &mut Out<'_>) -> bool {
     let body = match text {
-        [body @ .., b'=', b'='] | [body @ .., b'='] if text.len() % 4 == 0 => body,
+        [body @ .., b'=', b'='] | [body @ .., b'='] if text.len().is_multiple_of(4) => body,
         _ => text,
     };
     let rest = body.len() % 4;

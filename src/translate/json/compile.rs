@@ -1,17 +1,17 @@
 //! From descriptors to a plan.
 
+mod parts;
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use self::parts::{accepts, called, camel_case, dense, enumeration, form};
 use super::names::Names;
 use super::plan::{Bits, Enum, Field, Form, Key, Kind, Message, NONE, Plan, Shape, Spelling, Tag, wire};
 use super::{JsonOptions, PlanError};
 use crate::schema::descriptor::{self, EnumType, File, MessageType, kind, label};
 use crate::schema::editions::{self, Presence, Resolved};
-
-/// Numbers below this are looked up by index, if their message has that many.
-const DENSE: u32 = 1024;
 
 /// Compiles all messages of a set of files, which may be in any order.
 pub(super) fn compile(files: &[Bytes], options: JsonOptions) -> Result<Plan, PlanError> {
@@ -162,11 +162,14 @@ impl Compiler<'_> {
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
+        // The items of a message set have a form of their own on the wire, which is not supported.
+        let set = editions::message_options(message).message_set_wire_format == Some(true);
+        let extensions = if set { &[][..] } else { extensions };
         for (extension, field, features) in extensions.iter().filter_map(|&at| self.found.extensions.get(at))
         {
             let bracketed = format!("[{extension}]");
             members.push(
-                self.field(field, *features, Some(bracketed))
+                self.field(field, *features, Some(&bracketed))
                     .ok_or_else(|| fail(BAD_FIELD))?,
             );
         }
@@ -204,7 +207,6 @@ impl Compiler<'_> {
         let row = self.rows;
         self.rows += spellings.len() + 1;
         Ok(Message {
-            name: name.into(),
             form: form(name),
             dense: dense(&fields),
             spellings,
@@ -226,7 +228,7 @@ impl Compiler<'_> {
         &mut self,
         field: &descriptor::Field,
         features: Resolved,
-        bracketed: Option<String>,
+        bracketed: Option<&str>,
     ) -> Option<Member> {
         let number = u32::try_from(field.number?)
             .ok()
@@ -251,12 +253,12 @@ impl Compiler<'_> {
             Shape::Packed | Shape::Map(_) => Tag::new(number, wire::LEN),
             Shape::Implicit | Shape::Explicit | Shape::List => Tag::new(number, of.wire()),
         };
-        let json = match (&bracketed, field.json_name.as_deref()) {
-            (Some(bracketed), _) => bracketed.clone(),
+        let json = match (bracketed, field.json_name.as_deref()) {
+            (Some(bracketed), _) => bracketed.to_owned(),
             (None, Some(json)) if !json.is_empty() => json.to_owned(),
             (None, _) => camel_case(name),
         };
-        let proto = bracketed.clone().unwrap_or_else(|| name.to_owned());
+        let proto = bracketed.unwrap_or(name).to_owned();
         let written = if self.options.proto_names { &proto } else { &json };
         let mut key = serde_json::to_vec(written).ok()?;
         key.push(b':');
@@ -277,7 +279,7 @@ impl Compiler<'_> {
             required: singular && features.presence == Presence::Required,
             closed: matches!(of, Kind::Enum(id) if self.closed(id)),
             hint: self.hints,
-            name: bracketed.as_deref().unwrap_or(name).into(),
+            name: bracketed.unwrap_or(name).into(),
             default: if bracketed.is_some() {
                 Box::default()
             } else {
@@ -415,122 +417,6 @@ struct Member {
 
 const BAD_FIELD: &str = "one of its fields has no number, or a type that is not declared";
 const TOO_MANY: &str = "it has more fields than are supported";
-
-/// What JSON may call the fields: first the names that are written, then the other spellings of those that have two.
-fn called(members: &[Member]) -> Vec<(&str, u16)> {
-    let indexed = || members.iter().zip(0..);
-    let json = indexed().map(|(member, index)| (member.json.as_str(), index));
-    let proto = indexed().filter(|(member, _)| member.proto != member.json);
-    json.chain(proto.map(|(member, index)| (member.proto.as_str(), index)))
-        .collect()
-}
-
-/// A bit for each wire type that a field takes; of another one it is an unknown field.
-fn accepts(kind: Kind, shape: Shape) -> u8 {
-    match shape {
-        Shape::Map(_) => 1 << wire::LEN,
-        Shape::List | Shape::Packed if kind.packable() => 1 << kind.wire() | 1 << wire::LEN,
-        Shape::Implicit | Shape::Explicit | Shape::List | Shape::Packed => 1 << kind.wire(),
-    }
-}
-
-fn dense(fields: &[Field]) -> Box<[u16]> {
-    let last = fields
-        .iter()
-        .map(|field| field.number)
-        .filter(|&number| number < DENSE)
-        .max();
-    let mut table = vec![NONE; last.map_or(0, |last| last as usize + 1)];
-    for (field, index) in fields.iter().zip(0..) {
-        if let Some(slot) = table.get_mut(field.number as usize) {
-            *slot = index;
-        }
-    }
-    table.into()
-}
-
-fn form(name: &str) -> Form {
-    match name.strip_prefix("google.protobuf.").unwrap_or_default() {
-        "Any" => Form::Any,
-        "Timestamp" => Form::Timestamp,
-        "Duration" => Form::Duration,
-        "FieldMask" => Form::FieldMask,
-        "Struct" => Form::Struct,
-        "Value" => Form::Value,
-        "ListValue" => Form::ListValue,
-        "DoubleValue" => Form::Wrapper(Kind::Double),
-        "FloatValue" => Form::Wrapper(Kind::Float),
-        "Int64Value" => Form::Wrapper(Kind::Int64),
-        "UInt64Value" => Form::Wrapper(Kind::Uint64),
-        "Int32Value" => Form::Wrapper(Kind::Int32),
-        "UInt32Value" => Form::Wrapper(Kind::Uint32),
-        "BoolValue" => Form::Wrapper(Kind::Bool),
-        "StringValue" => Form::Wrapper(Kind::String),
-        "BytesValue" => Form::Wrapper(Kind::Bytes),
-        _ => Form::Plain,
-    }
-}
-
-fn enumeration(name: &str, declared: &EnumType, options: JsonOptions) -> Result<Enum, PlanError> {
-    let fail = |reason| PlanError {
-        name: name.to_owned(),
-        reason,
-    };
-    let mut values = Vec::with_capacity(declared.value.len());
-    let mut numbers = Vec::with_capacity(declared.value.len());
-    let mut named: Vec<(Box<[u8]>, u16)> = Vec::with_capacity(declared.value.len());
-    for (value, index) in declared.value.iter().zip(0..NONE) {
-        let (text, number) = (
-            value.name.as_deref().unwrap_or_default(),
-            value.number.unwrap_or_default(),
-        );
-        values.push((number, format!("\"{text}\"").into_bytes().into_boxed_slice()));
-        numbers.push(number);
-        named.push((text.as_bytes().into(), index));
-    }
-    // The sort is stable, so the first of several names for one number stays first.
-    values.sort_by_key(|value| value.0);
-    values.dedup_by_key(|value| value.0);
-    let mut dense = vec![NONE; values.iter().filter(|value| (0..256).contains(&value.0)).count() * 2];
-    for (value, index) in values.iter().zip(0..) {
-        if let Some(slot) = usize::try_from(value.0).ok().and_then(|at| dense.get_mut(at)) {
-            *slot = index;
-        }
-    }
-    let folded = options.case_insensitive_enums.then(|| {
-        Names::new(
-            named
-                .iter()
-                .map(|(text, index)| (text.to_ascii_lowercase().into_boxed_slice(), *index)),
-        )
-    });
-    Ok(Enum {
-        name: name.into(),
-        null: name == "google.protobuf.NullValue",
-        values: values.into(),
-        dense: dense.into(),
-        names: Names::new(named).ok_or_else(|| fail("it has more values than are supported"))?,
-        folded: folded.flatten(),
-        numbers: numbers.into(),
-    })
-}
-
-/// The JSON name of a field that gives none: `page_size` becomes `pageSize`.
-fn camel_case(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut upper = false;
-    for letter in name.chars() {
-        match letter {
-            '_' => upper = true,
-            _ if upper => {
-                text.push(letter.to_ascii_uppercase());
-                upper = false;
-            }
-            _ => text.push(letter),
-        }
-    }
-    text
-}
 
 fn join(scope: &str, name: Option<&str>) -> String {
     let name = name.unwrap_or_default();

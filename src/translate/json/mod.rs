@@ -14,8 +14,6 @@ mod options;
 mod out;
 mod plan;
 mod read;
-#[cfg(test)]
-mod reflect;
 mod scan;
 mod time;
 mod worker;

@@ -56,7 +56,6 @@ impl Names {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
 fn hash(name: &[u8]) -> usize {
     let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
@@ -78,7 +77,7 @@ mod tests {
 
     #[test]
     fn every_name_is_found_and_no_other() {
-        let name = |n: usize| "abcdefghijklmnopqrstuvwxyz".repeat(2)[n % 7..n].as_bytes().into();
+        let name = |n: usize| "abcdefghijklmnopqrstuvwxyz".repeat(2).as_bytes()[n % 7..n].into();
         let names = Names::new((0..40).map(|n| (name(n + 7), u16::try_from(n).unwrap()))).unwrap();
         for n in 0..40 {
             assert_eq!(names.find(&name(n + 7)), Some(u16::try_from(n).unwrap()));

@@ -63,7 +63,6 @@ impl Plan {
 /// A message type.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) name: Box<str>,
     pub(super) form: Form,
     /// Sorted by number; extensions are among them.
     pub(super) fields: Box<[Field]>,
@@ -196,6 +195,7 @@ pub(super) enum Shape {
 
 /// A field.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked on its own")]
 pub(super) struct Field {
     pub(super) number: u32,
     pub(super) kind: Kind,
@@ -345,6 +345,10 @@ impl Bits {
         for member in members {
             words[member / 64] |= 1 << (member % 64);
         }
+        // An empty set has no words to look at.
+        if words.iter().all(|&word| word == 0) {
+            words.clear();
+        }
         Self(words.into())
     }
 }
@@ -364,6 +368,8 @@ pub(super) struct Enum {
     /// The same in lower case, if case does not matter.
     pub(super) folded: Option<Names>,
     pub(super) numbers: Box<[i32]>,
+    /// The default: the value that is declared first.
+    pub(super) first: i32,
 }
 
 impl Enum {

@@ -117,11 +117,6 @@ impl Seen {
         before
     }
 
-    #[inline]
-    pub(super) fn has(&self, bit: usize, scratch: &Scratch) -> bool {
-        self.word(bit / 64, scratch) & 1 << (bit % 64) != 0
-    }
-
     /// The bits from `64 * index`.
     #[inline]
     pub(super) fn word(&self, index: usize, scratch: &Scratch) -> u64 {

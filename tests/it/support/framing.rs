@@ -49,6 +49,28 @@ impl Stream {
     }
 }
 
+/// How a gRPC-Web body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Web {
+    Binary,
+    Text,
+}
+
+/// How Connect's messages are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connect {
+    Proto,
+    Json,
+}
+
+/// Every form that bodies have, by the names that the cells of the matrix use.
+pub(crate) mod forms {
+    pub(crate) use super::Connect::{Json, Proto};
+    pub(crate) use super::Stream::{Array, Ndjson, Sse};
+    pub(crate) use super::Web::{Binary, Text};
+    pub(crate) use crate::support::clients::websocket::Subprotocol::{SabirJson, SabirProto};
+}
+
 /// What a stream says next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Item {

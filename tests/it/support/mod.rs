@@ -6,6 +6,7 @@ pub(crate) mod clients;
 pub(crate) mod framing;
 pub(crate) mod gateway;
 pub(crate) mod messages;
+pub(crate) mod origin;
 pub(crate) mod script;
 
 use std::future::Future;

@@ -12,7 +12,8 @@ use tonic::Code;
 use super::backends::{self, Backend, Kind};
 use super::clients::rest::Version;
 use super::clients::session::{Heard, Session};
-use super::framing::Stream;
+use super::clients::websocket::Subprotocol;
+use super::framing::{Connect, Stream, Web};
 use super::gateway::{Gateway, Settings};
 use super::messages::{canonical, method};
 use super::{same, within};
@@ -116,7 +117,10 @@ impl Conversation {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Frontend {
     Rest(Version, Stream),
+    Web(Version, Web),
+    Connect(Version, Connect),
     Grpc,
+    WebSocket(Version, Subprotocol),
     /// gRPC without the gateway between: what the two peers make of the conversation alone.
     Nothing,
 }
@@ -126,7 +130,11 @@ pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: K
     let backend = backends::scripted(kind, conversation.clone()).await;
     let gateway = match frontend {
         Frontend::Nothing => None,
-        Frontend::Rest(..) | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+        Frontend::Rest(..)
+        | Frontend::Web(..)
+        | Frontend::Connect(..)
+        | Frontend::WebSocket(..)
+        | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
     };
     let address = gateway
         .as_ref()
@@ -196,8 +204,18 @@ macro_rules! conversation {
                 rest_http1_array_to_h2 = Rest(Http1, Array) => H2,
                 rest_http2_array_to_tonic = Rest(Http2, Array) => Tonic,
                 rest_http1_sse_to_h2 = Rest(Http1, Sse) => H2,
+                web_binary_http1_to_tonic = Web(Http1, Binary) => Tonic,
+                web_binary_http2_to_h2 = Web(Http2, Binary) => H2,
+                web_text_http1_to_h2 = Web(Http1, Text) => H2,
+                connect_proto_http1_to_h2 = Connect(Http1, Proto) => H2,
+                connect_proto_http2_to_tonic = Connect(Http2, Proto) => Tonic,
+                connect_json_http1_to_tonic = Connect(Http1, Json) => Tonic,
+                connect_json_http2_to_h2 = Connect(Http2, Json) => H2,
                 grpc_to_tonic = Grpc => Tonic,
                 grpc_to_h2 = Grpc => H2,
+                websocket_json_http1_to_tonic = WebSocket(Http1, SabirJson) => Tonic,
+                websocket_json_http2_to_h2 = WebSocket(Http2, SabirJson) => H2,
+                websocket_proto_http1_to_h2 = WebSocket(Http1, SabirProto) => H2,
                 nothing_to_tonic = Nothing => Tonic,
                 nothing_to_h2 = Nothing => H2,
             );
@@ -207,7 +225,7 @@ macro_rules! conversation {
 
 /// One test a cell.
 macro_rules! cells {
-    ($conversation:ident: $($cell:ident = $frontend:ident $(($version:ident, $stream:ident))? => $kind:ident),+ $(,)?) => {
+    ($conversation:ident: $($cell:ident = $frontend:ident $(($version:ident, $form:ident))? => $kind:ident),+ $(,)?) => {
         $(
             #[tokio::test]
             async fn $cell() {
@@ -215,9 +233,9 @@ macro_rules! cells {
                 use $crate::support::script::{Frontend, play};
                 $(
                     use $crate::support::clients::rest::Version::$version;
-                    use $crate::support::framing::Stream::$stream;
+                    use $crate::support::framing::forms::$form;
                 )?
-                play($conversation(), Frontend::$frontend $(($version, $stream))?, Kind::$kind).await;
+                play($conversation(), Frontend::$frontend $(($version, $form))?, Kind::$kind).await;
             }
         )+
     };

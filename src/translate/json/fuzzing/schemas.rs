@@ -1,9 +1,11 @@
 //! Schemas to fuzz with: one that has everything, and random ones.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
 use prost_reflect::MessageDescriptor;
 use protox::Compiler;
@@ -57,6 +59,17 @@ impl Compiled {
         FIXED.get_or_init(|| Self::new(EVERYTHING))
     }
 
+    /// The transcoder of the fixed schema under options, compiled once.
+    pub(super) fn remembered(&self, options: JsonOptions) -> Transcoder {
+        static KNOWN: Mutex<Option<HashMap<JsonOptions, Transcoder>>> = Mutex::new(None);
+        let mut known = KNOWN.lock();
+        let known = known.get_or_insert_default();
+        known
+            .entry(options)
+            .or_insert_with(|| self.transcoder(options))
+            .clone()
+    }
+
     pub(super) fn transcoder(&self, options: JsonOptions) -> Transcoder {
         super::transcoder(&self.files, options)
     }
@@ -81,7 +94,7 @@ import "google/protobuf/field_mask.proto";
 import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
-enum Color { RED = 0; GREEN = 1; BLUE = -1; VERT = 1; }
+enum Color { option allow_alias = true; RED = 0; GREEN = 1; BLUE = -1; VERT = 1; }
 enum Size { SMALL = 1; LARGE = 300; }
 message All {
   optional double one_double = 1;

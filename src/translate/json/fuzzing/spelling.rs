@@ -77,20 +77,16 @@ fn object(
         let field = of
             .get_field_by_json_name(name)
             .or_else(|| of.get_field_by_name(name));
-        let field = match field {
-            Some(field) => field,
-            None => {
-                // An extension, or the `@type` of an `Any`.
-                let extension = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-                let extension =
-                    extension.and_then(|name| of.get_extension_by_full_name(&format!("{}", name)));
-                string(name, dice, &mut member);
-                member.push(':');
-                let kind = extension.map_or(Kind::String, |extension| extension.kind());
-                spell(value, &kind, dice, &mut member);
-                written.push(member);
-                continue;
-            }
+        let Some(field) = field else {
+            // An extension, or the `@type` of an `Any`.
+            let extension = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+            let extension = extension.and_then(|name| of.get_extension_by_full_name(name));
+            string(name, dice, &mut member);
+            member.push(':');
+            let kind = extension.map_or(Kind::String, |extension| extension.kind());
+            spell(value, &kind, dice, &mut member);
+            written.push(member);
+            continue;
         };
         let called = if dice.one_in(3) {
             field.name()

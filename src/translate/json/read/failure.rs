@@ -56,8 +56,8 @@ impl Failure {
     }
 
     /// With line and column, which are counted only now.
-    pub(super) fn place(self: Box<Self>, text: &[u8]) -> JsonError {
-        let Self { at, reason, path } = *self;
+    pub(super) fn place(self, text: &[u8]) -> JsonError {
+        let Self { at, reason, path } = self;
         let mut line = String::new();
         for part in path.iter().rev() {
             match part {

@@ -83,7 +83,10 @@ impl<'a> Reader<'a> {
         };
         if self.token() == 0 && self.at >= self.text.len() {
             let seen = Seen::new(message, self.scratch);
-            return self.require(message, seen);
+            return match target {
+                Target::Message(_) => self.require(message, seen, node),
+                Target::Field { .. } => Ok(()),
+            };
         }
         match target {
             Target::Message(_) => self.message(id, node)?,
@@ -150,7 +153,7 @@ impl<'a> Reader<'a> {
         }
         self.at += 1;
         self.depth -= 1;
-        self.require(message, seen)
+        self.require(message, seen, node)
     }
 
     /// Passes a name that was not the guessed one, and its colon; learns it if a field has it.
@@ -267,19 +270,31 @@ impl<'a> Reader<'a> {
 
     /// Checks that every required field was there, and leaves the message.
     #[inline]
-    fn require(&mut self, message: &Message, seen: Seen) -> Done {
+    fn require(&mut self, message: &Message, seen: Seen, node: u32) -> Done {
         let required = &message.required.0;
         for (index, &word) in required.iter().enumerate() {
             let missing = word & !seen.word(index, self.scratch);
             if missing != 0 {
-                let field = message.fields.get(index * 64 + missing.trailing_zeros() as usize);
-                let name = field.map(|field| field.spelled().into()).unwrap_or_default();
-                return Err(self.fail(JsonReason::Required(name)));
+                self.missing(message, index * 64, missing, node)?;
             }
         }
         seen.leave(self.scratch);
         if self.out.is_over() {
             return Err(self.too_large());
+        }
+        Ok(())
+    }
+
+    /// Required fields that the text lacks: an error, but for those that the path gives.
+    #[cold]
+    fn missing(&self, message: &Message, first: usize, mut bits: u64, node: u32) -> Done {
+        while bits != 0 {
+            let field = message.fields.get(first + bits.trailing_zeros() as usize);
+            let given = |field: &Field| node != UNMASKED && self.inner(field, node).ok() != Some(UNMASKED);
+            if let Some(field) = field.filter(|field| !given(field)) {
+                return Err(self.fail(JsonReason::Required(field.spelled().into())));
+            }
+            bits &= bits - 1;
         }
         Ok(())
     }

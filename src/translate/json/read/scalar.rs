@@ -30,7 +30,7 @@ impl<'a> Reader<'a> {
     ///
     /// One check of the length serves for all that is read here, since the window has a fixed size.
     #[inline]
-    fn short(&mut self) -> Option<(&'a [u8; 32], u32)> {
+    fn short(&self) -> Option<(&'a [u8; 32], u32)> {
         let window = self.text.get(self.at..)?.first_chunk::<33>()?;
         let (&quote, content) = window.split_first()?;
         let content = content.first_chunk::<32>()?;

@@ -19,3 +19,13 @@ fn random_messages_of_random_schemas_agree_with_prost_reflect() {
         );
     }
 }
+
+#[test]
+fn changed_messages_and_texts_are_errors_or_are_understood() {
+    for seed in 0..seeds() * 20 {
+        assert!(
+            std::panic::catch_unwind(|| fuzzing::mutated(seed)).is_ok(),
+            "seed {seed}"
+        );
+    }
+}

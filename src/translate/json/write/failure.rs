@@ -46,7 +46,7 @@ impl Failure {
         self
     }
 
-    pub(super) fn place(self: Box<Self>) -> WireError {
+    pub(super) fn place(self) -> WireError {
         let mut path = String::new();
         for part in self.path.iter().rev() {
             match part {

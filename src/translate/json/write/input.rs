@@ -76,13 +76,23 @@ impl<'w> Input<'w> {
         }
     }
 
+    /// A varint of two bytes, of which this is the first; it stays where it is if there are more.
+    #[inline(always)]
+    fn pair(&mut self, low: u8) -> Option<u16> {
+        let high = self.whole.get(self.at + 1).copied().filter(|high| *high < 0x80)?;
+        if self.at + 1 >= self.end {
+            return None;
+        }
+        self.at += 2;
+        Some(u16::from(low & 0x7f) | u16::from(high) << 7)
+    }
+
     #[inline(never)]
     fn long_varint(&mut self) -> Read<u64> {
-        if let Some(&[low, high]) = self.bytes().first_chunk::<2>()
-            && high < 0x80
+        if let Some(&low) = self.whole.get(self.at)
+            && let Some(value) = self.pair(low)
         {
-            self.at += 2;
-            return Ok(u64::from(low & 0x7f) | u64::from(high) << 7);
+            return Ok(value.into());
         }
         let Some(window) = self.window() else {
             return self.slow_varint();
@@ -123,6 +133,11 @@ impl<'w> Input<'w> {
                 self.at += 1;
                 byte.into()
             }
+            Some(&byte) if byte >= 0x80 => match self.pair(byte) {
+                Some(key) if key >= 8 => key.into(),
+                Some(_) => return Err(Broken::Malformed),
+                None => self.long_tag()?,
+            },
             _ => self.long_tag()?,
         };
         Ok((key >> 3, (key & 7).to_le_bytes()[0]))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::plan::{Field, Kind, wire};
+use super::super::plan::{Field, Kind};
 use super::super::worker::KeySet;
 use super::failure::{Done, Fail};
 use super::input::Input;
@@ -121,7 +121,7 @@ impl Writer<'_> {
     /// A key in quotes; the default if the entry has none.
     fn key(&mut self, kind: Kind, input: Option<Input<'_>>) -> Done {
         // Zero in every wire type: an empty string, a zero, false.
-        let mut input = input.unwrap_or(Input::new(&[0; 8]));
+        let mut input = input.unwrap_or_else(|| Input::new(&[0; 8]));
         let quoted = match kind {
             Kind::String => true,
             Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => {
@@ -147,6 +147,10 @@ impl Writer<'_> {
             }
             (Some(at), kind) => self.value(kind, 2, &mut bytes.from(at), UNMASKED).map(|_| ()),
             (None, Kind::Message(id) | Kind::Group(id)) => self.message(id, Input::new(&[]), UNMASKED),
+            (None, Kind::Enum(id)) => {
+                self.enumeration(id, self.plan.enums[id as usize].first);
+                Ok(())
+            }
             (None, kind) => self.scalar(kind, &mut Input::new(&[0; 8])).map(|_| ()),
         };
         done.map_err(|failure| failure.inside("value"))

@@ -252,7 +252,7 @@ impl<'a> Writer<'a> {
             self.element(field.kind, field.number, &mut run)?;
             self.out.byte(b',');
             *index += 1;
-            if *index % 4096 == 0 {
+            if index.is_multiple_of(4096) {
                 self.check()?;
             }
         }

@@ -69,7 +69,7 @@ impl Writer<'_> {
             input.skip(number, wire, self.depth)?;
         }
         // Eight zeros are the default in every wire type.
-        let mut value = last.map_or(Input::new(&[0; 8]), |at| input.from(at));
+        let mut value = last.map_or_else(|| Input::new(&[0; 8]), |at| input.from(at));
         self.scalar(kind, &mut value)?;
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Writer<'_> {
                 (1 | 4, wire::VARINT) | (2, wire::I64) | (3 | 5 | 6, wire::LEN)
             ) {
                 let again = last.is_some_and(|last| last.0 == number);
-                pieces = again && number >= 5 || (again && pieces);
+                pieces = again && (number >= 5 || pieces);
                 last = Some((number, at));
             }
         }

@@ -17,8 +17,11 @@ use super::super::backends::{gunzip, gzip, holds};
 use super::super::framing::{Item, Reader, Stream};
 use super::super::messages::{decode, details, encode, method};
 use super::super::script::{Conversation, Frontend};
+use super::connect::ConnectSession;
+use super::enveloped::{EnvelopedSession, Tongue};
 use super::grpc::{self, Started};
 use super::rest::{self, Rest, Version};
+use super::websocket::WebSocketSession;
 
 /// What a client hears.
 #[derive(Clone, Debug)]
@@ -38,7 +41,10 @@ pub(crate) struct Ended {
 /// A call under way.
 pub(crate) enum Session {
     Rest(Box<RestSession>),
+    Enveloped(Box<EnvelopedSession>),
+    Connect(Box<ConnectSession>),
     Grpc(Box<GrpcSession>),
+    WebSocket(Box<WebSocketSession>),
 }
 
 impl Session {
@@ -47,6 +53,22 @@ impl Session {
             Frontend::Rest(version, framing) => Self::Rest(Box::new(
                 RestSession::start(conversation, version, framing, address).await,
             )),
+            Frontend::WebSocket(version, subprotocol) => Self::WebSocket(Box::new(
+                WebSocketSession::start(conversation, subprotocol, version, address).await,
+            )),
+            Frontend::Web(version, form) => {
+                let tongue = Tongue::Web(form);
+                let session = EnvelopedSession::start(conversation, tongue, version, address).await;
+                Self::Enveloped(Box::new(session))
+            }
+            Frontend::Connect(version, codec) if is_unary(conversation) => Self::Connect(Box::new(
+                ConnectSession::start(conversation, codec, version, address).await,
+            )),
+            Frontend::Connect(version, codec) => {
+                let tongue = Tongue::Connect(codec);
+                let session = EnvelopedSession::start(conversation, tongue, version, address).await;
+                Self::Enveloped(Box::new(session))
+            }
             Frontend::Grpc | Frontend::Nothing => {
                 Self::Grpc(Box::new(GrpcSession::start(conversation, address).await))
             }
@@ -56,21 +78,31 @@ impl Session {
     pub(crate) async fn send(&mut self, message: &Value) {
         match self {
             Self::Rest(session) => session.send(message).await,
+            Self::Enveloped(session) => session.send(message).await,
+            Self::Connect(session) => session.send(message),
             Self::Grpc(session) => session.send(message).await,
+            Self::WebSocket(session) => session.send(message).await,
         }
     }
 
     pub(crate) async fn half_close(&mut self) {
         match self {
             Self::Rest(session) => session.half_close().await,
+            Self::Enveloped(session) => session.half_close(),
+            // The request is sent as a whole.
+            Self::Connect(_) => {}
             Self::Grpc(session) => session.requests = None,
+            Self::WebSocket(session) => session.half_close().await,
         }
     }
 
     pub(crate) async fn next(&mut self) -> Heard {
         match self {
             Self::Rest(session) => session.next().await,
+            Self::Enveloped(session) => session.next().await,
+            Self::Connect(session) => session.next().await,
             Self::Grpc(session) => session.next().await,
+            Self::WebSocket(session) => session.next().await,
         }
     }
 
@@ -83,7 +115,10 @@ impl Session {
             }
             // What comes after a stream is lost to those who can't read trailers.
             Self::Rest(session) => (&session.initial, &session.trailing, ""),
+            Self::Enveloped(session) => (&session.initial, &session.trailing, ""),
+            Self::Connect(session) => (&session.initial, &session.initial, "trailer-"),
             Self::Grpc(session) => (&session.initial, &session.trailing, ""),
+            Self::WebSocket(session) => (&session.initial, &session.trailing, ""),
         };
         for (name, value) in &conversation.initial {
             assert!(
@@ -106,7 +141,12 @@ impl Session {
     }
 }
 
-fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+fn is_unary(conversation: &Conversation) -> bool {
+    let method = method(conversation.path);
+    !method.is_client_streaming() && !method.is_server_streaming()
+}
+
+pub(crate) fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs
         .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -440,7 +480,7 @@ fn ok() -> Heard {
 }
 
 /// A `google.rpc.Status` in JSON.
-fn ended(status: &Value) -> Ended {
+pub(crate) fn ended(status: &Value) -> Ended {
     let members: BTreeMap<&str, &Value> = status
         .as_object()
         .unwrap()

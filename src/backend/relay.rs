@@ -1,0 +1,407 @@
+//! The relay backend: requests of a path go to an HTTP backend as they are, and its answers back.
+//!
+//! What belongs to one hop is taken off in both directions, every message is framed anew, and neither side can send more
+//! than the other one takes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, TE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use crate::backend::dispatch::{Dispatch, Twice};
+use crate::backend::tee::{self, Copy};
+use crate::balance::Target;
+use crate::call::metadata;
+use crate::fault::{Fault, Kind};
+use crate::policy::Permit;
+use crate::route::Captures;
+use crate::route::relay::{Action, AskedHost, PathRoute, Redirect, Relay as Plan};
+use crate::stack::deadline::timed;
+use crate::status::Code;
+use crate::translate::Tally;
+use crate::translate::tally::Outcome;
+use crate::upstream::dice;
+use crate::wire::body::Body;
+
+/// Copies of requests that are under way at once, of one route and worker. Not measured: a mirror that is slow must not
+/// keep more of them than there are requests.
+const MOST_COPIES: usize = 64;
+
+/// One route of paths, for one worker.
+#[derive(Debug)]
+pub struct Relay {
+    route: Arc<PathRoute>,
+    /// As the route's shares.
+    shares: Vec<(Dispatch, u32)>,
+    mirror: Option<(Dispatch, u8)>,
+    idle_timeout: Duration,
+    copies: Arc<AtomicUsize>,
+}
+
+/// A request that the gate let pass.
+#[derive(Debug)]
+pub struct Relayed {
+    /// Its head, as the client sent it.
+    pub head: Parts,
+    /// Its body, unread.
+    pub body: Body,
+    /// The path that was matched, in its normal form.
+    pub path: String,
+    /// The path variables.
+    pub captures: Captures,
+    /// Whether the client uses TLS.
+    pub secure: bool,
+    /// The gate's word.
+    pub permit: Permit,
+    /// The counts of the request.
+    pub tally: Arc<Tally>,
+}
+
+impl Relay {
+    /// A relay of `route`; `backend` gives the endpoints of the backend with an index.
+    ///
+    /// # Errors
+    /// The index of a backend that is not there.
+    pub fn new(
+        route: Arc<PathRoute>,
+        backend: impl Fn(usize) -> Option<Dispatch>,
+        idle_timeout: Duration,
+    ) -> Result<Self, usize> {
+        let dispatch = |at: usize| backend(at).ok_or(at);
+        let (shares, mirror) = match &route.action {
+            Action::Redirect(_) => (Vec::new(), None),
+            Action::Relay(relay) => {
+                let shares = relay
+                    .shares
+                    .iter()
+                    .map(|(at, weight)| Ok((dispatch(*at)?, *weight)))
+                    .collect::<Result<_, usize>>()?;
+                let mirror = match relay.mirror {
+                    Some((at, percent)) => Some((dispatch(at)?, percent)),
+                    None => None,
+                };
+                (shares, mirror)
+            }
+        };
+        Ok(Self {
+            route,
+            shares,
+            mirror,
+            idle_timeout,
+            copies: Arc::default(),
+        })
+    }
+
+    /// Serves one request.
+    ///
+    /// # Errors
+    /// An upstream fault where no endpoint can be reached, or answers.
+    ///
+    /// # Cancel safety
+    /// Dropping it, or the body of the answer, cancels the request upstream.
+    pub async fn serve(&self, relayed: Relayed) -> Result<Response<Body>, Fault> {
+        let tally = Arc::clone(&relayed.tally);
+        let mut response = match &self.route.action {
+            Action::Redirect(redirect) => {
+                tally.end(Outcome::Upstream(Code::Ok));
+                elsewhere(redirect, &relayed)?
+            }
+            Action::Relay(plan) => self.forward(plan, relayed).await?,
+        };
+        self.route.response_headers.apply(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn forward(&self, plan: &Plan, relayed: Relayed) -> Result<Response<Body>, Fault> {
+        let Relayed {
+            mut head,
+            body,
+            path,
+            captures,
+            permit,
+            tally,
+            ..
+        } = relayed;
+        let asked = match plan.host {
+            AskedHost::Endpoint => None,
+            AskedHost::Client => asked_host(&head),
+        };
+        metadata::end_to_end(&mut head.headers);
+        if head.version == Version::HTTP_2 {
+            // Its clients read trailers without saying so.
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        head.headers.remove(HOST);
+        head.headers.remove(CONTENT_LENGTH);
+        plan.request_headers.apply(&mut head.headers);
+        permit.tell(&mut head.headers);
+        // What is known to be whole can be sent again; its length is told, where it is no stream.
+        let body = if body.is_end_stream() { Body::empty() } else { body };
+        if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let mut target = plan.rewrite.apply(&path, &captures);
+        if let Some(query) = head.uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let outgoing = Outgoing {
+            method: head.method,
+            headers: head.headers,
+            target,
+            host: asked,
+        };
+        let body = self.mirrored(&outgoing, body);
+        let share = self
+            .share()
+            .ok_or_else(|| Fault::gateway(Kind::Internal, "the route has no backend"))?;
+        let sent = share.send(twice(&outgoing.method), body, |target| outgoing.head(target));
+        let (response, in_flight) = patiently(sent, &tally, plan.patience).await?;
+        let (mut head, body) = response.into_parts();
+        metadata::end_to_end(&mut head.headers);
+        let code = Code::from_origin(head.status);
+        let body = if body.is_end_stream() {
+            tally.end(Outcome::Upstream(code));
+            Body::empty()
+        } else {
+            let timed = timed(body, None, self.idle_timeout, Arc::clone(&tally));
+            Body::stream(Answer {
+                body: timed,
+                tally,
+                code,
+            })
+            .holding(in_flight)
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// The backend that takes the next request: by chance, and as often as its share says.
+    fn share(&self) -> Option<&Dispatch> {
+        if let [(only, _)] = self.shares.as_slice() {
+            return Some(only);
+        }
+        let weight = |share: &(Dispatch, u32)| usize::try_from(share.1).unwrap_or(usize::MAX);
+        let total = self.shares.iter().map(weight).fold(0, usize::saturating_add);
+        let mut at = dice::below(total);
+        self.shares
+            .iter()
+            .find(|share| match at.checked_sub(weight(share)) {
+                Some(rest) => {
+                    at = rest;
+                    false
+                }
+                None => true,
+            })
+            .map(|(dispatch, _)| dispatch)
+    }
+
+    /// The body, which also goes to the mirror if this request is one of those that do.
+    fn mirrored(&self, outgoing: &Outgoing, body: Body) -> Body {
+        let Some((mirror, percent)) = &self.mirror else {
+            return body;
+        };
+        if dice::below(100) >= usize::from(*percent) {
+            return body;
+        }
+        let Some(place) = Place::take(&self.copies) else {
+            return body;
+        };
+        let (body, copy) = match body.as_whole() {
+            Some(bytes) => (Body::whole(bytes.clone()), Body::whole(bytes)),
+            None => {
+                let (body, copy): (Body, Copy) = tee::split(body);
+                (body, Body::stream(copy))
+            }
+        };
+        let (dispatch, outgoing, idle) = (mirror.clone(), outgoing.clone(), self.idle_timeout);
+        mirror.tasks().spawn(async move {
+            let copied = async {
+                let sent = dispatch.send(Twice::Never, copy, |target| outgoing.head(target));
+                match sent.await {
+                    Ok((response, _in_flight)) => drain(response.into_body()).await,
+                    Err(error) => tracing::debug!(%error, "a mirror did not answer"),
+                }
+            };
+            // Nobody waits for it: what takes longer is given up.
+            let _ = timeout(idle, copied).await;
+            drop(place);
+        });
+        body
+    }
+}
+
+/// A request that is about to be sent, less what its endpoint decides.
+#[derive(Clone, Debug)]
+struct Outgoing {
+    method: Method,
+    headers: HeaderMap,
+    /// Path and query.
+    target: String,
+    /// The host to ask for; nothing for that of the endpoint.
+    host: Option<Authority>,
+}
+
+impl Outgoing {
+    fn head(&self, target: &Target) -> Result<Request<()>, Fault> {
+        let connector = target.pool.connector();
+        let path = match connector.prefix() {
+            "" => PathAndQuery::try_from(self.target.as_str()),
+            prefix => PathAndQuery::try_from(format!("{prefix}{}", self.target)),
+        };
+        let unfit = |error: Box<dyn std::error::Error + Send + Sync>| {
+            Fault::client(Kind::BadRequest, "the URL can't be sent on").caused_by(error)
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(connector.scheme().clone());
+        parts.authority = Some(self.host.clone().unwrap_or_else(|| connector.authority().clone()));
+        parts.path_and_query = Some(path.map_err(|error| unfit(error.into()))?);
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| unfit(error.into()))?;
+        *request.headers_mut() = self.headers.clone();
+        Ok(request)
+    }
+}
+
+/// The host that the client asked for.
+fn asked_host(head: &Parts) -> Option<Authority> {
+    head.uri.authority().cloned().or_else(|| {
+        let host = head.headers.get(HOST)?;
+        Authority::try_from(host.as_bytes()).ok()
+    })
+}
+
+/// Whether a request may reach a backend twice. Source: RFC 9110, section 9.2.2.
+fn twice(method: &Method) -> Twice {
+    match *method {
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS => Twice::Harmless,
+        _ => Twice::Never,
+    }
+}
+
+/// Waits for the head of an answer, and no longer than `patience` after the client has sent something.
+async fn patiently<T>(
+    sent: impl Future<Output = Result<T, Fault>>,
+    tally: &Tally,
+    patience: Duration,
+) -> Result<T, Fault> {
+    let mut sent = std::pin::pin!(sent);
+    let mut heard = tally.request_bytes();
+    loop {
+        match timeout(patience, &mut sent).await {
+            Ok(answered) => return answered,
+            Err(_elapsed) => {
+                let now = tally.request_bytes();
+                if now == heard {
+                    return Err(Fault::upstream(
+                        Kind::DeadlineExceeded,
+                        "the upstream did not begin to answer in time",
+                    ));
+                }
+                heard = now;
+            }
+        }
+    }
+}
+
+/// The answer that sends a client elsewhere.
+fn elsewhere(redirect: &Redirect, relayed: &Relayed) -> Result<Response<Body>, Fault> {
+    let mut target = redirect.rewrite.apply(&relayed.path, &relayed.captures);
+    if let Some(query) = relayed.head.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    if redirect.scheme.is_some() || redirect.host.is_some() {
+        let own = if relayed.secure {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let scheme = redirect.scheme.clone().unwrap_or(own);
+        let host = redirect.host.clone().or_else(|| asked_host(&relayed.head));
+        let host = host.ok_or_else(|| Fault::client(Kind::BadRequest, "the request names no host"))?;
+        target = format!("{scheme}://{host}{target}");
+    } else if target.starts_with("//") {
+        // Without a scheme, it would name another host.
+        return Err(Fault::client(Kind::BadRequest, "the URL begins with two slashes"));
+    }
+    let location = HeaderValue::try_from(target)
+        .map_err(|error| Fault::client(Kind::BadRequest, "the URL can't be sent back").caused_by(error))?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = redirect.status;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// Reads what is left of an answer, so that its connection can be kept.
+async fn drain(mut body: Body) {
+    while let Some(Ok(_frame)) = body.frame().await {}
+}
+
+/// One of the places for copies.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(copies: &Arc<AtomicUsize>) -> Option<Self> {
+        let free = copies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |copies| {
+            (copies < MOST_COPIES).then_some(copies + 1)
+        });
+        free.ok().map(|_| Self(Arc::clone(copies)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer on its way to the client; notes how it ended.
+struct Answer {
+    body: Body,
+    tally: Arc<Tally>,
+    code: Code,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let frame = loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            // An empty frame says nothing, and costs one on the way to the client.
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(&frame, Some(Ok(frame)) if is_empty(frame)) {
+                break frame;
+            }
+        };
+        match &frame {
+            Some(Err(fault)) => self.tally.end(Outcome::Gateway(fault.kind(), fault.side())),
+            Some(Ok(_)) if !self.body.is_end_stream() => {}
+            Some(Ok(_)) | None => self.tally.end(Outcome::Upstream(self.code)),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,139 @@
+//! The REST backend: a call goes out as HTTP and JSON by the method's HTTP rule, whatever the client speaks.
+//!
+//! Nothing is sent before the whole message is there and fits the rule, and an answer is a success only where its status,
+//! its type and its text say so.
+
+mod answer;
+mod request;
+mod status;
+mod stream;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Method;
+use tower::Service;
+
+use crate::backend::dispatch::{Dispatch, Twice};
+use crate::call::{Call, Reply};
+use crate::fault::{Fault, Kind};
+use crate::route::entry::OutboundRest;
+use crate::schema::{self, Idempotency};
+use crate::translate::{Messages, Part};
+use crate::wire::body::Body;
+
+use answer::Answer;
+use request::Prepared;
+
+/// One method of a backend that speaks HTTP and JSON. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    dispatch: Dispatch,
+    outbound: Arc<OutboundRest>,
+}
+
+impl Rest {
+    /// Calls the method that `outbound` is for at the endpoints of `dispatch`.
+    pub fn new(dispatch: Dispatch, outbound: Arc<OutboundRest>) -> Self {
+        Self { dispatch, outbound }
+    }
+
+    async fn serve(self, call: Call) -> Result<Reply, Fault> {
+        let (bounds, tally) = (call.messages.bounds(), Arc::clone(call.messages.tally()));
+        // Held until here: the gate's places are free again once the answer has begun to stream.
+        let Call {
+            method,
+            metadata,
+            deadline,
+            messages,
+            permit: _permit,
+        } = call;
+        if method.kind.client_streams() {
+            return Err(unimplemented(
+                &method,
+                "streams of requests can't be sent to a REST backend",
+            ));
+        }
+        let Some(rule) = &self.outbound.rule else {
+            return Err(unimplemented(
+                &method,
+                "it has no HTTP rule by which to call its backend",
+            ));
+        };
+        let message = only(messages).await?;
+        let (prepared, body) = Prepared::new(&self.outbound, rule, metadata, message, bounds)?;
+        let told = self.outbound.options.server_timeout;
+        let (response, in_flight) = self
+            .dispatch
+            .send(twice(&method, prepared.method()), Body::whole(body), |target| {
+                prepared.head(target, deadline, told)
+            })
+            .await?;
+        let answer = Answer {
+            outbound: &self.outbound,
+            rule,
+            bounds,
+            tally,
+        };
+        let response = response.map(|body| body.holding(in_flight));
+        if method.kind.server_streams() {
+            answer.stream(response).await
+        } else {
+            answer.unary(response).await
+        }
+    }
+}
+
+impl Service<Call> for Rest {
+    type Response = Reply;
+    type Error = Fault;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Fault>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(self.clone().serve(call))
+    }
+}
+
+fn unimplemented(method: &schema::Method, why: &str) -> Fault {
+    Fault::client(
+        Kind::Unimplemented,
+        format!("{}: {why}", method.path.trim_start_matches('/')),
+    )
+}
+
+/// The one message of a request, and nothing after it.
+async fn only(mut messages: Messages) -> Result<Bytes, Fault> {
+    let wrong = |what: &str| {
+        Fault::client(
+            Kind::InvalidArgument,
+            format!("the method takes one message, and {what} was sent"),
+        )
+    };
+    match messages.next().await? {
+        Some(Part::Message(message)) => match messages.next().await? {
+            None => Ok(message),
+            Some(_) => Err(wrong("more than one")),
+        },
+        Some(Part::End(_)) | None => Err(wrong("none")),
+    }
+}
+
+/// Whether the request may reach the backend twice. Source: RFC 9110, section 9.2.2.
+fn twice(method: &schema::Method, http: &Method) -> Twice {
+    let idempotent = matches!(
+        *http,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
+    );
+    match method.idempotency {
+        Idempotency::Idempotent | Idempotency::NoSideEffects => Twice::Harmless,
+        Idempotency::Unknown if idempotent => Twice::Harmless,
+        Idempotency::Unknown => Twice::Never,
+    }
+}

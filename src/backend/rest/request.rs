@@ -1,0 +1,150 @@
+//! A message becomes the request that its rule asks for.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Uri};
+use tokio::time::Instant;
+
+use crate::balance::Target;
+use crate::call::Deadline;
+use crate::fault::{Fault, Kind};
+use crate::route::entry::{Form, OutboundRest, OutboundRule, ServerTimeout};
+use crate::stack::deadline::expired;
+use crate::translate::json::WireReason;
+use crate::translate::{Bounds, raw_body};
+
+/// Seconds that the call may still take, with a fraction.
+const X_SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
+/// What a gRPC client says about its own envelopes.
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// A request, less what its endpoint decides.
+pub(super) struct Prepared {
+    method: Method,
+    /// Path and query.
+    target: String,
+    headers: HeaderMap,
+}
+
+impl Prepared {
+    /// The request for a message, and its body.
+    ///
+    /// # Errors
+    /// A client fault for a message that does not fit the rule.
+    pub(super) fn new(
+        outbound: &OutboundRest,
+        rule: &OutboundRule,
+        metadata: HeaderMap,
+        message: Bytes,
+        bounds: Bounds,
+    ) -> Result<(Self, Bytes), Fault> {
+        let invalid = |said: String| Fault::client(Kind::InvalidArgument, said);
+        let mut target = String::with_capacity(64);
+        rule.outgoing
+            .write(&outbound.json, &message, &mut target)
+            .map_err(|error| invalid(error.to_string()))?;
+        let mut headers = metadata;
+        headers.remove(TE);
+        headers.remove(ACCEPT_ENCODING);
+        headers.remove(GRPC_ACCEPT_ENCODING);
+        headers.insert(ACCEPT, accept(rule));
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static("sabir"));
+        let body = match rule.request {
+            Form::None => Bytes::new(),
+            Form::Raw(field) => {
+                let body = raw_body::decode(field, message).map_err(|error| {
+                    invalid("the message is no google.api.HttpBody".to_owned()).caused_by(error)
+                })?;
+                if let Ok(kind) = HeaderValue::from_str(&body.content_type)
+                    && !kind.is_empty()
+                {
+                    headers.insert(CONTENT_TYPE, kind);
+                }
+                body.data
+            }
+            Form::Json(_) => {
+                let mut text = BytesMut::new();
+                // What fits as protobuf fits as JSON too, which takes more room for the same.
+                let limit = bounds.max_message_bytes.saturating_mul(8);
+                let has_body = rule
+                    .outgoing
+                    .write_body(&outbound.json, &message, &mut text, limit)
+                    .map_err(|error| match error.reason {
+                        WireReason::TooLarge { .. } => {
+                            Fault::client(Kind::MessageTooLarge, error.to_string())
+                        }
+                        _ => invalid(format!("in the request, {error}")),
+                    })?;
+                if has_body {
+                    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                }
+                text.freeze()
+            }
+        };
+        let prepared = Self {
+            method: rule.outgoing.method.clone(),
+            target,
+            headers,
+        };
+        Ok((prepared, body))
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The request for one endpoint, with what is left of the deadline.
+    ///
+    /// # Errors
+    /// The deadline has passed, or the URL is more than can be sent.
+    pub(super) fn head(
+        &self,
+        target: &Target,
+        deadline: Option<Deadline>,
+        told: ServerTimeout,
+    ) -> Result<Request<()>, Fault> {
+        let mut headers = self.headers.clone();
+        if let Some(deadline) = deadline {
+            let left = deadline.left(Instant::now());
+            if left.is_zero() {
+                return Err(expired());
+            }
+            if told == ServerTimeout::Told {
+                let seconds = format!("{}.{:03}", left.as_secs(), left.subsec_millis().max(1));
+                headers.extend(HeaderValue::try_from(seconds).map(|value| (X_SERVER_TIMEOUT, value)));
+            }
+        }
+        let connector = target.pool.connector();
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(connector.scheme().clone());
+        parts.authority = Some(connector.authority().clone());
+        let path = match connector.prefix() {
+            "" => PathAndQuery::try_from(self.target.as_str()),
+            prefix => PathAndQuery::try_from(format!("{prefix}{}", self.target)),
+        };
+        let unfit = |error: Box<dyn std::error::Error + Send + Sync>| {
+            Fault::client(Kind::InvalidArgument, "the message does not fit into a URL").caused_by(error)
+        };
+        parts.path_and_query = Some(path.map_err(|error| unfit(error.into()))?);
+        let uri = Uri::from_parts(parts).map_err(|error| unfit(error.into()))?;
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// What the answer may be.
+fn accept(rule: &OutboundRule) -> HeaderValue {
+    HeaderValue::from_static(match rule.response {
+        Form::Raw(_) | Form::None => "*/*",
+        Form::Json(_) if rule.streams => {
+            "application/x-ndjson, text/event-stream;q=0.9, application/json;q=0.8"
+        }
+        Form::Json(_) => "application/json",
+    })
+}
