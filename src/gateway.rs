@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{EXPECT, ORIGIN};
+use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -353,6 +354,9 @@ impl Gateway {
             tunnel.holding(record.detached()).put(&mut response);
             return response;
         }
+        if record.method == Method::HEAD {
+            without_body(&mut response);
+        }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
     }
@@ -428,6 +432,17 @@ async fn read_off(head: &Parts, body: Incoming) {
     let reading = Limited::new(body, LITTLE).collect();
     // What is longer, slower or broken off ends the connection after all.
     let _ = tokio::time::timeout(MOMENT, reading).await;
+}
+
+/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
+fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 fn no_content(headers: HeaderMap) -> Response<Body> {
