@@ -670,7 +670,12 @@ impl Worker {
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.
-fn gate(auth: Option<usize>, access: Option<&Arc<Access>>, cors: Option<&Cors>, desks: &[Arc<Desk>]) -> Gate {
+pub(crate) fn gate(
+    auth: Option<usize>,
+    access: Option<&Arc<Access>>,
+    cors: Option<&Cors>,
+    desks: &[Arc<Desk>],
+) -> Gate {
     let pages = match cors.filter(|cors| cors.credentials).map(|cors| &cors.origins) {
         Some(Origins::These(pages)) => pages.clone(),
         Some(Origins::Any) | None => Vec::new(),

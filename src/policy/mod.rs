@@ -72,15 +72,26 @@ pub struct Gate {
     pages: Vec<HeaderValue>,
 }
 
-/// What the gate found out about a caller before it decided.
+/// What the gate found out about a caller, and what it decided.
 #[derive(Debug)]
 pub struct Decision {
-    /// Who calls, if that was proven.
-    pub identity: Option<Arc<Identity>>,
+    permit: Permit,
     /// The rule that let the caller in, if there are rules.
     pub rule: Option<String>,
     /// Why the call is refused.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Fault>,
+}
+
+impl Decision {
+    /// Who calls, if that was proven.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.permit.identity()
+    }
+
+    /// What a backend would be told.
+    pub fn tell(&self, metadata: &mut HeaderMap) {
+        self.permit.tell(metadata);
+    }
 }
 
 impl Gate {
@@ -111,25 +122,20 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
-        let identity = match self.authenticate(head, peer).await {
-            Ok(proof) => proof.map(|proof| proof.identity),
-            Err(refusal) => {
-                return Decision {
-                    identity: None,
-                    rule: None,
-                    refusal: Some(refusal),
-                };
-            }
+        let decision = |proof, rule, refusal: Option<Refusal>| Decision {
+            permit: Permit { proof },
+            rule,
+            refusal: refusal.map(|refusal| self.fault(&refusal)),
         };
-        let (rule, refusal) = match self.authorise(identity.as_deref()) {
+        let proof = match self.authenticate(head, peer).await {
+            Ok(proof) => proof,
+            Err(refusal) => return decision(None, None, Some(refusal)),
+        };
+        let (rule, refusal) = match self.authorise(proof.as_ref().map(|proof| &*proof.identity)) {
             Ok(rule) => (rule.map(|rule| rule.name.clone()), None),
             Err(refusal) => (None, Some(refusal)),
         };
-        Decision {
-            identity,
-            rule,
-            refusal,
-        }
+        decision(proof, rule, refusal)
     }
 
     async fn authenticate(&self, head: &mut Parts, peer: &Peer) -> Result<Option<Proof>, Refusal> {
@@ -152,7 +158,7 @@ impl Gate {
     }
 
     /// The fault that a client sees.
-    pub fn fault(&self, refusal: &Refusal) -> Fault {
+    fn fault(&self, refusal: &Refusal) -> Fault {
         match &self.desk {
             None => refusal.fault("", &[]),
             Some(desk) => refusal.fault(desk.authenticator().realm(), desk.authenticator().challenges()),

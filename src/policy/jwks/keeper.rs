@@ -126,6 +126,25 @@ impl Keeper {
         }
     }
 
+    /// Fetches the keys once.
+    ///
+    /// # Errors
+    /// [`KeepError`]: they can't be had.
+    ///
+    /// # Cancel safety
+    /// The store keeps what was fetched before.
+    pub async fn once(&mut self) -> Result<(), KeepError> {
+        self.store.begin();
+        let outcome = self.fetch().await;
+        self.store.end();
+        outcome.map(drop)
+    }
+
+    /// The name of the issuer.
+    pub fn issuer(&self) -> &str {
+        &self.name
+    }
+
     /// Waits until the next fetch is due, or a call asks for it. Up to a tenth of the time is taken away, so that many
     /// gateways do not ask at once.
     async fn rest(&self, time: Duration) {

@@ -4,7 +4,7 @@ mod keeper;
 mod set;
 mod store;
 
-pub use keeper::{Keeper, Pace, Place};
+pub use keeper::{KeepError, Keeper, Pace, Place};
 pub use set::{Key, KeySet, SetError};
 pub use store::Store;
 
