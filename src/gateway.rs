@@ -502,7 +502,7 @@ impl LiveEntry {
 /// Lets the gate of a route decide.
 async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
     let permit = gate.admit(head, peer).await?;
-    let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+    let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
     forwarded::rewrite(&mut head.headers, peer, host.as_ref());
     Ok(permit)
 }

@@ -150,7 +150,10 @@ impl<'a> Explanation<'a> {
                 format!("{:?} by {source}{issuer}", identity.principal())
             }
         };
-        let rule = match (&decision.rule, guard.access) {
+        let rule = match (
+            &decision.rule,
+            guard.access.filter(|_| decision.identity().is_some()),
+        ) {
             (Some(rule), _) => Some(format!("{rule} lets it in")),
             (None, Some(access)) => {
                 let rules: Vec<&str> = access.rules.iter().map(|rule| rule.name.as_str()).collect();

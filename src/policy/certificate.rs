@@ -22,7 +22,7 @@ pub(super) fn caller(der: &[u8]) -> Option<Claims> {
     let spiffe = uris.iter().filter(|uri| uri.starts_with("spiffe://"));
     let principal = match spiffe.collect::<Vec<_>>().as_slice() {
         [one] => (*one).clone(),
-        [] => uris.first().or(hosts.first())?.clone(),
+        [] => uris.first().or_else(|| hosts.first())?.clone(),
         // Source: X.509-SVID, section 2: exactly one.
         _ => return None,
     };

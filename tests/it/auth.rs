@@ -30,6 +30,9 @@ const BOOK: &str = "/v1/shelves/1/books/7";
 const STREAM: &str = "/library.v1.Library/WatchBooks";
 const RPC: &str = "/library.v1.Library/GetBook";
 
+/// Headers to send.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
@@ -353,7 +356,7 @@ async fn whoever_proves_who_it_is_is_let_in_and_told_to_the_backend() {
         ("grpc-metadata-authorization", "Bearer other"),
         ("grpc-metadata-x-sabir-principal", "root"),
     ];
-    let ways: [(&[(&str, &str)], &str, &str); 3] = [
+    let ways: [(Headers<'_>, &str, &str); 3] = [
         (&[("authorization", &bearer)], "ada", "jwt"),
         (&[("x-api-key", KEY)], "program", "api_key"),
         (
@@ -410,7 +413,7 @@ async fn a_refusal_says_why_and_how_to_do_better() {
     let origin = site().await;
     let (gateway, _folder) = gateway(&backend, &origin, "", "").await;
     let expired = format!("Bearer {}", token_with(&json!({"exp": 1})));
-    let table: [(&[(&str, &str)], &str, &str, &str); 5] = [
+    let table: [(Headers<'_>, &str, &str, &str); 5] = [
         (
             &[],
             "CREDENTIALS_MISSING",

@@ -52,7 +52,7 @@ pub struct Key {
 
 enum Material {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl fmt::Debug for Key {
@@ -106,7 +106,7 @@ impl KeySet {
             keys.push(Key {
                 kid: None,
                 algorithm: *algorithm,
-                material: Material::Secret(hmac::Key::new(parameters, secret)),
+                material: Material::Secret(Box::new(hmac::Key::new(parameters, secret))),
             });
         }
         if keys.is_empty() {

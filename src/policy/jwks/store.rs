@@ -137,14 +137,14 @@ impl Store {
     }
 
     /// A fetch begins.
-    pub(super) fn begin(&self) {
+    pub(in crate::policy) fn begin(&self) {
         let mut state = self.state.lock();
         state.under_way = true;
         state.last = Some(Instant::now());
     }
 
     /// A fetch brought this; the same text as before is the same generation.
-    pub(super) fn put(&self, keys: KeySet, text: &[u8]) {
+    pub(in crate::policy) fn put(&self, keys: KeySet, text: &[u8]) {
         let before = self.fetched.load();
         let (keys, generation) = match before.as_ref() {
             Some(before) if before.text == text => (Arc::clone(&before.keys), before.generation),
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// A fetch has ended, well or not.
-    pub(super) fn end(&self) {
+    pub(in crate::policy) fn end(&self) {
         self.state.lock().under_way = false;
         self.ended.send_modify(|count| *count += 1);
     }

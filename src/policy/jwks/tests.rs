@@ -280,7 +280,7 @@ async fn a_provider_that_does_not_answer_holds_a_call_for_a_moment_only() {
     let provider = Provider::start(Says::Nothing).await;
     let mut tasks = JoinSet::new();
     let store = provider.kept(STILL, &mut tasks);
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     assert!(!store.refetched(None).await);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(provider.asked(), 1);

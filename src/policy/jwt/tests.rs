@@ -21,7 +21,7 @@ pub(in crate::policy) enum Signer {
     Rsa(RsaKeyPair, &'static dyn signature::RsaEncoding),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl Signer {
@@ -308,12 +308,12 @@ fn a_token_never_chooses_its_algorithm() {
         URL_SAFE_NO_PAD.decode_to_vec(n).unwrap(),
         WORLD.set.clone().into_bytes(),
     ] {
-        let signer = Signer::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret));
+        let signer = Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
         let token = signer.token(r#"{"alg":"HS256","kid":"rsa"}"#, &claims().to_string());
         refused(&token, &TokenError::Algorithm);
     }
     // A secret in a set of public keys is not taken from there.
-    let signer = Signer::Hmac(hmac::Key::new(hmac::HMAC_SHA256, SECRET));
+    let signer = Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, SECRET)));
     refused(
         &signer.token(r#"{"alg":"HS256","kid":"oct"}"#, &claims().to_string()),
         &TokenError::Algorithm,
@@ -323,7 +323,7 @@ fn a_token_never_chooses_its_algorithm() {
     let taken = signer.token(r#"{"alg":"HS256","kid":"any"}"#, &second);
     assert!(verifier().verify(&taken, NOW).is_ok());
     refused(&rs256().token(HEADER, &second), &TokenError::Algorithm);
-    let longer = Signer::Hmac(hmac::Key::new(hmac::HMAC_SHA512, SECRET));
+    let longer = Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA512, SECRET)));
     refused(
         &longer.token(r#"{"alg":"HS512"}"#, &second),
         &TokenError::Algorithm,
