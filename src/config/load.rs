@@ -333,7 +333,7 @@ fn all_of(backend: &str) -> Route {
 }
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 9] = [
+const OF_SERVICES: [&str; 10] = [
     "cors",
     "json",
     "limits",
@@ -343,6 +343,7 @@ const OF_SERVICES: [&str; 9] = [
     "stream_envelope",
     "streaming",
     "trailing_slash",
+    "websocket",
 ];
 
 /// What no single value shows: keys that need or exclude each other.

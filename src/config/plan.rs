@@ -110,7 +110,8 @@ impl Plan {
     /// # Errors
     /// As [`Plan::find`].
     pub fn lead(&self, dialect: Dialect, head: &Parts) -> Result<Lead, Fault> {
-        if self.paths.is_empty() || dialect.addressing() == Addressing::RpcPath {
+        // Only HTTP itself is relayed along a path; other dialects ask for methods of services.
+        if self.paths.is_empty() || dialect.addressing() != Addressing::Rules {
             return self.find(dialect, head).map(Lead::Method);
         }
         let raw = head.uri.path();
@@ -119,11 +120,7 @@ impl Plan {
         match self.routes.find(host(head), &head.method, &path) {
             Ok(matched) => match self.path_route(matched.entry) {
                 Some(route) => self.relayed(route, &path, matched.captures).map(Lead::Path),
-                None if *path == *raw => Ok(Lead::Method(Found {
-                    entry: index(matched.entry),
-                    binding: matched.binding,
-                    captures: matched.captures,
-                })),
+                None if *path == *raw => Ok(Lead::Method(matched.into())),
                 None => self.find(dialect, head).map(Lead::Method),
             },
             Err(_) => self.find(dialect, head).map(Lead::Method),
@@ -173,21 +170,8 @@ impl Plan {
                     captures: Captures::default(),
                 })
                 .ok_or_else(|| self.unknown_rpc(host, path)),
-            Addressing::Rules => match self.routes.find(host, &head.method, path) {
-                // A route of paths takes nothing but normal forms.
-                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
-                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
-                }
-                Ok(matched) => Ok(Found::from(matched)),
-                Err(missed) => Err(self.unknown_path(host, path, &missed)),
-            },
-            Addressing::Path => match self.find_any(host, path) {
-                Ok(Matched { entry, .. }) if self.path_route(entry).is_some() => {
-                    Err(self.unknown_path(host, path, &NoRoute::NotFound))
-                }
-                Ok(matched) => Ok(Found::from(matched)),
-                Err(missed) => Err(self.unknown_path(host, path, &missed)),
-            },
+            Addressing::Rules => self.along_rules(self.routes.find(host, &head.method, path), host, path),
+            Addressing::Path => self.along_rules(self.find_any(host, path), host, path),
         }
     }
 
@@ -198,6 +182,7 @@ impl Plan {
         let path = head.uri.path();
         let bound = self.routes.find(host, &preflight.method, path);
         let entry = bound.map(|matched| matched.entry).ok();
+        let entry = entry.filter(|entry| self.path_route(*entry).is_none());
         entry.or_else(|| self.routes.find_rpc(host, path)).map(index)
     }
 
@@ -206,6 +191,8 @@ impl Plan {
     fn find_any(&self, host: Option<&str>, path: &str) -> Result<Matched, NoRoute> {
         let missed = match self.routes.find(host, &Method::GET, path) {
             Err(NoRoute::MethodNotAllowed { allow }) => allow,
+            // A route of paths takes every method; a more specific one of a service may take another than GET.
+            Ok(matched) if self.path_route(matched.entry).is_some() => return self.find_service(host, path),
             found => return found,
         };
         let taken: Vec<&str> = missed.split(", ").collect();
@@ -216,6 +203,29 @@ impl Plan {
             .and_then(|method| method.parse().ok())
             .unwrap_or(Method::POST);
         self.routes.find(host, &method, path)
+    }
+
+    /// Finds what a path leads to among the rules of services, by the first method that leads there.
+    fn find_service(&self, host: Option<&str>, path: &str) -> Result<Matched, NoRoute> {
+        [Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
+            .iter()
+            .filter_map(|method| self.routes.find(host, method, path).ok())
+            .find(|matched| self.path_route(matched.entry).is_none())
+            .ok_or(NoRoute::NotFound)
+    }
+
+    /// What a lookup by HTTP rules has found, of services alone: a route of paths takes nothing but normal forms.
+    fn along_rules(
+        &self,
+        found: Result<Matched, NoRoute>,
+        host: Option<&str>,
+        path: &str,
+    ) -> Result<Found, Fault> {
+        let found = found.and_then(|matched| match self.path_route(matched.entry) {
+            None => Ok(Found::from(matched)),
+            Some(_) => Err(NoRoute::NotFound),
+        });
+        found.map_err(|missed| self.unknown_path(host, path, &missed))
     }
 
     fn unknown_rpc(&self, host: Option<&str>, path: &str) -> Fault {

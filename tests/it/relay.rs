@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::support::clients::raw::Raw;
 use crate::support::clients::rest::{Rest, Version, once, pieces, request};
 use crate::support::gateway::Gateway;
+use crate::support::messages::DESCRIPTORS;
 use crate::support::origin::{Origin, answer, see};
 use crate::support::within;
 
@@ -228,6 +229,65 @@ async fn head_has_no_body_and_keeps_its_length() {
     }
     assert_eq!(client.get("/x").await.text(), "GET /x 0");
     assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn services_and_paths_stand_side_by_side_and_no_spelling_leads_from_one_to_the_other() {
+    let (library, rest) = (echo_json("library").await, echo_json("rest").await);
+    let gateway = Gateway::with_config(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+workers: 1
+backends:
+  library: {{protocol: rest, endpoints: [\"http://{}\"], schema: {{descriptors: {DESCRIPTORS}}}}}
+  rest: {{protocol: rest, endpoints: [\"http://{}\"]}}
+routes:
+  - {{services: [\"library.v1.Library\"], backend: library}}
+  - {{path: /**, backend: rest}}
+  - {{path: /v1/genres/hidden, backend: rest}}
+",
+        library.address, rest.address
+    ))
+    .await;
+    for (line, expected) in [
+        ("GET /v1/shelves/1/books/7", "library"),
+        ("GET /v1/shelves/1/books/%37", "library"),
+        ("POST /library.v1.Library/GetBook", "library"),
+        ("GET /anything", "rest"),
+        ("GET /v1/shelves/1", "rest"),
+        ("GET /v1/genres/hidden", "rest"),
+        ("GET /v1/x/../shelves/1/books/7", "400"),
+        ("GET /v1/shelves/1/./books/7", "400"),
+        ("GET //v1/shelves/1/books/7", "404"),
+        ("GET /v1/shelves/1/books//7", "404"),
+    ] {
+        let body = if line.starts_with("POST") {
+            r#"{"name":"shelves/1/books/7"}"#
+        } else {
+            ""
+        };
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let text = Raw::exchange(gateway.address, &request).await;
+        if expected.len() == 3 {
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {expected}")),
+                "{line}: {text}"
+            );
+        } else {
+            assert!(
+                text.contains(&format!("\"title\":\"{expected}\"")),
+                "{line}: {text}"
+            );
+        }
+    }
+}
+
+/// An origin that answers with a book of this title.
+async fn echo_json(title: &'static str) -> Origin {
+    Origin::start(move |_| answer(200, "application/json", format!("{{\"title\":\"{title}\"}}"))).await
 }
 
 /// Sends back each frame as it comes, and trailers after the last one.
