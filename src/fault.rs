@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use prost::Message as _;
 
 use crate::status::{Code, Status};
@@ -53,6 +53,16 @@ pub enum Kind {
     UriTooLong,
     /// The header section passed its limit.
     HeadersTooLarge,
+    /// The route wants to know who calls, and the request does not say.
+    CredentialsMissing,
+    /// The request says who calls, and not convincingly.
+    CredentialsInvalid,
+    /// What the request says about who calls held once.
+    CredentialsExpired,
+    /// The caller is known and may not do this.
+    PermissionDenied,
+    /// Who calls can't be checked now.
+    IdentityUnavailable,
     /// The client did not send its body in time.
     RequestTimeout,
     /// The deadline passed.
@@ -81,7 +91,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -93,6 +103,11 @@ impl Kind {
         Self::MessageTooLarge,
         Self::UriTooLong,
         Self::HeadersTooLarge,
+        Self::CredentialsMissing,
+        Self::CredentialsInvalid,
+        Self::CredentialsExpired,
+        Self::PermissionDenied,
+        Self::IdentityUnavailable,
         Self::RequestTimeout,
         Self::DeadlineExceeded,
         Self::Cancelled,
@@ -121,6 +136,11 @@ impl Kind {
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::UriTooLong => "URI_TOO_LONG",
             Self::HeadersTooLarge => "HEADERS_TOO_LARGE",
+            Self::CredentialsMissing => "CREDENTIALS_MISSING",
+            Self::CredentialsInvalid => "CREDENTIALS_INVALID",
+            Self::CredentialsExpired => "CREDENTIALS_EXPIRED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",
@@ -152,9 +172,15 @@ impl Kind {
             }
             Self::RequestTimeout | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
-            Self::Overloaded | Self::SchemaPending | Self::UpstreamUnavailable | Self::UpstreamReset => {
-                Code::Unavailable
+            Self::Overloaded
+            | Self::SchemaPending
+            | Self::IdentityUnavailable
+            | Self::UpstreamUnavailable
+            | Self::UpstreamReset => Code::Unavailable,
+            Self::CredentialsMissing | Self::CredentialsInvalid | Self::CredentialsExpired => {
+                Code::Unauthenticated
             }
+            Self::PermissionDenied => Code::PermissionDenied,
             Self::Truncated => Code::Unknown,
             Self::UpstreamProtocol | Self::UpstreamMessage | Self::Internal => Code::Internal,
         }
@@ -184,6 +210,11 @@ impl Kind {
             | Self::Cancelled
             | Self::Overloaded
             | Self::SchemaPending
+            | Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::CredentialsExpired
+            | Self::PermissionDenied
+            | Self::IdentityUnavailable
             | Self::UpstreamUnavailable
             | Self::Internal => self.code().http_status(),
         }
@@ -200,6 +231,7 @@ struct Inner {
     side: Side,
     message: String,
     allow: Option<String>,
+    challenges: Vec<HeaderValue>,
     retry_after: Option<Duration>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -214,6 +246,7 @@ impl Fault {
             side,
             message: message.into(),
             allow: None,
+            challenges: Vec::new(),
             retry_after: None,
             source: None,
         }))
@@ -248,6 +281,13 @@ impl Fault {
         self
     }
 
+    /// The same, with the values of the `WWW-Authenticate` header: how a client may say who it is.
+    #[must_use]
+    pub fn challenging(mut self, challenges: Vec<HeaderValue>) -> Self {
+        self.0.challenges = challenges;
+        self
+    }
+
     /// The same, with the time after which trying again may help.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
@@ -273,6 +313,11 @@ impl Fault {
     /// The value of the `Allow` header, on a 405.
     pub fn allow(&self) -> Option<&str> {
         self.0.allow.as_deref()
+    }
+
+    /// The values of the `WWW-Authenticate` header, on a 401 or 403.
+    pub fn challenges(&self) -> &[HeaderValue] {
+        &self.0.challenges
     }
 
     /// When trying again may help.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{EXPECT, ORIGIN};
+use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -35,8 +37,11 @@ use crate::observe::metrics::{Key, Series};
 use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
-use crate::policy::{Gate, Permit};
-use crate::route::cors::Preflight;
+use crate::policy::auth::Authenticator;
+use crate::policy::jwks::Keeper;
+use crate::policy::setup::SetupError;
+use crate::policy::{Access, Desk, Gate, Permit, Setup};
+use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
 use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
@@ -62,6 +67,8 @@ pub struct Prepared {
     backends: Vec<PreparedBackend>,
     /// The methods that the gateway answers itself.
     own: Vec<Own>,
+    /// What checks callers, in the order in which routes count it.
+    auth: Vec<Arc<Authenticator>>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,14 +83,29 @@ pub struct Shared {
     /// By backend and URL: an endpoint keeps its figures when the plan changes.
     endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
     tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
+    /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
+    auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
+    /// Those who keep fetched keys fresh, until somebody runs them.
+    keepers: Mutex<Vec<Keeper>>,
+}
+
+/// Why a plan can't be made ready.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// TLS towards a backend can't be set up.
+    #[error("TLS towards a backend")]
+    Tls(#[from] tls::TlsError),
+    /// Callers can't be checked.
+    #[error("auth \"{0}\"")]
+    Auth(String, #[source] SetupError),
 }
 
 impl Shared {
     /// Makes a plan ready for the workers.
     ///
     /// # Errors
-    /// TLS towards a backend can't be set up; the error names the file.
-    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, tls::TlsError> {
+    /// TLS towards a backend can't be set up, or a file of keys can't be used; the error names the file.
+    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, PrepareError> {
         let backends = plan
             .backends
             .iter()
@@ -98,7 +120,37 @@ impl Shared {
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
         let own = own::all(&plan.limits);
-        Ok(Prepared { plan, backends, own })
+        let auth = self.authenticators(&plan)?;
+        Ok(Prepared {
+            plan,
+            backends,
+            own,
+            auth,
+        })
+    }
+
+    /// Those who keep keys fresh and have not been run yet.
+    pub fn keepers(&self) -> Vec<Keeper> {
+        std::mem::take(&mut self.keepers.lock())
+    }
+
+    fn authenticators(&self, plan: &Plan) -> Result<Vec<Arc<Authenticator>>, PrepareError> {
+        let mut known = self.auth.lock();
+        let mut all = Vec::new();
+        for setup in &plan.auth {
+            if let Some(one) = known.get(setup) {
+                all.push(Arc::clone(one));
+                continue;
+            }
+            let (one, keepers) = setup
+                .load()
+                .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
+            self.keepers.lock().extend(keepers);
+            all.push(Arc::clone(
+                known.entry(setup.clone()).or_insert_with(|| Arc::new(one)),
+            ));
+        }
+        Ok(all)
     }
 
     fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
@@ -173,6 +225,7 @@ pub struct Gateway {
 /// What a worker keeps from plan to plan.
 struct Worker {
     pools: Mutex<HashMap<PoolKey, Pool>>,
+    desks: Mutex<Vec<Arc<Desk>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
@@ -197,6 +250,7 @@ impl Gateway {
     ) -> io::Result<Self> {
         let worker = Worker {
             pools: Mutex::default(),
+            desks: Mutex::default(),
             tasks,
             shard,
             log,
@@ -240,7 +294,7 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(dialect, &mut head, &peer) {
+                    let mut response = match entry.admit(dialect, &mut head, &peer).await {
                         Ok(permit) => {
                             let admitted = Admitted {
                                 head,
@@ -267,8 +321,10 @@ impl Gateway {
                 }
                 Ok(Reached::Path(path, found)) => {
                     record.relay(path, dialect);
-                    let admitted = frontend::prepare_relayed(dialect, &head, &peer, &path.route)
-                        .and_then(|()| admit(&path.gate, &mut head, &peer));
+                    let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
+                        Ok(()) => admit(&path.gate, &mut head, &peer).await,
+                        Err(fault) => Err(fault),
+                    };
                     match admitted {
                         Ok(permit) => {
                             let counted = Arc::clone(&tally) as _;
@@ -301,6 +357,9 @@ impl Gateway {
             // The call goes on after its answer, and is written when the tunnel has ended.
             tunnel.holding(record.detached()).put(&mut response);
             return response;
+        }
+        if record.method == Method::HEAD {
+            without_body(&mut response);
         }
         let counter = Arc::clone(&record.tally) as _;
         response.map(|body| body.counted(counter, Way::Reply).holding(record))
@@ -379,6 +438,17 @@ async fn read_off(head: &Parts, body: Incoming) {
     let _ = tokio::time::timeout(MOMENT, reading).await;
 }
 
+/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
+fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
+}
+
 fn no_content(headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -427,16 +497,16 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    async fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
         frontend::prepare(dialect, head, peer, &self.entry)?;
-        admit(&self.gate, head, peer)
+        admit(&self.gate, head, peer).await
     }
 }
 
 /// Lets the gate of a route decide.
-fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-    let permit = gate.admit(head, peer)?;
-    let host = plan::host(head).and_then(|host| http::HeaderValue::from_str(host).ok());
+async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer).await?;
+    let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
     forwarded::rewrite(&mut head.headers, peer, host.as_ref());
     Ok(permit)
 }
@@ -448,6 +518,7 @@ impl Worker {
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
         };
+        let desks = self.desks(prepared);
         let entries = plan
             .entries
             .iter()
@@ -460,13 +531,13 @@ impl Worker {
                     Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
                     Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
                 };
-                Ok(self.entry(entry, stack))
+                Ok(self.entry(entry, &desks, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, plan.limits.idle_timeout))
+            .map(|route| self.path(route, &backends, &desks, plan.limits.idle_timeout))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -476,7 +547,7 @@ impl Worker {
                     Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
                     Answers::Health => stack::build(params, self.health.clone()),
                 };
-                self.entry(&own.entry, stack)
+                self.entry(&own.entry, &desks, stack)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -494,28 +565,51 @@ impl Worker {
         })
     }
 
+    /// A desk for each authenticator; what was proven stays proven when the plan changes.
+    fn desks(&self, prepared: &Prepared) -> Vec<Arc<Desk>> {
+        let mut known = self.desks.lock();
+        let desks: Vec<Arc<Desk>> = prepared
+            .auth
+            .iter()
+            .map(|authenticator| {
+                let same = known
+                    .iter()
+                    .find(|desk| Arc::ptr_eq(desk.authenticator(), authenticator));
+                same.map_or_else(|| Arc::new(Desk::new(Arc::clone(authenticator))), Arc::clone)
+            })
+            .collect();
+        known.clone_from(&desks);
+        desks
+    }
+
     fn path(
         &self,
         route: &Arc<PathRoute>,
         backends: &[Dispatch],
+        desks: &[Arc<Desk>],
         idle_timeout: Duration,
     ) -> io::Result<LivePath> {
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
             route: Arc::clone(route),
-            gate: Gate::default(),
+            gate: gate(route.auth, route.access.as_ref(), None, desks),
             relay,
             series: self.all_series(&route.name, ""),
         })
     }
 
-    fn entry(&self, entry: &Arc<Entry>, stack: CallService) -> LiveEntry {
+    fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
             entry: Arc::clone(entry),
-            gate: Gate::default(),
+            gate: gate(
+                entry.route.auth,
+                entry.access.as_ref(),
+                entry.route.cors.as_ref(),
+                desks,
+            ),
             stack,
             series,
         }
@@ -576,6 +670,25 @@ impl Worker {
         }
         *known = wanted;
         Ok(backends)
+    }
+}
+
+/// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.
+pub(crate) fn gate(
+    auth: Option<usize>,
+    access: Option<&Arc<Access>>,
+    cors: Option<&Cors>,
+    desks: &[Arc<Desk>],
+) -> Gate {
+    let pages = match cors.filter(|cors| cors.credentials).map(|cors| &cors.origins) {
+        Some(Origins::These(pages)) => pages.clone(),
+        Some(Origins::Any) | None => Vec::new(),
+    };
+    let access = access.map(Arc::clone);
+    match auth.map(|at| desks.get(at)) {
+        None => Gate::new(None, access, pages),
+        Some(Some(desk)) => Gate::new(Some(Arc::clone(desk)), access, pages),
+        Some(None) => Gate::new(None, Some(Arc::default()), pages),
     }
 }
 

@@ -78,6 +78,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         },
         websocket: WebSocket::of(limits),
         cors: None,
+        auth: None,
     });
     answers
         .services()
@@ -86,6 +87,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         .filter_map(|method| {
             let rpc = Binding::rpc(&method, json, &BindingOptions::default()).ok()?;
             let entry = Arc::new(Entry {
+                access: None,
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

@@ -137,7 +137,8 @@ impl Relay {
     ) -> Result<Response<Body>, Fault> {
         let handshake = Handshake::read(&relayed, options)?;
         let tally = Arc::clone(&relayed.tally);
-        let mut outgoing = outgoing(plan, relayed.head, &relayed.path, &relayed.captures);
+        let permit = relayed.permit;
+        let mut outgoing = outgoing(plan, relayed.head, &relayed.path, &relayed.captures, &permit);
         outgoing.method = Method::GET;
         handshake.ask(&mut outgoing.headers);
         let share = self.any_share()?;
@@ -145,7 +146,8 @@ impl Relay {
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
-                handshake.accept(*head, upstream, options.clone(), tally, in_flight)
+                let holds_for = permit.holds_for();
+                handshake.accept(*head, upstream, options.clone(), holds_for, tally, in_flight)
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(
@@ -182,7 +184,7 @@ impl Relay {
             body,
             path,
             captures,
-            permit: _permit,
+            permit,
             tally,
             ..
         } = relayed;
@@ -192,7 +194,7 @@ impl Relay {
                 "no WebSocket is opened here",
             ));
         }
-        let mut outgoing = outgoing(plan, head, &path, &captures);
+        let mut outgoing = outgoing(plan, head, &path, &captures, &permit);
         // What is known to be whole can be sent again; its length is told, where it is no stream.
         let body = if body.is_end_stream() { Body::empty() } else { body };
         if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
@@ -266,7 +268,7 @@ impl Relay {
 }
 
 /// What goes to the upstream of a request, less its body.
-fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures) -> Outgoing {
+fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permit: &Permit) -> Outgoing {
     let host = match plan.host {
         AskedHost::Endpoint => None,
         AskedHost::Client => asked_host(&head),
@@ -279,6 +281,8 @@ fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures) -> Ou
     head.headers.remove(HOST);
     head.headers.remove(CONTENT_LENGTH);
     plan.request_headers.apply(&mut head.headers);
+    // Last, so that nothing else says who calls.
+    permit.tell(&mut head.headers);
     let mut target = plan.rewrite.apply(path, captures);
     if let Some(query) = head.uri.query() {
         target.push('?');

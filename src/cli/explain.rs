@@ -1,13 +1,21 @@
 //! `sabir explain`: what would become of a request.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
+use tokio::runtime::Builder;
+
 use super::{Failure, answer, load};
-use crate::describe::explain::Explanation;
+use crate::config::Plan;
+use crate::describe::explain::{Explanation, Guard};
+use crate::gateway;
+use crate::peer::Peer;
+use crate::policy::{Decision, Desk, Setup};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -62,12 +70,34 @@ impl std::str::FromStr for Header {
     }
 }
 
+/// What the gate decides about a request from this machine.
+fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts) -> Result<Decision, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut desks = Vec::new();
+    for (at, setup) in plan.auth.iter().enumerate() {
+        // The others are not asked; their place is kept.
+        let setup = if at == guard.auth {
+            setup.clone()
+        } else {
+            Setup::default()
+        };
+        let authenticator = runtime.block_on(load::authenticator(&setup))?;
+        desks.push(Arc::new(Desk::new(Arc::new(authenticator))));
+    }
+    let gate = gateway::gate(Some(guard.auth), guard.access, guard.cors, &desks);
+    let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
+    Ok(runtime.block_on(gate.explain(&mut head, &here)))
+}
+
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let plan = load::plan(&self.file)?;
         let body = self.body.clone();
         let head = self.head();
-        let explanation = Explanation::new(&plan, &head, body.as_deref().map(str::as_bytes));
+        let mut explanation = Explanation::new(&plan, &head, body.as_deref().map(str::as_bytes));
+        if let Some(guard) = explanation.guard() {
+            explanation = explanation.decided(ask(&plan, guard, head.clone())?);
+        }
         answer(&explanation)?;
         if explanation.sends() {
             Ok(())

@@ -9,6 +9,8 @@ use tokio::runtime::Builder;
 use super::Failure;
 use crate::config::file::{Backend, File};
 use crate::config::{self, Plan, SchemaState, Source, told};
+use crate::policy::Setup;
+use crate::policy::auth::Authenticator;
 
 /// How long a backend may take to tell what it offers: somebody waits for it at a terminal.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,6 +26,21 @@ pub(super) fn plan(path: &Path) -> Result<Plan, Failure> {
         }
     }
     config::compile(&file, &schemas).map_err(Failure::Config)
+}
+
+/// What checks callers, with the keys of issuers that are fetched. Keys that can't be had are told, and missing.
+pub(super) async fn authenticator(setup: &Setup) -> Result<Authenticator, Failure> {
+    let (authenticator, keepers) = setup.load().map_err(|error| Failure::Failed(told(&error)))?;
+    for mut keeper in keepers {
+        if let Err(error) = keeper.once().await {
+            super::note(format_args!(
+                "the keys of {} can't be fetched: {}",
+                keeper.issuer(),
+                told(&error)
+            ))?;
+        }
+    }
+    Ok(authenticator)
 }
 
 /// Asks the endpoints one after the other until one answers.

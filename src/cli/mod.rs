@@ -6,11 +6,13 @@
 mod check;
 mod demo;
 mod explain;
+mod keys;
 mod load;
 mod logs;
 mod routes;
 mod schema;
 mod serve;
+mod token;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -46,6 +48,11 @@ enum Command {
     Routes(routes::Arguments),
     /// Say what would become of a request, and why, without sending it anywhere.
     Explain(explain::Arguments),
+    /// Make, hash and list API keys.
+    #[command(subcommand)]
+    Keys(keys::Arguments),
+    /// Say what is in a token, and whether the gateway of a configuration would believe it, or why not.
+    Token(token::Arguments),
     /// About the configuration itself.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -114,6 +121,8 @@ impl Arguments {
             Command::Check(arguments) => arguments.run(),
             Command::Routes(arguments) => arguments.run(),
             Command::Explain(arguments) => arguments.run(),
+            Command::Keys(arguments) => arguments.run(),
+            Command::Token(arguments) => arguments.run(),
             Command::Config(ConfigCommand::Schema) => schema::run(),
         }
     }
@@ -155,6 +164,12 @@ impl Failure {
 /// Writes diagnostics, an empty line after each.
 fn tell(out: &mut impl Write, found: &[Diagnostic]) -> io::Result<()> {
     found.iter().try_for_each(|found| writeln!(out, "{found}\n"))
+}
+
+/// Writes a remark to standard error.
+fn note(text: impl fmt::Display) -> Result<(), Failure> {
+    writeln!(io::stderr().lock(), "sabir: {text}")?;
+    Ok(())
 }
 
 /// Writes an answer to standard output.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::choose::Chosen;
-use super::compile::{Resolved, SchemaState, envelope};
+use super::compile::{Resolved, SchemaState, access, envelope};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::Spot;
@@ -178,6 +178,7 @@ impl Binder<'_> {
             bindings,
             rpc,
             json: self.json.clone(),
+            access: access(self.file, self.route.written, Some(method)),
         }));
         Ok(())
     }

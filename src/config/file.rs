@@ -1,6 +1,7 @@
 //! The configuration as written: one struct per block, one field per key. The documentation of a field is what the
 //! JSON Schema and `sabir config schema` say about the key.
 
+pub mod auth;
 pub mod backend;
 pub mod cors;
 pub mod limits;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
 pub use backend::{
     Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
     StreamEnvelope,
@@ -65,6 +67,9 @@ pub struct File {
     /// Which services are exposed and which backend answers them.
     #[serde(default)]
     pub routes: Vec<Located<Route>>,
+    /// How callers prove who they are, by the name that routes use. A route without `auth` is open to anybody.
+    #[serde(default)]
+    pub auth: BTreeMap<String, Located<Auth>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,

@@ -1,20 +1,20 @@
 //! From a path or from flags to a [`File`], with everything that is wrong in it said at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
-    LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, File, Json, Jwt, LimitsSection, Listener,
+    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits,
+    SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
-use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
+use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
 use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
@@ -172,7 +172,9 @@ pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagno
         base: base.to_owned(),
         document: Some(Arc::clone(&document)),
     };
-    problems.extend(references(&document));
+    for (key, block) in [("backend", "backends"), ("auth", "auth")] {
+        problems.extend(references(&document, key, block));
+    }
     problems.extend(Check { file: &file }.all());
     if problems.is_empty() {
         Ok(file)
@@ -189,23 +191,26 @@ pub(super) fn in_order(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
     problems
 }
 
-/// Routes that name a backend which is not there.
+/// Routes whose `key` names what is not in a block.
 ///
 /// Looked up in the document, not in the [`File`]: a route or a backend with another error is not in the file, and all
 /// the same its name is right or wrong.
-fn references(document: &Document) -> Vec<Diagnostic> {
+fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let known: BTreeSet<&str> = document
-        .child(NodeId::ROOT, "backends")
+        .child(NodeId::ROOT, block)
         .map(|backends| document.entries(backends))
         .unwrap_or_default()
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
     let note = if known.is_empty() {
-        "there are no backends".to_owned()
+        match block {
+            "backends" => "there are no backends".to_owned(),
+            block => format!("there is no block \"{block}\""),
+        }
     } else {
         format!(
-            "backends: {}",
+            "{block}: {}",
             known.iter().copied().collect::<Vec<_>>().join(", ")
         )
     };
@@ -213,16 +218,15 @@ fn references(document: &Document) -> Vec<Diagnostic> {
         .child(NodeId::ROOT, "routes")
         .map(|routes| document.items(routes));
     let mut found = Vec::new();
-    for backend in routes
-        .unwrap_or_default()
-        .iter()
-        .flat_map(|route| named_backends(document, *route))
-    {
+    for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
+        "backend" => named_backends(document, *route),
+        key => document.child(*route, key).into_iter().collect(),
+    }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
             && !known.contains(text.as_str())
         {
             let meant = did_you_mean(text, known.iter().copied());
-            let message = format!("no backend \"{}\"{meant}", written.as_ref().unwrap_or(text));
+            let message = format!("no {key} \"{}\"{meant}", written.as_ref().unwrap_or(text));
             found.push(document.error(backend, message).noting(&note));
         }
     }
@@ -293,6 +297,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         limits: LimitsSection::default(),
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
+        auth: BTreeMap::new(),
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -318,6 +323,8 @@ fn all_of(backend: &str) -> Route {
         stream_envelope: StreamEnvelope::default(),
         timeout: None,
         cors: None,
+        auth: None,
+        authorize: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
@@ -353,6 +360,9 @@ impl Check<'_> {
         }
         for route in &file.routes {
             self.route(route, &mut found);
+        }
+        for (name, auth) in &file.auth {
+            self.auth(name, auth, &mut found);
         }
         found
     }
@@ -526,6 +536,23 @@ impl Check<'_> {
         if let Some(cors) = &route.cors {
             self.cors(cors, found);
         }
+        if let Some(rules) = &route.authorize {
+            if route.auth.is_none() {
+                let message =
+                    "speaks of callers, and the route has no \"auth\" by which they say who they are";
+                found.push(self.key_error(rules.spot, message));
+            }
+            let methods = rules.iter().flat_map(|rule| rule.methods.first());
+            for pattern in methods.filter(|_| route.path.is_some()) {
+                let message = "speaks of the methods of services, and this route has a \"path\"";
+                found.push(self.error(pattern.spot, message));
+            }
+            if rules.is_empty() && self.file.origin.is_empty(rules.spot) {
+                let message =
+                    "has no rule, so nobody may call anything; leave it out to let everybody in who is known";
+                found.push(self.key_error(rules.spot, message));
+            }
+        }
     }
 
     fn cors(&self, cors: &Located<Cors>, found: &mut Vec<Diagnostic>) {
@@ -551,6 +578,93 @@ impl Check<'_> {
         for spot in origins.chain(names) {
             let message = "\"*\" does not go with credentials: true; write out what is allowed";
             found.push(self.error(spot, message));
+        }
+    }
+
+    fn auth(&self, name: &str, auth: &Located<Auth>, found: &mut Vec<Diagnostic>) {
+        if auth.jwt.0.is_empty() && auth.api_keys.is_none() && auth.client_certificates.is_none() {
+            let message = format!(
+                "auth \"{name}\" has no way to prove who calls; write jwt, api_keys or client_certificates"
+            );
+            found.push(self.key_error(auth.spot, message));
+        }
+        let mut named: Vec<&str> = Vec::new();
+        for issuer in &auth.jwt.0 {
+            if named.contains(&issuer.issuer.value.as_str()) {
+                let message = format!("the issuer \"{}\" is there twice", issuer.issuer.value);
+                found.push(self.error(issuer.issuer.spot, message));
+            }
+            named.push(&issuer.issuer.value);
+            self.issuer(issuer, found);
+        }
+        if let Some(header) = auth.api_keys.as_ref().and_then(|keys| keys.header.as_ref()) {
+            let name = header.0.to_ascii_lowercase();
+            if name.starts_with("x-sabir-") || matches!(name.as_str(), "authorization" | "cookie" | "host") {
+                let message = format!("\"{name}\" has a meaning of its own; write such as x-api-key");
+                found.push(self.error(header.spot, message));
+            }
+        }
+    }
+
+    fn issuer(&self, issuer: &Jwt, found: &mut Vec<Diagnostic>) {
+        if issuer.audiences.is_empty() {
+            let message = "names nobody; a token that is for anybody could have been stolen from anybody";
+            found.push(self.key_error(issuer.audiences.spot, message));
+        }
+        match (&issuer.jwks, &issuer.secret) {
+            (Some(_), Some(secret)) => {
+                let message =
+                    "stands beside \"jwks\"; an issuer has public keys or a shared secret, never both";
+                found.push(self.key_error(secret.spot, message));
+            }
+            (Some(jwks), None) => match (&jwks.file, &jwks.url) {
+                (Some(_), None) | (None, Some(_)) => {}
+                (Some(_), Some(_)) | (None, None) => {
+                    found.push(self.key_error(jwks.spot, "is {file: FILE} or {url: URL}, one of the two"));
+                }
+            },
+            (None, None) => {
+                if let Err(not) = issuer.issuer.parse::<Url>() {
+                    let message = format!(
+                        "\"{}\" {not}; or say where the keys are: jwks: {{file: FILE}} or jwks: {{url: URL}}",
+                        issuer.issuer.value
+                    );
+                    found.push(self.error(issuer.issuer.spot, message));
+                }
+            }
+            (None, Some(secret)) => {
+                let longest = super::compile::algorithms(issuer)
+                    .into_iter()
+                    .filter_map(|algorithm| algorithm.secret_bytes())
+                    .max()
+                    .unwrap_or(0);
+                if secret.0.len() < longest {
+                    let message = format!("is shorter than the {longest} bytes that its algorithms need");
+                    found.push(self.key_error(secret.spot, message));
+                }
+            }
+        }
+        let Some(algorithms) = &issuer.algorithms else {
+            return;
+        };
+        if algorithms.is_empty() && self.file.origin.is_empty(algorithms.spot) {
+            found.push(self.key_error(
+                algorithms.spot,
+                "names no algorithm; leave it out for the usual ones",
+            ));
+        }
+        for algorithm in &algorithms.value {
+            let shared = super::compile::algorithm(algorithm.value)
+                .secret_bytes()
+                .is_some();
+            if shared != issuer.secret.is_some() {
+                let message = if shared {
+                    "needs a \"secret\", and is never taken with public keys"
+                } else {
+                    "needs public keys, and this issuer has a \"secret\""
+                };
+                found.push(self.error(algorithm.spot, message));
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::policy::Setup;
 use crate::route::cors::Preflight;
 use crate::route::relay::EncodedSlash;
 use crate::route::{
@@ -41,6 +42,8 @@ pub struct Plan {
     pub backends: Vec<Backend>,
     /// The routes as they are declared, in the order of the file.
     pub declared: Vec<Declared>,
+    /// How callers prove who they are, in the order in which routes count it.
+    pub auth: Vec<Setup>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::compile::hosts;
+use super::compile::{access, auth, hosts};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
@@ -151,6 +151,8 @@ impl One<'_> {
                 file::EncodedSlash::Refuse => EncodedSlash::Refuse,
                 file::EncodedSlash::Allow => EncodedSlash::Allow,
             },
+            auth: auth(self.file, self.written),
+            access: access(self.file, self.written, None),
         })
     }
 

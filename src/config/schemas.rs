@@ -13,6 +13,7 @@ use super::located::{Located, Spot};
 use super::plan::Plan;
 use crate::discover::proto_files;
 use crate::listen::tls::{Identity, Tls};
+use crate::policy::setup::{self, SetupError};
 use crate::schema::{Rules, Schema};
 use crate::upstream::tls::client_config;
 
@@ -39,6 +40,7 @@ pub fn schemas(file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnos
 pub fn check(file: &File) -> Result<Plan, Vec<Diagnostic>> {
     let (schemas, mut errors) = read_all(file);
     errors.extend(certificates(file));
+    errors.extend(keys(file));
     match compile(file, &schemas) {
         Ok(plan) if errors.is_empty() => Ok(plan),
         Ok(_) => Err(in_order(errors)),
@@ -61,6 +63,35 @@ fn read_all(file: &File) -> (BTreeMap<String, SchemaState>, Vec<Diagnostic>) {
         schemas.insert(name.clone(), state);
     }
     (schemas, errors)
+}
+
+/// The files by which callers are checked, each read once and thrown away.
+fn keys(file: &File) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    let mut tell = |path: &Located<PathBuf>, outcome: Result<(), SetupError>| {
+        if let Err(error) = outcome {
+            errors.push(file.origin.error(path.spot, "auth", told(&error)));
+        }
+    };
+    for auth in file.auth.values() {
+        for issuer in &auth.jwt.0 {
+            if let Some(path) = issuer.jwks.as_ref().and_then(|jwks| jwks.file.as_ref()) {
+                tell(path, setup::key_set(&file.origin.resolve(path)).map(drop));
+            }
+            if let Some(path) = &issuer.ca {
+                let outcome = client_config(Some(&file.origin.resolve(path)), None);
+                let named = |error| SetupError::Tls(issuer.issuer.value.clone(), error);
+                tell(path, outcome.map(drop).map_err(named));
+            }
+        }
+        if let Some(keys) = &auth.api_keys {
+            tell(
+                &keys.file,
+                setup::api_keys(&file.origin.resolve(&keys.file)).map(drop),
+            );
+        }
+    }
+    errors
 }
 
 fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>> {

@@ -383,3 +383,35 @@ fn no_text_makes_reading_panic() {
         }
     }
 }
+
+#[test]
+fn auth_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, auth: member}
+  - {services: [a.B], backend: library, authorize: [{scopes: [x]}]}
+  - {services: [a.C], backend: library, auth: members, authorize: []}
+  - {path: /x, backend: library, auth: members, authorize: [{methods: [\"*\"]}]}
+  - {services: [a.D], backend: library, auth: members, authorize: [{methods: [\"a.D.Get\"]}, {scopes: read}]}
+auth:
+  members:
+    jwt:
+      - {issuer: peers, audiences: [x]}
+      - {issuer: \"https://id.example.com/\", audiences: []}
+      - {issuer: \"https://id.example.com/\", audiences: [x], algorithms: [HS256]}
+      - {issuer: a, audiences: [x], secret: short}
+      - {issuer: b, audiences: [x], secret: 0123456789012345678901234567890123456789, jwks: {file: x.json}}
+      - {issuer: c, audiences: [x], secret: 0123456789012345678901234567890123456789, algorithms: [RS256]}
+      - {issuer: d, audiences: [x], jwks: {}}
+      - {issuer: e, audiences: [x], jwks: {file: x.json, url: \"https://x/y\"}}
+      - {issuer: f, audiences: [x], jwks: {url: \"ftp://x/y\"}, algorithms: [RS265]}
+      - {issuer: g}
+    api_keys: {file: keys.yaml, header: x-sabir-key}
+    forward_claims: [\"https://example.com/tenant\"]
+  nothing: {}
+"
+    ));
+}

@@ -15,6 +15,8 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
 
+use crate::policy::identity::ForwardedClaim;
+
 /// A value that is written as one text.
 trait Text: Sized {
     /// Reads it.
@@ -91,6 +93,28 @@ written_as_text! {
     HeaderPattern, "HeaderPattern", {
         "type": "string",
         "examples": ["authorization", "*"]
+    };
+    ClaimName, "ClaimName", {
+        "type": "string",
+        "examples": ["email", "tenant_id"]
+    };
+    HeaderWord, "HeaderWord", {
+        "type": "string",
+        "examples": ["x-api-key"]
+    };
+    Methods, "Methods", {
+        "type": "string",
+        "examples": ["library.v1.Library/GetBook", "library.v1.Library/*", "*"]
+    };
+    SecretText, "SecretText", {
+        "type": "string",
+        "minLength": 32,
+        "examples": ["${file:issuer.secret}"]
+    };
+    Url, "Url", {
+        "type": "string",
+        "pattern": "^https?://",
+        "examples": ["https://id.example.com/keys"]
     };
     Verb, "Verb", {
         "type": "string",
@@ -455,6 +479,119 @@ impl Text for HeaderPattern {
         text.parse()
             .map(Self::One)
             .map_err(|_| "is not the name of a header; write such as authorization, or \"*\"".to_owned())
+    }
+}
+
+/// The name of a claim that can be told in a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimName(pub ForwardedClaim);
+
+impl Text for ClaimName {
+    fn from_text(text: &str) -> Result<Self, String> {
+        ForwardedClaim::new(text).map(Self).ok_or_else(|| {
+            "can't be part of a header's name; write a claim of letters, digits, - and _".to_owned()
+        })
+    }
+}
+
+/// The name of a header or a cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderWord(pub String);
+
+impl Text for HeaderWord {
+    fn from_text(text: &str) -> Result<Self, String> {
+        // Cookies have the same letters, and keep their case. Source: RFC 6265, section 4.1.1.
+        HeaderName::from_bytes(text.as_bytes())
+            .map(|_| Self(text.to_owned()))
+            .map_err(|_| "is not the name of a header or a cookie; write such as x-api-key".to_owned())
+    }
+}
+
+/// Which methods: one, those of a service, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// `*`.
+    All,
+    /// `library.v1.Library/*`.
+    Of(String),
+    /// `library.v1.Library/GetBook`.
+    One(String),
+}
+
+impl Methods {
+    /// Whether the pattern takes the method of this path, such as `/library.v1.Library/GetBook`.
+    pub fn take(&self, path: &str) -> bool {
+        let path = path.trim_start_matches('/');
+        match self {
+            Self::All => true,
+            Self::Of(service) => path.rsplit_once('/').is_some_and(|(before, _)| before == service),
+            Self::One(method) => path == method,
+        }
+    }
+}
+
+impl Text for Methods {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = || {
+            "is not a pattern of methods; write \"*\", \"library.v1.Library/*\" or \"library.v1.Library/GetBook\""
+                .to_owned()
+        };
+        if text == "*" {
+            return Ok(Self::All);
+        }
+        let (service, method) = text.split_once('/').ok_or_else(not)?;
+        match (Services::from_text(service), method) {
+            (Ok(Services::One(_)), "*") => Ok(Self::Of(service.to_owned())),
+            (Ok(Services::One(_)), name) if !name.is_empty() && !name.contains(['/', '*']) => {
+                Ok(Self::One(text.to_owned()))
+            }
+            _ => Err(not()),
+        }
+    }
+}
+
+/// A text that no error and no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(pub String);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText")
+    }
+}
+
+impl Text for SecretText {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A URL that is asked: `http://` or `https://`, with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(pub Uri);
+
+impl Text for Url {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not = || "is not a URL that can be asked; write such as https://id.example.com/keys".to_owned();
+        let uri: Uri = text.parse().map_err(|_| not())?;
+        let known = matches!(uri.scheme_str(), Some("http" | "https"));
+        let named = uri.host().is_some_and(|host| !host.is_empty());
+        let user = uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'));
+        if known && named && !user {
+            Ok(Self(uri))
+        } else {
+            Err(not())
+        }
+    }
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Writes rows with their cells under each other, two spaces apart; no line ends in spaces.
-pub(super) fn write<const N: usize>(
+pub(crate) fn write<const N: usize>(
     f: &mut fmt::Formatter<'_>,
     indent: &str,
     rows: &[[String; N]],

@@ -5,6 +5,7 @@
 mod others;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -16,6 +17,8 @@ use crate::call::metadata;
 use crate::config::plan::{self, Found, FoundPath, Lead, Plan};
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
+use crate::policy::{Access, Decision};
+use crate::route::cors::Cors;
 use crate::route::relay::Action;
 use crate::route::{Entry, Form, PathRoute};
 use crate::translate::Lane;
@@ -33,6 +36,18 @@ pub struct Explanation<'a> {
     dialect: Dialect,
     lane: Lane,
     outcome: Outcome<'a>,
+    decision: Option<Decision>,
+}
+
+/// Who guards what a request leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard<'a> {
+    /// The index of the way in which callers prove who they are.
+    pub auth: usize,
+    /// The rules.
+    pub access: Option<&'a Arc<Access>>,
+    /// Pages of other origins that may call.
+    pub cors: Option<&'a Cors>,
 }
 
 /// Where a request leads.
@@ -91,11 +106,77 @@ impl<'a> Explanation<'a> {
             dialect,
             lane,
             outcome,
+            decision: None,
         }
+    }
+
+    /// Who guards what the request leads to; nothing where it is open to anybody, or leads nowhere.
+    pub fn guard(&self) -> Option<Guard<'a>> {
+        let (auth, access, cors) = match &self.outcome {
+            Outcome::Method(taken) => {
+                let route = &taken.entry.route;
+                (route.auth?, taken.entry.access.as_ref(), route.cors.as_ref())
+            }
+            Outcome::Path(route, _) => (route.auth?, route.access.as_ref(), None),
+            Outcome::Nowhere(_) => return None,
+        };
+        Some(Guard { auth, access, cors })
+    }
+
+    /// The same, with what the gate decided.
+    #[must_use]
+    pub fn decided(mut self, decision: Decision) -> Self {
+        self.decision = Some(decision);
+        self
+    }
+
+    /// What the gate says, for a request that it sees.
+    fn gate(&self) -> Option<(String, Option<String>)> {
+        let guard = self.guard()?;
+        let name = self
+            .plan
+            .auth
+            .get(guard.auth)
+            .map_or("", |setup| setup.name.as_str());
+        let Some(decision) = &self.decision else {
+            return Some((format!("\"{name}\", which is asked when the gateway runs"), None));
+        };
+        let who = match decision.identity() {
+            None => "nobody who is known".to_owned(),
+            Some(identity) => {
+                let issuer = identity.claims().issuer.as_ref();
+                let issuer = issuer.map_or_else(String::new, |issuer| format!(" of {issuer}"));
+                let source = identity.claims().source.name();
+                format!("{:?} by {source}{issuer}", identity.principal())
+            }
+        };
+        let rule = match (
+            &decision.rule,
+            guard.access.filter(|_| decision.identity().is_some()),
+        ) {
+            (Some(rule), _) => Some(format!("{rule} lets it in")),
+            (None, Some(access)) => {
+                let rules: Vec<&str> = access.rules.iter().map(|rule| rule.name.as_str()).collect();
+                Some(match rules.as_slice() {
+                    [] => "no rule speaks about this, so nobody may".to_owned(),
+                    rules => format!("none lets it in of {}", rules.join(", ")),
+                })
+            }
+            (None, None) => None,
+        };
+        Some((format!("\"{name}\": {who}"), rule))
+    }
+
+    /// Why the gate lets the request not pass.
+    fn refusal(&self) -> Option<&Fault> {
+        self.decision.as_ref()?.refusal.as_ref()
     }
 
     /// Whether a call would be sent.
     pub fn sends(&self) -> bool {
+        if self.refusal().is_some() {
+            return false;
+        }
         match &self.outcome {
             Outcome::Method(taken) => taken.message.is_ok() && taken.metadata.is_ok(),
             Outcome::Path(..) => true,
@@ -240,8 +321,12 @@ impl Explanation<'_> {
         if let Some(timeout) = entry.timeout() {
             facts.push(["timeout".to_owned(), format!("{timeout:?}")]);
         }
+        self.gate_facts(&mut facts);
         writeln!(f)?;
         columns::write(f, "", &facts)?;
+        if let Some(fault) = self.refusal() {
+            return refused(f, fault);
+        }
         if self.lane == Lane::Transcode {
             self.fields(f, taken)?;
         }
@@ -256,7 +341,11 @@ impl Explanation<'_> {
         };
         let endpoints = backend.map_or_else(String::new, |backend| joined(&backend.endpoints));
         writeln!(f, "\ncall {}\n  to {endpoints}", rpc(method))?;
-        for (name, value) in metadata {
+        let mut metadata = metadata.clone();
+        if let Some(decision) = &self.decision {
+            decision.tell(&mut metadata);
+        }
+        for (name, value) in &metadata {
             writeln!(f, "  {name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
         }
         Ok(())
@@ -274,6 +363,12 @@ impl Explanation<'_> {
             ["path".to_owned(), found.path.clone()],
             ["lane".to_owned(), Lane::Relay.name().to_owned()],
         ];
+        self.gate_facts(&mut facts);
+        if let Some(fault) = self.refusal() {
+            writeln!(f)?;
+            columns::write(f, "", &facts)?;
+            return refused(f, fault);
+        }
         match &route.action {
             Action::Redirect(redirect) => {
                 let path = redirect.rewrite.apply(&found.path, &found.captures);
@@ -302,6 +397,13 @@ impl Explanation<'_> {
         }
         writeln!(f)?;
         columns::write(f, "", &facts)
+    }
+
+    fn gate_facts(&self, facts: &mut Vec<[String; 2]>) {
+        if let Some((auth, rule)) = self.gate() {
+            facts.push(["auth".to_owned(), auth]);
+            facts.extend(rule.map(|rule| ["rule".to_owned(), rule]));
+        }
     }
 
     /// Which part of the request gives which field.

@@ -1,5 +1,5 @@
 //! What the gateway says about itself: pure functions of what it serves.
 
-mod columns;
+pub(crate) mod columns;
 pub mod explain;
 pub mod routes;

@@ -2,6 +2,7 @@
 
 use http::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
@@ -94,6 +95,9 @@ fn whole(text: String, status: StatusCode, fault: &Fault) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(Ok(allow)) = fault.allow().map(HeaderValue::from_str) {
         headers.insert(ALLOW, allow);
+    }
+    for challenge in fault.challenges() {
+        headers.append(WWW_AUTHENTICATE, challenge.clone());
     }
     if response.status() == StatusCode::UPGRADE_REQUIRED {
         let headers = response.headers_mut();

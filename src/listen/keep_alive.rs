@@ -21,6 +21,8 @@ pub(crate) enum Due {
     Idle,
     /// The client has taken nothing of what waits for it.
     Stalled,
+    /// What says who the client is does not hold any more.
+    Expired,
 }
 
 /// The timer, which is moved only when something is due before it fires.
@@ -34,6 +36,7 @@ pub(crate) struct Timers {
     ping_at: Instant,
     pong_by: Option<Instant>,
     idle_at: Instant,
+    expires_at: Option<Instant>,
     /// How much the client had taken when that was noted, and until when it is to take more.
     stalled: Option<(u64, Instant)>,
 }
@@ -51,8 +54,14 @@ impl Timers {
             ping_at,
             pong_by: None,
             idle_at,
+            expires_at: None,
             stalled: None,
         }
+    }
+
+    /// Until when the socket may be open at most.
+    pub(crate) fn expires(&mut self, at: Option<Instant>) {
+        self.expires_at = at;
     }
 
     /// One side has sent a message.
@@ -103,7 +112,8 @@ impl Timers {
         let pong = self.pong_by.map(|at| (at, Due::NoPong));
         let stalled = self.stalled.map(|(_, at)| (at, Due::Stalled));
         let mut next = (self.ping_at, Due::Ping);
-        for (at, due) in [Some((self.idle_at, Due::Idle)), pong, stalled]
+        let expired = self.expires_at.map(|at| (at, Due::Expired));
+        for (at, due) in [Some((self.idle_at, Due::Idle)), pong, stalled, expired]
             .into_iter()
             .flatten()
         {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
+use crate::policy::Access;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
@@ -95,6 +96,8 @@ pub struct Route {
     pub websocket: WebSocket,
     /// Which pages of other origins may call; absent, none.
     pub cors: Option<Cors>,
+    /// The index of how callers prove who they are; absent, they need not.
+    pub auth: Option<usize>,
 }
 
 /// One method on one route.
@@ -110,6 +113,8 @@ pub struct Entry {
     pub rpc: Bound,
     /// JSON to protobuf and back.
     pub json: Transcoder,
+    /// Who may call it; absent, whoever the route lets in.
+    pub access: Option<Arc<Access>>,
     /// What its calls go out as.
     pub outbound: Outbound,
 }

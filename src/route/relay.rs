@@ -1,12 +1,14 @@
 //! A route of paths: requests that are relayed as they are, or sent elsewhere. Everything is resolved when the
 //! configuration is compiled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::Entry;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::policy::Access;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
@@ -29,6 +31,10 @@ pub struct PathRoute {
     pub response_headers: HeaderEdit,
     /// What becomes of a path with an escaped slash.
     pub encoded_slash: EncodedSlash,
+    /// The index of how callers prove who they are; absent, they need not.
+    pub auth: Option<usize>,
+    /// Who may ask for it; absent, whoever the route lets in.
+    pub access: Option<Arc<Access>>,
 }
 
 impl PathRoute {

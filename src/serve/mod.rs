@@ -23,7 +23,7 @@ use crate::admin::{Admin, Readiness};
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
-use crate::gateway::Shared;
+use crate::gateway::{PrepareError, Shared};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::counters::Counters;
@@ -33,7 +33,6 @@ use crate::listen::worker::{Panicked, Workers};
 use crate::listen::{self, BindError, Connections, Drain, Drained, Settings, Sockets};
 use crate::observe::log::Writer;
 use crate::observe::{Log, LogFormat, Metrics};
-use crate::upstream::tls;
 use crate::wire::body::Body;
 
 use control::{Control, announce, compile};
@@ -52,9 +51,9 @@ pub enum ServeError {
     /// A listener's certificates can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// TLS towards a backend can't be set up.
-    #[error("TLS towards a backend")]
-    BackendTls(#[from] tls::TlsError),
+    /// TLS towards a backend or what checks callers can't be set up.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// The system refuses a thread, a signal handler or a socket.
     #[error("the system refuses")]
     Io(#[from] io::Error),
@@ -185,6 +184,9 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         admin: admin.as_ref().map(Sockets::address),
     };
     let (first, workers_plan) = watch::channel(Arc::new(shared.prepare(Arc::new(plan))?));
+    for keeper in shared.keepers() {
+        background.spawn(keeper.run());
+    }
     announce(&workers_plan.borrow().plan, &readiness, &metrics);
     let workers = bound.start(&workers_plan, &metrics, &log, &connections, &drain)?;
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));

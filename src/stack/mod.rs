@@ -18,6 +18,12 @@ pub struct Params {
     pub idle_timeout: std::time::Duration,
 }
 
+/// The call, with the metadata by which a backend is told who calls.
+fn told(mut call: Call) -> Call {
+    call.permit.tell(&mut call.metadata);
+    call
+}
+
 /// Builds the stack of a route over its backend.
 pub fn build<B>(params: Params, backend: B) -> CallService
 where
@@ -27,6 +33,8 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Innermost: whatever backend answers, it learns who calls, and only from the gate.
+        .map_request(told)
         .service(backend);
     // Boxed here and nowhere else on the call path.
     BoxCloneSyncService::new(stack)

@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod dice;
 mod exchange;
+pub mod fetch;
 pub mod pool;
 pub mod stream;
 pub mod tls;

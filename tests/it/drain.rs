@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use crate::support::backends::{Backend, grpc_head, grpc_trailers, messages, raw};
 use crate::support::clients::grpc;
@@ -16,15 +16,15 @@ use crate::support::within;
 const GET_BOOK: &str = "library.v1.Library/GetBook";
 
 /// A backend that answers once it is let go.
-async fn waiting() -> (Backend, Arc<Notify>) {
-    let go = Arc::new(Notify::new());
+async fn waiting() -> (Backend, Arc<Semaphore>) {
+    let go = Arc::new(Semaphore::new(0));
     let told = Arc::clone(&go);
     let backend = raw(move |request, mut answer| {
         let told = Arc::clone(&told);
         async move {
             let mut heard = Box::pin(messages(request.into_body()));
             while futures_util::StreamExt::next(&mut heard).await.is_some() {}
-            told.notified().await;
+            told.acquire().await.unwrap().forget();
             let Ok(mut body) = answer.send_response(grpc_head(), false) else {
                 return;
             };
@@ -63,7 +63,7 @@ async fn calls_in_flight_finish() {
     })
     .await;
     for _ in 0..3 {
-        go.notify_one();
+        go.add_permits(1);
     }
     for call in calls {
         assert_eq!(within("the answer", call).await.unwrap(), 200);
@@ -123,7 +123,7 @@ async fn a_gateway_that_drains_is_not_ready_and_lives() {
     assert_eq!(ready.status, 503, "{ready:?}");
     let live = once(gateway.admin, request(Method::GET, "/livez", "")).await;
     assert_eq!(live.status, 200, "{live:?}");
-    go.notify_one();
+    go.add_permits(1);
     assert_eq!(within("the answer", call).await.unwrap().status, 200);
     assert!(gateway.ended().await.success());
 }

@@ -637,7 +637,7 @@ async fn an_idle_socket_costs_little() {
 }
 
 /// A WebSocket server of tokio-tungstenite that echoes, and tells what its handshakes said.
-async fn upstream_echo() -> (
+pub(crate) async fn upstream_echo() -> (
     std::net::SocketAddr,
     tokio::sync::mpsc::Receiver<http::Request<()>>,
 ) {

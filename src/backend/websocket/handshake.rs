@@ -1,6 +1,7 @@
 //! The handshake of a client becomes one of the gateway's own, and the upstream's answer one to the client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{
     CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE,
@@ -72,7 +73,8 @@ impl Handshake {
         self.question.put(headers);
     }
 
-    /// The answer to the client once the upstream has switched, with the tunnel between them.
+    /// The answer to the client once the upstream has switched, with the tunnel between them, which ends when what says
+    /// who the client is does not hold any more.
     ///
     /// # Errors
     /// An upstream fault where its 101 is none for this question.
@@ -81,6 +83,7 @@ impl Handshake {
         head: response::Parts,
         upstream: TokioIo<Upgraded>,
         options: WebSocket,
+        holds_for: Option<Duration>,
         tally: Arc<Tally>,
         in_flight: InFlight,
     ) -> Result<Response<Body>, Fault> {
@@ -118,7 +121,9 @@ impl Handshake {
                 reader(Role::Client, false),
                 Writer::new(Role::Client, None),
             );
-            Bridge::new(client, upstream, &options, leave, tally).run()
+            Bridge::new(client, upstream, &options, leave, tally)
+                .holding_for(holds_for)
+                .run()
         })
         .holding(in_flight)
         .put(&mut response);

@@ -150,6 +150,12 @@ where
         }
     }
 
+    /// Ends it after this time, where who the client is was proven for no longer.
+    fn holding_for(mut self, time: Option<Duration>) -> Self {
+        self.timers.expires(time.map(|time| Instant::now() + time));
+        self
+    }
+
     /// Passes frames until one side closes, or has to be closed.
     ///
     /// # Cancel safety
@@ -362,6 +368,12 @@ where
                 "neither side said anything for too long",
                 Kind::DeadlineExceeded,
                 Side::Gateway,
+            ),
+            Due::Expired => parting(
+                Close::POLICY,
+                "what said who you are has expired; open another socket",
+                Kind::CredentialsExpired,
+                Side::Client,
             ),
             Due::Stalled => parting(
                 Close::TRY_AGAIN,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{Period, Services, Size};
+use super::auth::Rule;
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
@@ -51,6 +52,10 @@ pub struct Route {
     pub timeout: Option<Period>,
     /// Which pages of other origins may call from a browser. Default: none.
     pub cors: Option<Located<Cors>>,
+    /// How callers prove who they are: a name of `auth`. Default: they need not.
+    pub auth: Option<Located<String>>,
+    /// What callers may call: rules of which one has to let them in. Default: everybody who is known may call everything.
+    pub authorize: Option<Located<Vec<Located<Rule>>>>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,

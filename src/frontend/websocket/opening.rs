@@ -45,6 +45,11 @@ pub(super) struct Reading {
 }
 
 impl Opening {
+    /// When what says who the client is does not hold any more.
+    pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
+        self.permit.holds_for().map(|time| now + time)
+    }
+
     /// What the handshake says.
     ///
     /// # Errors

@@ -124,10 +124,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         tally: Arc<Tally>,
     ) -> Self {
         let (entry, binding, protocol) = asked;
+        let now = Instant::now();
+        let mut timers = Timers::new(&entry.route.websocket, now);
+        timers.expires(opening.expires(now));
         Self {
             socket,
             leave,
-            timers: Timers::new(&entry.route.websocket, Instant::now()),
+            timers,
             stack: Some(stack),
             call: State::Waiting(Box::new(opening)),
             uplink: None,
@@ -401,6 +404,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Due::Idle => {
                 let fault = Fault::gateway(Kind::DeadlineExceeded, "neither side said anything for too long");
                 Some(self.fail(&fault))
+            }
+            Due::Expired => {
+                let message = "what said who you are has expired; open another socket";
+                let fault = Fault::client(Kind::CredentialsExpired, message);
+                Some(self.refuse(&fault, Close::POLICY))
             }
             Due::Stalled => Some(self.give_up(Close::TRY_AGAIN, "what is sent is not taken")),
         }
