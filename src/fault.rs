@@ -77,6 +77,8 @@ pub enum Kind {
     UpstreamUnavailable,
     /// The upstream broke the connection or reset the stream.
     UpstreamReset,
+    /// The upstream fails too often, and is sent nothing for a while.
+    CircuitOpen,
     /// The upstream's stream ended without a status.
     Truncated,
     /// The upstream sent what its protocol does not allow.
@@ -91,7 +93,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -115,6 +117,7 @@ impl Kind {
         Self::SchemaPending,
         Self::UpstreamUnavailable,
         Self::UpstreamReset,
+        Self::CircuitOpen,
         Self::Truncated,
         Self::UpstreamProtocol,
         Self::UpstreamMessage,
@@ -148,6 +151,7 @@ impl Kind {
             Self::SchemaPending => "SCHEMA_PENDING",
             Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::UpstreamReset => "UPSTREAM_RESET",
+            Self::CircuitOpen => "CIRCUIT_OPEN",
             Self::Truncated => "UPSTREAM_TRUNCATED",
             Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
             Self::UpstreamMessage => "UPSTREAM_MESSAGE",
@@ -176,6 +180,7 @@ impl Kind {
             | Self::SchemaPending
             | Self::IdentityUnavailable
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::UpstreamReset => Code::Unavailable,
             Self::CredentialsMissing | Self::CredentialsInvalid | Self::CredentialsExpired => {
                 Code::Unauthenticated
@@ -216,6 +221,7 @@ impl Kind {
             | Self::PermissionDenied
             | Self::IdentityUnavailable
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::Internal => self.code().http_status(),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use crate::backend::own::{self, Answers, Own};
 use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
-use crate::balance::{Balance, Endpoint, Target};
+use crate::balance::{Balance, Group, Listed, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::fault::{Fault, Kind, Side};
@@ -49,7 +49,8 @@ use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
-use crate::upstream::{Connector, Pool, tls};
+use crate::upstream::pools::{Dialling, Pools};
+use crate::upstream::tls;
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
@@ -73,20 +74,29 @@ pub struct Prepared {
 
 #[derive(Clone, Debug)]
 struct PreparedBackend {
-    endpoints: Vec<Arc<Endpoint>>,
+    group: Arc<Group>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// What outlives a plan and is shared by all workers.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// By backend and URL: an endpoint keeps its figures when the plan changes.
-    endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
+    /// By backend: endpoints keep their figures when the plan changes.
+    groups: Mutex<HashMap<String, Arc<Known>>>,
+    /// What is done for groups in the background, until somebody runs it.
+    watchers: Mutex<Vec<Weak<Group>>>,
     tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
     /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
     auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
     keepers: Mutex<Vec<Keeper>>,
+}
+
+/// A group and what it was made of.
+#[derive(Debug)]
+struct Known {
+    listed: Vec<Listed>,
+    group: Arc<Group>,
 }
 
 /// Why a plan can't be made ready.
@@ -111,14 +121,9 @@ impl Shared {
             .iter()
             .map(|backend| self.backend(backend))
             .collect::<Result<Vec<_>, _>>()?;
-        let used: Vec<_> = backends
-            .iter()
-            .flat_map(|backend| &backend.endpoints)
-            .map(Arc::as_ptr)
-            .collect();
-        self.endpoints
+        self.groups
             .lock()
-            .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
+            .retain(|name, _| plan.backends.iter().any(|backend| backend.name == *name));
         let own = own::all(&plan.limits);
         let auth = self.authenticators(&plan)?;
         Ok(Prepared {
@@ -154,23 +159,55 @@ impl Shared {
     }
 
     fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
-        let mut known = self.endpoints.lock();
-        let endpoints = backend
-            .endpoints
-            .iter()
-            .map(|uri| {
-                let endpoint = known
-                    .entry((backend.name.clone(), uri.clone()))
-                    .or_insert_with(|| Arc::new(Endpoint::new(uri.clone())));
-                Arc::clone(endpoint)
-            })
-            .collect();
         let secure = backend
             .endpoints
             .iter()
-            .any(|uri| uri.scheme() == Some(&http::uri::Scheme::HTTPS));
+            .any(|listed| listed.uri.scheme() == Some(&http::uri::Scheme::HTTPS));
         let tls = secure.then(|| self.tls(&backend.tls)).transpose()?;
-        Ok(PreparedBackend { endpoints, tls })
+        Ok(PreparedBackend {
+            group: self.group(backend),
+            tls,
+        })
+    }
+
+    /// The endpoints of a backend: the same group while what is configured of them stays, and else one in which endpoints
+    /// that stay keep their figures.
+    fn group(&self, backend: &Backend) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        let before = groups.get(&backend.name);
+        if let Some(known) = before
+            && known.listed == backend.endpoints
+            && *known.group.settings() == backend.balancing
+        {
+            return Arc::clone(&known.group);
+        }
+        let group = Arc::new(Group::new(
+            &backend.name,
+            backend.balancing.clone(),
+            &backend.endpoints,
+            before.map(|known| &*known.group),
+        ));
+        self.watchers.lock().push(Arc::downgrade(&group));
+        let known = Known {
+            listed: backend.endpoints.clone(),
+            group: Arc::clone(&group),
+        };
+        groups.insert(backend.name.clone(), Arc::new(known));
+        group
+    }
+
+    /// What is to be done for groups in the background and nobody does yet: each runs until its group is gone.
+    pub fn watchers(&self) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let groups = std::mem::take(&mut *self.watchers.lock());
+        groups.into_iter().map(outliers::watch).collect()
+    }
+
+    /// The endpoints of every backend, by the names of the backends.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        let groups = self.groups.lock();
+        let mut groups: Vec<_> = groups.values().map(|known| Arc::clone(&known.group)).collect();
+        groups.sort_by(|a, b| a.name().cmp(b.name()));
+        groups
     }
 
     /// The TLS set-up for these files; the same one as long as the process lives, so that sessions resume.
@@ -224,16 +261,13 @@ pub struct Gateway {
 
 /// What a worker keeps from plan to plan.
 struct Worker {
-    pools: Mutex<HashMap<PoolKey, Pool>>,
+    pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
     health: Health,
 }
-
-/// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -249,7 +283,7 @@ impl Gateway {
         drain: Drain,
     ) -> io::Result<Self> {
         let worker = Worker {
-            pools: Mutex::default(),
+            pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
             tasks,
             shard,
@@ -514,8 +548,8 @@ async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fau
 impl Worker {
     fn build(&self, prepared: &Prepared) -> io::Result<Live> {
         let plan = Arc::clone(&prepared.plan);
-        let backends = self.backends(prepared)?;
-        let params = stack::Params {
+        let backends = self.backends(prepared);
+        let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
         };
         let desks = self.desks(prepared);
@@ -527,9 +561,14 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
+                let params = stack::Params {
+                    idle_timeout: idle_timeout(&plan, entry.route.backend),
+                };
                 let stack = match &entry.outbound {
-                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
-                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
+                    Outbound::Rest(rest) => {
+                        stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
+                    }
                 };
                 Ok(self.entry(entry, &desks, stack))
             })
@@ -544,8 +583,8 @@ impl Worker {
             .iter()
             .map(|own| {
                 let stack = match own.answers {
-                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
-                    Answers::Health => stack::build(params, self.health.clone()),
+                    Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(own_params, self.health.clone()),
                 };
                 self.entry(&own.entry, &desks, stack)
             })
@@ -625,52 +664,51 @@ impl Worker {
         })
     }
 
-    /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
-        let mut known = self.pools.lock();
-        let mut wanted = HashMap::new();
-        let mut backends = Vec::new();
-        for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
-            let mut targets = Vec::new();
-            for endpoint in &ready.endpoints {
-                let settings = settings(backend.speaks, &prepared.plan.limits);
-                let key: PoolKey = (
-                    endpoint.uri.clone(),
-                    ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
-                    backend.tls.server_name.clone(),
-                    backend.connect_timeout,
-                    settings,
-                );
-                let pool = match known.get(&key) {
-                    Some(pool) => pool.clone(),
-                    None => {
-                        let name = backend.tls.server_name.as_deref();
-                        let connector = Connector::new(
-                            &endpoint.uri,
-                            ready.tls.clone(),
-                            name,
-                            backend.connect_timeout,
-                            settings,
-                        )?;
-                        Pool::new(connector, self.tasks.clone())
-                    }
-                };
-                wanted.insert(key, pool.clone());
-                targets.push(Target {
-                    endpoint: Arc::clone(endpoint),
-                    pool,
-                });
-            }
-            let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Dispatch::new(
-                &backend.name,
-                Arc::new(balance),
-                self.tasks.clone(),
-            ));
-        }
-        *known = wanted;
-        Ok(backends)
+    /// The backends over this worker's pools; those that several plans want are shared, and the others go.
+    fn backends(&self, prepared: &Prepared) -> Vec<Dispatch> {
+        let balances: Vec<_> = prepared
+            .plan
+            .backends
+            .iter()
+            .zip(&prepared.backends)
+            .map(|(backend, ready)| {
+                let dialling = dialling(backend, ready.tls.clone(), &prepared.plan.limits);
+                Arc::new(Balance::new(
+                    Arc::clone(&ready.group),
+                    Arc::clone(&self.pools),
+                    dialling,
+                ))
+            })
+            .collect();
+        let dispatch = |balance: &Arc<Balance>, fallback| {
+            Dispatch::new(Arc::clone(balance), self.tasks.clone(), fallback)
+        };
+        let backends = prepared.plan.backends.iter().zip(&balances);
+        backends
+            .map(|(backend, balance)| {
+                let fallback = backend.fallback.and_then(|at| balances.get(at));
+                dispatch(balance, fallback.map(|other| dispatch(other, None)))
+            })
+            .collect()
     }
+}
+
+/// How the endpoints of a backend are dialled.
+fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &Limits) -> Dialling {
+    Dialling {
+        tls,
+        server_name: backend.tls.server_name.clone(),
+        authority: None,
+        connect_timeout: backend.connect_timeout,
+        settings: settings(backend.speaks, limits),
+    }
+}
+
+/// How long a stream of a backend may be silent.
+fn idle_timeout(plan: &Plan, backend: usize) -> Duration {
+    plan.backends
+        .get(backend)
+        .map_or(plan.limits.idle_timeout, |backend| backend.idle_timeout)
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

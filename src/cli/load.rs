@@ -46,8 +46,8 @@ pub(super) async fn authenticator(setup: &Setup) -> Result<Authenticator, Failur
 /// Asks the endpoints one after the other until one answers.
 async fn ask(file: &File, backend: &Backend) -> SchemaState {
     let mut reasons = Vec::new();
-    for endpoint in &backend.endpoints.value {
-        match config::learn(file, backend, endpoint.0.clone(), PATIENCE).await {
+    for listed in backend.endpoints.listed() {
+        match config::learn(file, backend, listed.url.0.clone(), PATIENCE).await {
             Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
             Err(error) => reasons.push(told(&error)),
         }

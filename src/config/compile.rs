@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::balancing;
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::expose::{expose, path_options};
@@ -13,7 +14,7 @@ use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
 use super::value::{Count, HeaderPattern, Origin, Services};
-use crate::balance::LoadBalancing;
+use crate::balance::Listed;
 use crate::limits::Limits;
 use crate::policy::access::{self, Access, Principals};
 use crate::policy::jwks;
@@ -198,8 +199,13 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
         name: name.to_owned(),
         endpoints: written
             .endpoints
+            .listed()
             .iter()
-            .map(|endpoint| endpoint.dialled())
+            .map(|listed| Listed {
+                uri: listed.url.dialled(),
+                weight: listed.weight.map_or(1, |weight| weight.0),
+                zone: listed.zone.as_deref().map(Into::into),
+            })
             .collect(),
         speaks: match written.protocol {
             file::Protocol::Grpc => Speaks::Http2,
@@ -207,10 +213,15 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             file::Protocol::Rest => Speaks::Http1,
             file::Protocol::WebSocket => Speaks::Http1Alone,
         },
-        load_balancing: match written.load_balancing {
-            file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
-            file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
-        },
+        balancing: balancing(file, written),
+        fallback: written
+            .fallback
+            .as_ref()
+            .and_then(|other| file.backends.keys().position(|name| *name == other.value)),
+        idle_timeout: written
+            .timeout
+            .idle
+            .map_or(limits.idle_timeout, |period| period.0),
         connect_timeout: written
             .timeout
             .connect

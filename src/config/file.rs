@@ -3,7 +3,9 @@
 
 pub mod auth;
 pub mod backend;
+pub mod balance;
 pub mod cors;
+pub mod endpoints;
 pub mod limits;
 pub mod relay;
 pub mod route;
@@ -18,10 +20,14 @@ use serde::Deserialize;
 
 pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
 pub use backend::{
-    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
-    StreamEnvelope,
+    Backend, BackendTimeout, BackendTls, ProtoFiles, Protocol, Rest, SchemaSource, Statuses, StreamEnvelope,
+};
+pub use balance::{
+    CircuitBreaker, Ejection, Hedge, HedgeAfter, LoadBalancing, Retry, SlowAnswers, Sticky, SuccessRate,
+    Switch,
 };
 pub use cors::Cors;
+pub use endpoints::{Endpoints, Listed};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
@@ -58,6 +64,9 @@ pub struct File {
     pub admin: Admin,
     /// Worker threads. Default: one per core.
     pub workers: Option<Count>,
+    /// The zone that the gateway runs in, such as `${ZONE}`. Endpoints of the same zone are preferred, as long as 70 % of
+    /// them are healthy. Default: none.
+    pub zone: Option<String>,
     /// Limits and time-outs for every listener, backend and route.
     #[serde(default)]
     pub limits: LimitsSection,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, File, Json, Jwt, LimitsSection, Listener,
-    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits,
-    SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, Endpoints, File, Json, Jwt, LimitsSection,
+    Listed, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query,
+    Retry, Route, RouteLimits, SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash,
+    WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -269,7 +270,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
     let backend = Backend {
         protocol: Protocol::Grpc,
         endpoints: Located::flag(
-            vec![Located::flag(flags.backend.clone(), "--backend")],
+            Endpoints::List(vec![Located::flag(flags.backend.clone().into(), "--backend")]),
             "--backend",
         ),
         http2: Located::default_of(false),
@@ -277,6 +278,14 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         rest: None,
         rules: Vec::new(),
         load_balancing: LoadBalancing::default(),
+        sticky: None,
+        slow_start: None,
+        panic_threshold: None,
+        ejection: Switch::default(),
+        retry: Retry::default(),
+        hedge: None,
+        circuit_breaker: None,
+        fallback: None,
         timeout: BackendTimeout::default(),
         tls: None,
     };
@@ -294,6 +303,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             address: Located::flag(admin, "--admin"),
         },
         workers: None,
+        zone: None,
         limits: LimitsSection::default(),
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
@@ -410,18 +420,22 @@ impl Check<'_> {
     }
 
     fn backend(&self, name: &str, backend: &Located<Backend>, found: &mut Vec<Diagnostic>) {
-        if backend.endpoints.is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
+        if backend.endpoints.listed().is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
             found.push(self.key_error(
                 backend.endpoints.spot,
                 format!("backend \"{name}\" has no endpoint"),
             ));
         }
-        let mut seen: Vec<&Located<Endpoint>> = Vec::new();
-        for endpoint in &backend.endpoints.value {
-            if seen.contains(&endpoint) {
+        let mut seen: Vec<Endpoint> = Vec::new();
+        for listed in backend.endpoints.listed() {
+            let endpoint = &Located {
+                value: listed.url.clone(),
+                spot: listed.spot,
+            };
+            if seen.contains(&endpoint.value) {
                 found.push(self.error(endpoint.spot, format!("{} is given twice", endpoint.0)));
             }
-            seen.push(endpoint);
+            seen.push(endpoint.value.clone());
             let message = match (backend.protocol, endpoint.value.is_websocket()) {
                 (Protocol::WebSocket, false) => {
                     "is no WebSocket; write ws:// or wss:// with `protocol: websocket`"
@@ -437,6 +451,36 @@ impl Check<'_> {
             self.backend_tls(tls, backend, found);
         }
         self.backend_keys(backend, found);
+        self.resilience(name, backend, found);
+    }
+
+    /// What becomes of calls that fail.
+    fn resilience(&self, name: &str, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        if let Some(max) = &backend.retry.max
+            && max.value > 10
+        {
+            let message = format!("{} retries are too many; write a number from 0 to 10", max.value);
+            found.push(self.error(max.spot, message));
+        }
+        let Some(fallback) = &backend.fallback else { return };
+        let known = self.file.backends.keys().map(String::as_str);
+        match self.file.backends.get(&fallback.value) {
+            _ if fallback.value == name => {
+                found.push(self.error(fallback.spot, "is the backend itself; name another one"));
+            }
+            None => {
+                let meant = did_you_mean(&fallback.value, known);
+                found.push(self.error(fallback.spot, format!("no backend \"{}\"{meant}", fallback.value)));
+            }
+            Some(other) if other.protocol != backend.protocol => {
+                let message = format!(
+                    "backend \"{}\" speaks another protocol; a fallback gets the same requests",
+                    fallback.value
+                );
+                found.push(self.error(fallback.spot, message));
+            }
+            Some(_) => {}
+        }
     }
 
     /// Keys that mean something for one protocol alone.
@@ -482,8 +526,8 @@ impl Check<'_> {
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
-        let secure = |endpoint: &Located<Endpoint>| endpoint.is_secure();
-        if !backend.endpoints.iter().any(secure) {
+        let secure = |listed: &Located<Listed>| listed.url.is_secure();
+        if !backend.endpoints.listed().iter().any(secure) {
             let message = "speaks of https:// or wss:// endpoints, and this backend has none";
             found.push(self.key_error(tls.spot, message));
         }

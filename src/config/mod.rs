@@ -2,6 +2,7 @@
 //!
 //! [`load()`] reads a file, or flags, into a [`File`] and says everything that is wrong at once.
 
+mod balancing;
 mod choose;
 mod compile;
 pub mod diagnostic;

@@ -61,6 +61,11 @@ written_as_text! {
         "type": "string",
         "pattern": "^[0-9]*[1-9][0-9]*(ms|s|m|h)$"
     };
+    Percent, "Percent", {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100
+    };
     Count, "Count", {
         "type": "integer",
         "minimum": 1
@@ -190,6 +195,14 @@ impl Text for Period {
     }
 }
 
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
@@ -227,6 +240,19 @@ impl Text for Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A whole number of percent, 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Text for Percent {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent
+            .map(Self)
+            .ok_or_else(|| "is not a number of percent from 0 to 100".to_owned())
     }
 }
 

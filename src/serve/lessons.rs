@@ -46,8 +46,9 @@ pub(super) fn learn(
             file: file.clone(),
             endpoints: backend
                 .endpoints
+                .listed()
                 .iter()
-                .map(|endpoint| endpoint.0.clone())
+                .map(|listed| listed.url.0.clone())
                 .collect(),
         };
         background.spawn(student.run(sender.clone()));

@@ -18,8 +18,10 @@ use http::request::Parts;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admin::{Admin, Readiness};
+use crate::balance;
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
@@ -170,6 +172,10 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let plan = compile(file, &schemas, 1)?;
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
+    let groups = Arc::clone(&shared);
+    metrics.include(Box::new(move |encoder| {
+        balance::metrics::encode(&groups.groups(), encoder, Instant::now())
+    }));
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
     let drain = Drain::new(plan.limits.drain_timeout);
@@ -186,6 +192,9 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let (first, workers_plan) = watch::channel(Arc::new(shared.prepare(Arc::new(plan))?));
     for keeper in shared.keepers() {
         background.spawn(keeper.run());
+    }
+    for watcher in shared.watchers() {
+        background.spawn(watcher);
     }
     announce(&workers_plan.borrow().plan, &readiness, &metrics);
     let workers = bound.start(&workers_plan, &metrics, &log, &connections, &drain)?;
