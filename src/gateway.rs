@@ -24,9 +24,11 @@ use crate::backend::own::{self, Answers, Own};
 use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
-use crate::balance::{Balance, Group, Listed, outliers};
+use crate::balance::health::{self, Check};
+use crate::balance::{Balance, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::discover::endpoints::{self, Source};
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
@@ -75,7 +77,7 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 struct PreparedBackend {
     group: Arc<Group>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    dialling: Dialling,
 }
 
 /// What outlives a plan and is shared by all workers.
@@ -84,7 +86,7 @@ pub struct Shared {
     /// By backend: endpoints keep their figures when the plan changes.
     groups: Mutex<HashMap<String, Arc<Known>>>,
     /// What is done for groups in the background, until somebody runs it.
-    watchers: Mutex<Vec<Weak<Group>>>,
+    watchers: Mutex<Vec<Watcher>>,
     tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
     /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
     auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
@@ -95,8 +97,34 @@ pub struct Shared {
 /// A group and what it was made of.
 #[derive(Debug)]
 struct Known {
-    listed: Vec<Listed>,
+    source: Source,
+    health: Option<Check>,
     group: Arc<Group>,
+}
+
+/// What is done for a group in the background.
+#[derive(Debug)]
+struct Watcher {
+    group: Weak<Group>,
+    source: Source,
+    health: Option<Check>,
+    dialling: Dialling,
+}
+
+impl Watcher {
+    /// Finds endpoints, checks them and compares them, until the group is gone.
+    async fn run(self) {
+        let checks = async {
+            if let Some(check) = self.health {
+                health::watch(Weak::clone(&self.group), check, self.dialling).await;
+            }
+        };
+        tokio::join!(
+            endpoints::watch(self.source, Weak::clone(&self.group)),
+            checks,
+            outliers::watch(Weak::clone(&self.group)),
+        );
+    }
 }
 
 /// Why a plan can't be made ready.
@@ -119,7 +147,7 @@ impl Shared {
         let backends = plan
             .backends
             .iter()
-            .map(|backend| self.backend(backend))
+            .map(|backend| self.backend(backend, &plan.limits))
             .collect::<Result<Vec<_>, _>>()?;
         self.groups
             .lock()
@@ -158,38 +186,50 @@ impl Shared {
         Ok(all)
     }
 
-    fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
-        let secure = backend
-            .endpoints
-            .iter()
-            .any(|listed| listed.uri.scheme() == Some(&http::uri::Scheme::HTTPS));
+    fn backend(&self, backend: &Backend, limits: &Limits) -> Result<PreparedBackend, tls::TlsError> {
+        let secure = backend.source.is_secure();
         let tls = secure.then(|| self.tls(&backend.tls)).transpose()?;
+        let dialling = dialling(backend, tls, limits);
         Ok(PreparedBackend {
-            group: self.group(backend),
-            tls,
+            group: self.group(backend, &dialling),
+            dialling,
         })
     }
 
     /// The endpoints of a backend: the same group while what is configured of them stays, and else one in which endpoints
     /// that stay keep their figures.
-    fn group(&self, backend: &Backend) -> Arc<Group> {
+    fn group(&self, backend: &Backend, dialling: &Dialling) -> Arc<Group> {
         let mut groups = self.groups.lock();
         let before = groups.get(&backend.name);
         if let Some(known) = before
-            && known.listed == backend.endpoints
+            && known.source == backend.source
+            && known.health == backend.health
             && *known.group.settings() == backend.balancing
         {
             return Arc::clone(&known.group);
         }
+        // What was found by the same source before is better than nothing, until it tells.
+        let listed = match before {
+            Some(known) if known.source == backend.source => known.group.members().listed().collect(),
+            Some(_) | None => backend.source.known().to_vec(),
+        };
         let group = Arc::new(Group::new(
             &backend.name,
             backend.balancing.clone(),
-            &backend.endpoints,
+            &listed,
             before.map(|known| &*known.group),
         ));
-        self.watchers.lock().push(Arc::downgrade(&group));
+        let (source, health) = (backend.source.clone(), backend.health.clone());
+        let watcher = Watcher {
+            group: Arc::downgrade(&group),
+            source: source.clone(),
+            health: health.clone(),
+            dialling: dialling.clone(),
+        };
+        self.watchers.lock().push(watcher);
         let known = Known {
-            listed: backend.endpoints.clone(),
+            source,
+            health,
             group: Arc::clone(&group),
         };
         groups.insert(backend.name.clone(), Arc::new(known));
@@ -198,8 +238,8 @@ impl Shared {
 
     /// What is to be done for groups in the background and nobody does yet: each runs until its group is gone.
     pub fn watchers(&self) -> Vec<impl Future<Output = ()> + Send + 'static> {
-        let groups = std::mem::take(&mut *self.watchers.lock());
-        groups.into_iter().map(outliers::watch).collect()
+        let watchers = std::mem::take(&mut *self.watchers.lock());
+        watchers.into_iter().map(Watcher::run).collect()
     }
 
     /// The endpoints of every backend, by the names of the backends.
@@ -666,20 +706,14 @@ impl Worker {
 
     /// The backends over this worker's pools; those that several plans want are shared, and the others go.
     fn backends(&self, prepared: &Prepared) -> Vec<Dispatch> {
-        let balances: Vec<_> = prepared
-            .plan
-            .backends
-            .iter()
-            .zip(&prepared.backends)
-            .map(|(backend, ready)| {
-                let dialling = dialling(backend, ready.tls.clone(), &prepared.plan.limits);
-                Arc::new(Balance::new(
-                    Arc::clone(&ready.group),
-                    Arc::clone(&self.pools),
-                    dialling,
-                ))
-            })
-            .collect();
+        let balance = |ready: &PreparedBackend| {
+            Balance::new(
+                Arc::clone(&ready.group),
+                Arc::clone(&self.pools),
+                ready.dialling.clone(),
+            )
+        };
+        let balances: Vec<_> = prepared.backends.iter().map(balance).map(Arc::new).collect();
         let dispatch = |balance: &Arc<Balance>, fallback| {
             Dispatch::new(Arc::clone(balance), self.tasks.clone(), fallback)
         };
@@ -697,8 +731,12 @@ impl Worker {
 fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &Limits) -> Dialling {
     Dialling {
         tls,
-        server_name: backend.tls.server_name.clone(),
-        authority: None,
+        server_name: backend
+            .tls
+            .server_name
+            .clone()
+            .or_else(|| backend.source.server_name()),
+        authority: backend.source.authority(),
         connect_timeout: backend.connect_timeout,
         settings: settings(backend.speaks, limits),
     }

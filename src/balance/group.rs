@@ -79,7 +79,7 @@ pub struct Group {
     latencies: Option<Box<Latencies>>,
     watches: Watches,
     /// Woken when endpoints come, or become healthy.
-    pub(super) changed: Notify,
+    pub(super) changed: Arc<Notify>,
     /// Ends with the group: what is done on its behalf elsewhere.
     gone: CancellationToken,
     _guard: DropGuard,
@@ -109,7 +109,7 @@ impl Group {
             breaker: settings.breaker.clone().map(Breaker::new),
             latencies: watches.quantiles.then(Box::default),
             watches,
-            changed: Notify::new(),
+            changed: Arc::default(),
             _guard: gone.clone().drop_guard(),
             gone,
             settings,
@@ -336,7 +336,12 @@ impl Group {
 
     /// What active checks say of an endpoint. One that serves is called again even where it was ejected.
     pub fn checked(&self, endpoint: &Endpoint, serves: bool, why: &str, now: Instant) {
-        if serves == (endpoint.is_healthy()) {
+        let is_known = if serves {
+            endpoint.is_healthy()
+        } else {
+            endpoint.is_down()
+        };
+        if is_known {
             return;
         }
         let _transition = self.transitions.lock();

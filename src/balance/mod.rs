@@ -9,6 +9,7 @@ pub mod budget;
 pub mod endpoint;
 pub mod group;
 pub mod hash;
+pub mod health;
 mod in_flight;
 pub mod key;
 mod maglev;

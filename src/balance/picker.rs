@@ -163,9 +163,10 @@ impl Picker for LeastRequest {
         let Some(other) = field.draw_beside(one) else {
             return Some(one);
         };
-        // In flight for each unit of weight, compared without dividing.
+        // In flight for each unit of weight, compared without dividing. Two that have nothing to do are alike: then the
+        // first of the draws takes it, which went by weight.
         let load = |at: usize, by: usize| -> Option<u64> {
-            let in_flight = field.member(at)?.endpoint.in_flight() as u64 + 1;
+            let in_flight = field.member(at)?.endpoint.in_flight() as u64;
             Some(in_flight.saturating_mul(u64::from(field.member(by)?.weight)))
         };
         Some(if load(other, one) < load(one, other) {
@@ -188,10 +189,11 @@ impl Picker for PeakEwma {
         let Some(other) = field.draw_beside(one) else {
             return Some(one);
         };
+        // Weights are in the draws: what an endpoint can bear shows in its latency.
         let cost = |at: usize| {
-            field.member(at).map_or(f64::INFINITY, |member| {
-                member.endpoint.cost(field.now) / f64::from(member.weight)
-            })
+            field
+                .member(at)
+                .map_or(f64::INFINITY, |member| member.endpoint.cost(field.now))
         };
         Some(if cost(other) < cost(one) { other } else { one })
     }

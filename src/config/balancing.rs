@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::file::{self, File, HedgeAfter, LoadBalancing, Switch};
+use http::uri::PathAndQuery;
+
+use super::file::{self, File, HealthKind, HedgeAfter, LoadBalancing, Switch};
 use super::value::{Count, Percent, Period};
 use crate::balance::Settings;
+use crate::balance::health::{Check, Page, Probe};
 use crate::balance::settings::{
     Breaking, Ejecting, HashOn, Hedge, Policy, Retry, SlowAnswers, Sticky, SuccessRate,
 };
@@ -37,6 +40,47 @@ pub(super) fn balancing(file: &File, written: &file::Backend) -> Settings {
         breaker: written.circuit_breaker.as_ref().map(breaking),
         per_try: written.timeout.per_try.map(|period| period.0),
         patience: default.patience,
+    }
+}
+
+/// How the endpoints of a backend are checked, if they are.
+pub(super) fn health_check(written: &file::Backend) -> Option<Check> {
+    let check = written.health_check.as_ref()?;
+    Some(Check {
+        interval: period(check.interval, Duration::from_secs(10)),
+        timeout: period(check.timeout, Duration::from_secs(2)),
+        up: number(check.healthy, 2),
+        down: number(check.unhealthy, 3),
+        probe: match health_kind(check, written.protocol) {
+            HealthKind::Tcp => Probe::Tcp,
+            HealthKind::Grpc => {
+                let service = check.service.as_ref().map(|service| service.value.clone());
+                Probe::Grpc(service.unwrap_or_default())
+            }
+            HealthKind::Http => Probe::Http(Page {
+                // The file was refused without a path, or with one that is none.
+                path: check
+                    .path
+                    .as_ref()
+                    .and_then(|path| path.parse().ok())
+                    .unwrap_or(PathAndQuery::from_static("/")),
+                expected: match check.expected.as_slice() {
+                    [] => vec![(200, 299)],
+                    written => written.iter().map(|range| (range.0, range.1)).collect(),
+                },
+                contains: check.contains.as_ref().map(|text| text.value.clone()),
+            }),
+        },
+    })
+}
+
+/// What endpoints are asked, if the file does not say.
+pub(super) fn health_kind(check: &file::HealthCheck, protocol: file::Protocol) -> HealthKind {
+    match (&check.kind, protocol) {
+        (Some(kind), _) => kind.value,
+        (None, file::Protocol::Grpc) => HealthKind::Grpc,
+        (None, file::Protocol::Rest | file::Protocol::WebSocket) if check.path.is_some() => HealthKind::Http,
+        (None, file::Protocol::Rest | file::Protocol::WebSocket) => HealthKind::Tcp,
     }
 }
 

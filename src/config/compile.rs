@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::balancing::balancing;
+use super::balancing::{balancing, health_check};
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::expose::{expose, path_options};
@@ -13,8 +13,8 @@ use super::file::{self, File, SchemaSource, SignatureAlgorithm};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
+use super::sources::source;
 use super::value::{Count, HeaderPattern, Origin, Services};
-use crate::balance::Listed;
 use crate::limits::Limits;
 use crate::policy::access::{self, Access, Principals};
 use crate::policy::jwks;
@@ -86,11 +86,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .map(|written| listener(file, written, &limits))
             .collect(),
         admin: Some(file.admin.address.0),
-        backends: file
-            .backends
-            .iter()
-            .map(|(name, written)| backend(file, name, written, &limits))
-            .collect(),
+        backends: backends(file),
         declared: routes.iter().map(declared).collect(),
         auth: file
             .auth
@@ -194,19 +190,19 @@ pub fn backend_tls(file: &File, written: &file::Backend) -> BackendTls {
     tls.unwrap_or_default()
 }
 
+/// The backends of a file, which need no schema to be known.
+pub fn backends(file: &File) -> Vec<Backend> {
+    let limits = file.limits.over(&Limits::default());
+    let written = file.backends.iter();
+    written
+        .map(|(name, written)| backend(file, name, written, &limits))
+        .collect()
+}
+
 fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
     Backend {
         name: name.to_owned(),
-        endpoints: written
-            .endpoints
-            .listed()
-            .iter()
-            .map(|listed| Listed {
-                uri: listed.url.dialled(),
-                weight: listed.weight.map_or(1, |weight| weight.0),
-                zone: listed.zone.as_deref().map(Into::into),
-            })
-            .collect(),
+        source: source(file, written),
         speaks: match written.protocol {
             file::Protocol::Grpc => Speaks::Http2,
             file::Protocol::Rest if written.http2.value => Speaks::Http2,
@@ -214,6 +210,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             file::Protocol::WebSocket => Speaks::Http1Alone,
         },
         balancing: balancing(file, written),
+        health: health_check(written),
         fallback: written
             .fallback
             .as_ref()

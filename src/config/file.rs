@@ -23,11 +23,11 @@ pub use backend::{
     Backend, BackendTimeout, BackendTls, ProtoFiles, Protocol, Rest, SchemaSource, Statuses, StreamEnvelope,
 };
 pub use balance::{
-    CircuitBreaker, Ejection, Hedge, HedgeAfter, LoadBalancing, Retry, SlowAnswers, Sticky, SuccessRate,
-    Switch,
+    CircuitBreaker, Ejection, HealthCheck, HealthKind, Hedge, HedgeAfter, LoadBalancing, Retry, SlowAnswers,
+    Sticky, SuccessRate, Switch,
 };
 pub use cors::Cors;
-pub use endpoints::{Endpoints, Listed};
+pub use endpoints::{Endpoints, Found, Listed};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{

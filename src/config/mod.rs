@@ -18,9 +18,10 @@ pub mod plan;
 mod read;
 mod relays;
 mod schemas;
+mod sources;
 pub mod value;
 
-pub use compile::{SchemaState, backend_tls, compile};
+pub use compile::{SchemaState, backend_tls, backends, compile};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
@@ -31,6 +32,7 @@ pub use located::{Located, Spot};
 pub use plan::Plan;
 pub(crate) use schemas::told;
 pub use schemas::{check, rules, schemas};
+pub use sources::source;
 
 pub use crate::limits::Limits;
 

@@ -12,7 +12,9 @@ use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
 use super::value::Services;
-use crate::balance::{Listed, Settings};
+use crate::balance::Settings;
+use crate::balance::health::Check;
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
@@ -325,12 +327,14 @@ pub struct ListenerTls {
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints.
-    pub endpoints: Vec<Listed>,
+    /// Where its endpoints are.
+    pub source: Source,
     /// Which versions of HTTP they are spoken to in.
     pub speaks: Speaks,
     /// How calls are spread over them.
     pub balancing: Settings,
+    /// How they are checked, if they are.
+    pub health: Option<Check>,
     /// The index of the backend that is asked where this one can't answer.
     pub fallback: Option<usize>,
     /// How long a stream may be silent.

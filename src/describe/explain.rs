@@ -16,6 +16,7 @@ use super::routes::{kind, rpc, verb};
 use crate::balance::Listed;
 use crate::call::metadata;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Plan};
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
 use crate::policy::{Access, Decision};
@@ -472,10 +473,16 @@ fn decoded(raw: &str) -> String {
 
 /// The endpoints of a backend, and how one is chosen where there are several.
 fn endpoints(backend: &Backend) -> String {
-    let listed: Vec<String> = backend.endpoints.iter().map(listed).collect();
-    match listed.as_slice() {
-        [only] => only.clone(),
-        all => format!("one of {} by {}", all.join(", "), backend.balancing.policy.name()),
+    let policy = backend.balancing.policy.name();
+    match &backend.source {
+        Source::Listed(all) => match all.as_slice() {
+            [only] => listed(only),
+            all => {
+                let all: Vec<String> = all.iter().map(listed).collect();
+                format!("one of {} by {policy}", all.join(", "))
+            }
+        },
+        found => format!("one of the {found} by {policy}"),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{Percent, Period};
-use super::balance::{CircuitBreaker, Ejection, Hedge, LoadBalancing, Retry, Sticky, Switch};
+use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
 use super::endpoints::Endpoints;
 
 /// Endpoints that offer the same services.
@@ -22,7 +22,8 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Where they are: `http://` is HTTP/2 without TLS for `grpc` and HTTP/1.1 for `rest`; `https://` is what both sides
     /// speak over TLS; `ws://` and `wss://` for `websocket`. A path is a prefix.
-    /// Each is a URL, or `{url, weight, zone}`.
+    /// Each is a URL, or `{url, weight, zone}`; or who knows them: `{file}`, `{dns}`, `{srv}`, `{consul}` or
+    /// `{kubernetes}`.
     pub endpoints: Located<Endpoints>,
     /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
     #[serde(default)]
@@ -50,6 +51,8 @@ pub struct Backend {
     /// When endpoints are taken out because of the calls that they failed. Default: on.
     #[serde(default)]
     pub ejection: Switch<Ejection>,
+    /// How endpoints are checked. Default: not at all; `{}` turns it on.
+    pub health_check: Option<Located<HealthCheck>>,
     /// When a request is sent again.
     #[serde(default)]
     pub retry: Retry,

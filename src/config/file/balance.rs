@@ -1,12 +1,12 @@
 //! How calls are spread over the endpoints of a backend, and what becomes of those that fail, as written.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IntoDeserializer as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Count, HeaderWord, Percent, Period};
+use super::super::value::{Count, HeaderWord, Percent, Period, StatusRange};
 
 /// How an endpoint is chosen for a call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -307,4 +307,40 @@ pub struct CircuitBreaker {
     pub longest: Option<Period>,
     /// Requests that try whether it works again. Default: 3.
     pub probes: Option<Count>,
+}
+
+/// How endpoints are checked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthCheck {
+    /// Time between two checks; a tenth more or less by chance. Default: 10s.
+    pub interval: Option<Period>,
+    /// How long an answer may take. Default: 2s.
+    pub timeout: Option<Period>,
+    /// Checks in a row that have to go well before an endpoint is called again. Default: 2.
+    pub healthy: Option<Count>,
+    /// Checks in a row that have to fail before an endpoint is not called any more. Default: 3.
+    pub unhealthy: Option<Count>,
+    /// What is asked. Default: `grpc` for `protocol: grpc`; for others `http` where there is a `path`, and else `tcp`.
+    pub kind: Option<Located<HealthKind>>,
+    /// Of `grpc`: the service that is asked about. Default: the server as a whole.
+    pub service: Option<Located<String>>,
+    /// Of `http`: the path of the page, below the endpoint's own.
+    pub path: Option<Located<String>>,
+    /// Of `http`: statuses that are good, such as `200` or `200-299`. Default: `200-299`.
+    pub expected: Vec<Located<StatusRange>>,
+    /// Of `http`: what has to stand in the first 64 KiB of the page.
+    pub contains: Option<Located<String>>,
+}
+
+/// What an endpoint is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthKind {
+    /// `grpc.health.v1`: `Check`, and `Watch` where it is offered. Servers that know neither are asked for a connection.
+    Grpc,
+    /// A page.
+    Http,
+    /// Whether it takes a connection.
+    Tcp,
 }

@@ -1,18 +1,22 @@
 //! `endpoints:` of a backend as written.
 
+use std::path::PathBuf;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::super::located::Located;
-use super::super::value::{Count, Endpoint};
+use super::super::value::{Address, Count, Endpoint, Hidden, Url};
 
 /// Where the endpoints of a backend are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Endpoints {
     /// Written out.
     List(Vec<Located<Listed>>),
+    /// Known to somebody who is asked.
+    Found(Box<Found>),
 }
 
 /// An endpoint that is written out: its URL, or more than that.
@@ -38,13 +42,78 @@ struct ListedKeys {
     zone: Option<String>,
 }
 
-const FORMS: &str = "write a list of URLs, or of {url: URL, weight: NUMBER, zone: NAME}";
+/// Who knows where the endpoints are: one of these.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Found {
+    /// A file with a list in the same form, in YAML or JSON; it is read again when it changes.
+    pub file: Option<Located<PathBuf>>,
+    /// A URL whose host is a name of DNS: each of its addresses is an endpoint. Asked again when the time of the answer
+    /// is over, which is taken to be 5 s to 60 s.
+    pub dns: Option<Located<Endpoint>>,
+    /// A URL whose host is a name of DNS with SRV records, such as `http://_grpc._tcp.library.internal`: each service of
+    /// the best priority is an endpoint.
+    pub srv: Option<Located<Endpoint>>,
+    /// Of `dns` and `srv`: who is asked. Default: whom the system asks.
+    pub server: Option<Located<Address>>,
+    /// A service in the catalogue of Consul.
+    pub consul: Option<Located<Consul>>,
+    /// A service of Kubernetes.
+    pub kubernetes: Option<Located<Kubernetes>>,
+}
+
+/// A service in the catalogue of Consul; its instances whose checks pass are endpoints.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Consul {
+    /// Where its HTTP API is. Default: `http://127.0.0.1:8500`.
+    pub url: Option<Url>,
+    /// The service's name.
+    pub service: String,
+    /// A tag that its instances carry.
+    pub tag: Option<String>,
+    /// The data centre. Default: the agent's own.
+    pub datacenter: Option<String>,
+    /// The token that the API is asked with, such as `${CONSUL_TOKEN}`.
+    pub token: Option<Hidden>,
+    /// Authorities in PEM for the API's certificate. Default: those of the system.
+    pub ca: Option<Located<PathBuf>>,
+    /// Whether instances are reached over TLS.
+    #[serde(default)]
+    pub tls: bool,
+}
+
+/// A service of Kubernetes; the ready endpoints of its slices are endpoints. The gateway's account has to be allowed to
+/// list and watch `endpointslices` of `discovery.k8s.io`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    /// The service's name.
+    pub service: String,
+    /// Its namespace. Default: that of the gateway's own pod.
+    pub namespace: Option<String>,
+    /// The name or the number of its port. Default: the first.
+    pub port: Option<String>,
+    /// Whether endpoints are reached over TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// Where the API server is. Default: where the pod's environment says.
+    pub server: Option<Located<Url>>,
+    /// The file of the token. Default: that of the pod's account.
+    pub token: Option<Located<PathBuf>>,
+    /// Authorities in PEM for the API server's certificate. Default: those of the pod's account.
+    pub ca: Option<Located<PathBuf>>,
+}
+
+const FORMS: &str = "write a list of URLs or of {url: URL, weight: NUMBER, zone: NAME}, \
+                     or one of {file: FILE}, {dns: URL}, {srv: URL}, {consul: …} and {kubernetes: …}";
 
 impl Endpoints {
     /// Endpoints that are written out.
     pub fn listed(&self) -> &[Located<Listed>] {
         match self {
             Self::List(listed) => listed,
+            Self::Found(_) => &[],
         }
     }
 }
@@ -149,6 +218,7 @@ impl JsonSchema for Endpoints {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let listed = generator.subschema_for::<Listed>();
-        json_schema!({"anyOf": [{"type": "array", "items": listed, "minItems": 1}]})
+        let found = generator.subschema_for::<Found>();
+        json_schema!({"anyOf": [{"type": "array", "items": listed, "minItems": 1}, found]})
     }
 }
