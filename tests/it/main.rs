@@ -16,6 +16,7 @@
 
 mod auth;
 mod backpressure;
+mod balance;
 mod bindings;
 mod cancel;
 mod connect;
@@ -31,6 +32,7 @@ mod matrix;
 mod mutate;
 mod relay;
 mod rest_backend;
+mod retry;
 mod routes;
 mod support;
 mod tls;
