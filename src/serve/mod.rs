@@ -33,6 +33,7 @@ use crate::listen::worker::{Panicked, Workers};
 use crate::listen::{self, BindError, Connections, Drain, Drained, Settings, Sockets};
 use crate::observe::log::Writer;
 use crate::observe::{Log, LogFormat, Metrics};
+use crate::policy::throttle::Book;
 use crate::wire::body::Body;
 
 use control::{Control, announce, compile};
@@ -170,6 +171,8 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let plan = compile(file, &schemas, 1)?;
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
+    metrics.tell_of(Arc::clone(shared.book()));
+    background.spawn(Arc::clone(shared.book()).keep_tidy());
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
     let drain = Drain::new(plan.limits.drain_timeout);
@@ -196,7 +199,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
             pressure,
             ..admin_settings(file)
         };
-        serve_admin(sockets, settings, &metrics, &readiness, &mut background)?;
+        serve_admin(sockets, settings, (&metrics, shared.book()), &readiness, &mut background)?;
     }
     let control = Control {
         file: file.clone(),
@@ -235,7 +238,7 @@ fn admin_settings(file: &File) -> Settings {
 fn serve_admin(
     mut sockets: Sockets,
     settings: Settings,
-    metrics: &Metrics,
+    (metrics, limits): (&Metrics, &Arc<Book>),
     readiness: &Arc<Readiness>,
     background: &mut JoinSet<()>,
 ) -> io::Result<()> {
@@ -243,7 +246,8 @@ fn serve_admin(
         return Ok(());
     };
     let metrics = metrics.clone();
-    let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head);
+    let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head)
+        .telling_of(Arc::clone(limits));
     let connections = Connections::new(&settings.limits);
     let settings = Arc::new(settings);
     // It answers while the gateway drains, so that readiness can be asked, and ends with the process.

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Endpoint, Period};
+use super::super::value::{Count, Endpoint, Period};
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -42,6 +42,8 @@ pub struct Backend {
     pub timeout: BackendTimeout,
     /// How `https://` endpoints are verified.
     pub tls: Option<Located<BackendTls>>,
+    /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
+    pub max_in_flight: Option<Count>,
 }
 
 /// What the endpoints of a backend speak.
