@@ -354,7 +354,10 @@ impl Gateway {
                                 tally: Arc::clone(&tally),
                             };
                             let response = path.relay.serve(relayed).await;
-                            telling(told, response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)))
+                            telling(
+                                told,
+                                response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)),
+                            )
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -644,7 +647,9 @@ impl Worker {
             gate: gate(route.auth, route.access.as_ref(), None, desks).throttled(Throttle::new(
                 &prepared.book,
                 &route.checks,
-                on_route(&prepared.book, &route.name, &route.checks).into_iter().collect(),
+                on_route(&prepared.book, &route.name, &route.checks)
+                    .into_iter()
+                    .collect(),
                 &prepared.counters,
                 None,
             )),
@@ -739,9 +744,17 @@ fn throttle(prepared: &Prepared, entry: &Entry) -> Option<Arc<Throttle>> {
         .backends
         .get(entry.route.backend)
         .and_then(|backend| at_backend(book, backend));
-    let rooms = on_route(book, &entry.route.name, &entry.checks).into_iter().chain(at_backend);
+    let rooms = on_route(book, &entry.route.name, &entry.checks)
+        .into_iter()
+        .chain(at_backend);
     let method = entry.method.path.trim_start_matches('/');
-    Throttle::new(book, &entry.checks, rooms.collect(), &prepared.counters, Some(method))
+    Throttle::new(
+        book,
+        &entry.checks,
+        rooms.collect(),
+        &prepared.counters,
+        Some(method),
+    )
 }
 
 /// Room for the calls of a route, if that is bounded.

@@ -148,7 +148,14 @@ impl Relay {
         match answered {
             Answered::Switched(head, upstream) => {
                 let holds_for = permit.holds_for();
-                handshake.accept(*head, upstream, options.clone(), holds_for, tally, (in_flight, place))
+                handshake.accept(
+                    *head,
+                    upstream,
+                    options.clone(),
+                    holds_for,
+                    tally,
+                    (in_flight, place),
+                )
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(

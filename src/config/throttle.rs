@@ -100,7 +100,9 @@ fn cost(limit: &RateLimit, method: Option<&Method>) -> u64 {
         let takes = path.map_or(pattern == Methods::All, |path| pattern.take(path));
         takes.then(|| (rank(&pattern), weight.0))
     });
-    patterns.max_by_key(|(rank, _)| *rank).map_or(1, |(_, weight)| weight.into())
+    patterns
+        .max_by_key(|(rank, _)| *rank)
+        .map_or(1, |(_, weight)| weight.into())
 }
 
 /// The numbers of the fields that lead to the one by which a limit tells callers apart.
@@ -140,7 +142,9 @@ pub(super) fn fields_of_nothing(file: &File, route: &Resolved<'_>, methods: &[&M
     };
     let lacking = names.0.iter().filter(|name| {
         file.rate_limits.get(*name).is_some_and(|limit| {
-            has_field(limit) && !methods.is_empty() && methods.iter().all(|method| field(limit, &method.input).is_none())
+            has_field(limit)
+                && !methods.is_empty()
+                && methods.iter().all(|method| field(limit, &method.input).is_none())
         })
     });
     let told = lacking.map(|name| {
@@ -183,16 +187,26 @@ impl Review<'_> {
     fn limit(&self, name: &str, written: &Located<RateLimit>, found: &mut Vec<Diagnostic>) {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
         if name.is_empty() || !name.chars().all(is_plain) {
-            let message = format!("\"{name}\" is no name of a limit, which clients are told: use letters, digits, - _ and .");
+            let message = format!(
+                "\"{name}\" is no name of a limit, which clients are told: use letters, digits, - _ and ."
+            );
             found.push(self.key_error(written.spot, message));
         }
-        let ways = [written.rate.is_some(), written.quota.is_some(), written.in_flight.is_some()];
+        let ways = [
+            written.rate.is_some(),
+            written.quota.is_some(),
+            written.in_flight.is_some(),
+        ];
         if ways.iter().filter(|way| **way).count() != 1 {
             // What is there and wrong was told.
             let written_at_all = ["rate", "quota", "in_flight"];
-            let there = written_at_all.iter().filter(|key| self.file.origin.has(written.spot, key));
+            let there = written_at_all
+                .iter()
+                .filter(|key| self.file.origin.has(written.spot, key));
             if there.count() != 1 {
-                let message = format!("the limit \"{name}\" is one of rate, quota and in_flight; for more, write a limit for each");
+                let message = format!(
+                    "the limit \"{name}\" is one of rate, quota and in_flight; for more, write a limit for each"
+                );
                 found.push(self.key_error(written.spot, message));
             }
             return;
@@ -209,7 +223,9 @@ impl Review<'_> {
             if written.in_flight.is_some() {
                 found.push(self.error(weight.spot, "means nothing here: a call in flight is one"));
             } else if u64::from(weight.0) > most {
-                let message = format!("is more than the {most} that are there at once, so that it could never be called");
+                let message = format!(
+                    "is more than the {most} that are there at once, so that it could never be called"
+                );
                 found.push(self.error(weight.spot, message));
             }
         }
@@ -218,12 +234,21 @@ impl Review<'_> {
     fn keys(&self, written: &RateLimit, found: &mut Vec<Diagnostic>) {
         let keys = &written.key;
         if keys.0.is_empty() {
-            found.push(self.key_error(keys.spot, "names nothing; write `global` for one account that all share"));
+            found.push(self.key_error(
+                keys.spot,
+                "names nothing; write `global` for one account that all share",
+            ));
         }
         if keys.0.len() > 1 && keys.0.contains(&KeyPart::Global) {
             found.push(self.error(keys.spot, "global is one account for everybody, and stands alone"));
         }
-        if keys.0.iter().filter(|part| matches!(part, KeyPart::MessageField(_))).count() > 1 {
+        if keys
+            .0
+            .iter()
+            .filter(|part| matches!(part, KeyPart::MessageField(_)))
+            .count()
+            > 1
+        {
             found.push(self.error(keys.spot, "has more than one message_field; one can be taken"));
         }
         for part in &keys.0 {
@@ -233,11 +258,13 @@ impl Review<'_> {
                     found.push(self.error(keys.spot, message));
                 }
                 KeyPart::MessageField(_) if written.in_flight.is_some() => {
-                    let message = "calls in flight are counted before their messages are read; write another key";
+                    let message =
+                        "calls in flight are counted before their messages are read; write another key";
                     found.push(self.error(keys.spot, message));
                 }
                 KeyPart::MessageField(path) if names(path).iter().any(String::is_empty) => {
-                    let message = format!("\"{path}\" is no path of a field; write such as name or book.author");
+                    let message =
+                        format!("\"{path}\" is no path of a field; write such as name or book.author");
                     found.push(self.error(keys.spot, message));
                 }
                 KeyPart::Principal
@@ -287,7 +314,11 @@ pub(super) fn often(text: &str) -> Option<(u32, Duration)> {
 /// How a quota is written.
 pub(super) fn per_window(text: &str) -> Option<(u64, Calendar)> {
     let (count, window) = text.split_once('/')?;
-    let count = count.trim().parse().ok().filter(|count| (1..=1 << 52).contains(count))?;
+    let count = count
+        .trim()
+        .parse()
+        .ok()
+        .filter(|count| (1..=1 << 52).contains(count))?;
     let calendar = match window.trim() {
         "hour" => Calendar::Hour,
         "day" => Calendar::Day,

@@ -598,7 +598,9 @@ impl Text for Often {
     fn from_text(text: &str) -> Result<Self, String> {
         super::throttle::often(text)
             .map(|(count, period)| Self { count, period })
-            .ok_or_else(|| "is no rate; write how many in which time, such as 100/s, 1000/m or 5/10s".to_owned())
+            .ok_or_else(|| {
+                "is no rate; write how many in which time, such as 100/s, 1000/m or 5/10s".to_owned()
+            })
     }
 }
 
@@ -615,7 +617,10 @@ impl Text for PerWindow {
     fn from_text(text: &str) -> Result<Self, String> {
         super::throttle::per_window(text)
             .map(|(count, calendar)| Self { count, calendar })
-            .ok_or_else(|| "is no quota; write how many in which window, such as 1000/hour, 10000/day or 200000/month".to_owned())
+            .ok_or_else(|| {
+                "is no quota; write how many in which window, such as 1000/hour, 10000/day or 200000/month"
+                    .to_owned()
+            })
     }
 }
 

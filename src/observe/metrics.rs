@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -310,7 +310,10 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
     )?;
     for counter in &counters {
         for (verdict, count) in Verdict::ALL.iter().zip(counter.verdicts()) {
-            let labels = [("limit", counter.limit().name.as_str()), ("decision", verdict.name())];
+            let labels = [
+                ("limit", counter.limit().name.as_str()),
+                ("decision", verdict.name()),
+            ];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
     }

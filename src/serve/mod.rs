@@ -199,7 +199,13 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
             pressure,
             ..admin_settings(file)
         };
-        serve_admin(sockets, settings, (&metrics, shared.book()), &readiness, &mut background)?;
+        serve_admin(
+            sockets,
+            settings,
+            (&metrics, shared.book()),
+            &readiness,
+            &mut background,
+        )?;
     }
     let control = Control {
         file: file.clone(),
@@ -246,8 +252,8 @@ fn serve_admin(
         return Ok(());
     };
     let metrics = metrics.clone();
-    let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head)
-        .telling_of(Arc::clone(limits));
+    let admin =
+        Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head).telling_of(Arc::clone(limits));
     let connections = Connections::new(&settings.limits);
     let settings = Arc::new(settings);
     // It answers while the gateway drains, so that readiness can be asked, and ends with the process.

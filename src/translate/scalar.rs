@@ -10,26 +10,36 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 /// Of a field that is there twice the last value counts, as protobuf has it; of a message, the last one that has the
 /// field.
 pub fn text(message: &MessageDescriptor, numbers: &[u32], wire: &[u8]) -> Option<Vec<u8>> {
-    let (number, rest) = numbers.split_first()?;
-    let field = message.get_field(*number)?;
+    find(message, numbers, wire).ok()?.filter(|text| !text.is_empty())
+}
+
+/// What can't be read, or is of another type.
+struct Unreadable;
+
+/// The same: empty for the default where it is written out.
+fn find(message: &MessageDescriptor, numbers: &[u32], wire: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+    let (number, rest) = numbers.split_first().ok_or(Unreadable)?;
+    let field = message.get_field(*number).ok_or(Unreadable)?;
     let mut found = None;
     let mut wire = wire;
     while wire.has_remaining() {
-        let (tag, wire_type) = decode_key(&mut wire).ok()?;
+        let (tag, wire_type) = decode_key(&mut wire).map_err(|_| Unreadable)?;
         if tag != *number {
-            skip_field(wire_type, tag, &mut wire, DecodeContext::default()).ok()?;
+            skip_field(wire_type, tag, &mut wire, DecodeContext::default()).map_err(|_| Unreadable)?;
             continue;
         }
-        found = match field.kind() {
+        match field.kind() {
             Kind::Message(inner) if wire_type == WireType::LengthDelimited && !rest.is_empty() => {
-                let bytes = delimited(&mut wire)?;
-                text(&inner, rest, bytes).or(found)
+                let bytes = delimited(&mut wire).ok_or(Unreadable)?;
+                found = find(&inner, rest, bytes)?.or(found);
             }
-            _ if rest.is_empty() => value(&field, wire_type, &mut wire)?,
-            _ => return None,
-        };
+            _ if rest.is_empty() => {
+                found = Some(value(&field, wire_type, &mut wire).ok_or(Unreadable)?);
+            }
+            _ => return Err(Unreadable),
+        }
     }
-    found.filter(|text| !text.is_empty())
+    Ok(found)
 }
 
 fn delimited<'a>(wire: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -39,13 +49,13 @@ fn delimited<'a>(wire: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// A scalar as text; an empty one where it is the default.
+/// A scalar as text; nothing where it is the default.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     reason = "protobuf keeps the low bits of a varint, and reads them as signed"
 )]
-fn value(field: &FieldDescriptor, wire_type: WireType, wire: &mut &[u8]) -> Option<Option<Vec<u8>>> {
+fn value(field: &FieldDescriptor, wire_type: WireType, wire: &mut &[u8]) -> Option<Vec<u8>> {
     let text = match (field.kind(), wire_type) {
         (Kind::String, WireType::LengthDelimited) => delimited(wire)?.to_vec(),
         (Kind::Bytes, WireType::LengthDelimited) => {
@@ -64,10 +74,13 @@ fn value(field: &FieldDescriptor, wire_type: WireType, wire: &mut &[u8]) -> Opti
                 _ => return None,
             };
             match kind {
-                Kind::Enum(_) if number == 0 => return Some(None),
+                Kind::Enum(_) if number == 0 => return Some(Vec::new()),
                 Kind::Enum(kind) => {
-                    let name = i32::try_from(number).ok().and_then(|number| kind.get_value(number));
-                    name.map_or_else(|| number.to_string(), |value| value.name().to_owned()).into_bytes()
+                    let name = i32::try_from(number)
+                        .ok()
+                        .and_then(|number| kind.get_value(number));
+                    name.map_or_else(|| number.to_string(), |value| value.name().to_owned())
+                        .into_bytes()
                 }
                 _ => return Some(self::number(number != 0, number)),
             }
@@ -90,10 +103,58 @@ fn value(field: &FieldDescriptor, wire_type: WireType, wire: &mut &[u8]) -> Opti
         }
         _ => return None,
     };
-    Some(Some(text))
+    Some(text)
 }
 
 /// A number that is not the default.
-fn number(is_there: bool, number: impl std::fmt::Display) -> Option<Vec<u8>> {
-    is_there.then(|| number.to_string().into_bytes())
+fn number(is_there: bool, number: impl std::fmt::Display) -> Vec<u8> {
+    let text = || number.to_string().into_bytes();
+    is_there.then(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::embedded;
+
+    /// `google.protobuf.FieldDescriptorProto` has most of what there is: texts, numbers, enums, a message.
+    fn found(numbers: &[u32], wire: &[u8]) -> Option<String> {
+        let files = embedded::files().map(|(_, file)| file).collect();
+        let schema = crate::schema::Schema::from_files(files, &crate::schema::rules::Rules::empty()).unwrap();
+        let message = schema
+            .pool
+            .get_message_by_name("google.protobuf.FieldDescriptorProto")
+            .unwrap();
+        text(&message, numbers, wire).map(|text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn one_value_is_found_and_the_last_one_counts() {
+        let wire = b"\x0a\x01a\x18\x05\x28\x09\x0a\x02bc\x18\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x42\x04\x50\x01\x18\x01\x42\x02\x18\x00";
+        assert_eq!(found(&[1], wire).as_deref(), Some("bc"));
+        assert_eq!(found(&[3], wire).as_deref(), Some("-2"));
+        assert_eq!(found(&[5], wire).as_deref(), Some("TYPE_STRING"));
+        assert_eq!(
+            found(&[8, 10], wire).as_deref(),
+            Some("1"),
+            "the second part of the message says nothing about it"
+        );
+        assert_eq!(found(&[8, 3], wire), None, "the default");
+        assert_eq!(found(&[2], wire), None);
+        assert_eq!(found(&[1, 1], wire), None);
+        assert_eq!(found(&[], wire), None);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_nothing() {
+        for wire in [
+            &b"\x0a\x05ab"[..],
+            b"\x0a",
+            b"\x07",
+            b"\x0a\x01a\xff",
+            b"\x0d\x00\x00\x00",
+        ] {
+            assert_eq!(found(&[1], wire), None, "{wire:?}");
+        }
+    }
 }

@@ -33,5 +33,6 @@ mod relay;
 mod rest_backend;
 mod routes;
 mod support;
+mod throttle;
 mod tls;
 mod websocket;

@@ -42,7 +42,11 @@ impl Calendar {
             Self::Day => of(DAY),
             Self::Month => {
                 let (year, month, _) = date(unix / DAY);
-                let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                let (next_year, next) = if month == 12 {
+                    (year + 1, 1)
+                } else {
+                    (year, month + 1)
+                };
                 Window {
                     start: days(year, month, 1) * DAY,
                     end: days(next_year, next, 1) * DAY,
@@ -97,10 +101,22 @@ mod tests {
             };
             let inside = [window.start, window.start + 1, window.end - 1];
             for second in inside {
-                assert_eq!(calendar.window(second), window, "{calendar} of {start}, at {second}");
+                assert_eq!(
+                    calendar.window(second),
+                    window,
+                    "{calendar} of {start}, at {second}"
+                );
             }
-            assert_eq!(calendar.window(window.end).start, window.end, "{calendar} after {start}");
-            assert_eq!(calendar.window(window.start - 1).end, window.start, "{calendar} before {start}");
+            assert_eq!(
+                calendar.window(window.end).start,
+                window.end,
+                "{calendar} after {start}"
+            );
+            assert_eq!(
+                calendar.window(window.start - 1).end,
+                window.start,
+                "{calendar} before {start}"
+            );
         }
         let lengths: Vec<u64> = (1..=12)
             .map(|month| {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::Now;
-use super::calendar::Calendar;
+use super::calendar::{Calendar, Window};
 use super::gcra::{Level, Rate, Standing};
 use super::key::Part;
 use super::store::{Keep, Store};
@@ -97,7 +97,7 @@ pub struct Counter {
 #[derive(Debug)]
 enum Account {
     Rate(Rate, Level),
-    Quota { window: super::calendar::Window, used: u64 },
+    Quota { window: Window, used: u64 },
     InFlight(Arc<AtomicU32>),
 }
 
@@ -125,6 +125,15 @@ pub(super) struct Taken {
     pub(super) standing: Standing,
     /// The place that was taken, where the limit is one of calls in flight.
     pub(super) place: Option<Place>,
+}
+
+impl Taken {
+    fn of(standing: Standing) -> Self {
+        Self {
+            standing,
+            place: None,
+        }
+    }
 }
 
 /// A call in flight; it counts until it is dropped.
@@ -204,43 +213,42 @@ impl Counter {
     }
 
     fn ask(&self, account: &mut Account, units: u64, now: Now) -> Taken {
-        let mut place = None;
-        let standing = match (account, self.limit.allowance) {
-            (Account::Rate(rate, level), _) => rate.take(level, units, now.nanos),
-            (Account::Quota { window, used }, Allowance::Quota { count, calendar }) => {
-                // A clock that was set back does not open a window again.
-                if now.unix >= window.end {
-                    *window = calendar.window(now.unix);
-                    *used = 0;
-                }
-                let reset = Duration::from_secs(window.end.saturating_sub(now.unix));
-                let fits = used.saturating_add(units) <= count;
-                if fits {
-                    *used += units;
-                }
-                Standing {
-                    left: count.saturating_sub(*used),
-                    reset,
-                    wait: (!fits).then_some(reset),
-                }
-            }
-            (Account::InFlight(taken), Allowance::InFlight(most)) => {
-                place = Place::take(taken, most);
+        match account {
+            Account::Rate(rate, level) => Taken::of(rate.take(level, units, now.nanos)),
+            Account::Quota { window, used } => Taken::of(self.ask_quota(window, used, units, now)),
+            Account::InFlight(taken) => {
+                let most = u32::try_from(self.limit.allowance.most()).unwrap_or(u32::MAX);
+                let place = Place::take(taken, most);
                 let left = most.saturating_sub(taken.load(Ordering::Relaxed));
-                Standing {
+                let standing = Standing {
                     left: left.into(),
                     reset: Duration::ZERO,
                     wait: place.is_none().then_some(SOON),
-                }
+                };
+                Taken { standing, place }
             }
-            // An account is opened for the limit that it is asked by.
-            (Account::Quota { .. } | Account::InFlight(_), _) => Standing {
-                left: 0,
-                reset: SOON,
-                wait: Some(SOON),
-            },
-        };
-        Taken { standing, place }
+        }
+    }
+
+    fn ask_quota(&self, window: &mut Window, used: &mut u64, units: u64, now: Now) -> Standing {
+        // A clock that was set back does not open a window again.
+        if let Allowance::Quota { calendar, .. } = self.limit.allowance
+            && now.unix >= window.end
+        {
+            *window = calendar.window(now.unix);
+            *used = 0;
+        }
+        let reset = Duration::from_secs(window.end.saturating_sub(now.unix));
+        let most = self.limit.allowance.most();
+        let fits = used.saturating_add(units) <= most;
+        if fits {
+            *used += units;
+        }
+        Standing {
+            left: most.saturating_sub(*used),
+            reset,
+            wait: (!fits).then_some(reset),
+        }
     }
 
     /// Gives back what was taken for a call that another limit refused.
@@ -369,9 +377,15 @@ mod tests {
         assert_eq!(wait(&month, 2, at("2028-02-29T23:59:58Z")), None);
         let last = at("2028-02-29T23:59:59Z");
         assert_eq!(wait(&month, 1, last), Some(Duration::from_secs(1)));
-        assert_eq!(month.usage(b"k", last).map(|usage| (usage.used, usage.left)), Some((3, 0)));
+        assert_eq!(
+            month.usage(b"k", last).map(|usage| (usage.used, usage.left)),
+            Some((3, 0))
+        );
         assert_eq!(wait(&month, 1, at("2028-03-01T00:00:00Z")), None);
-        assert_eq!(wait(&month, 3, at("2028-03-01T00:00:00Z")), Some(Duration::from_secs(31 * 86_400)));
+        assert_eq!(
+            wait(&month, 3, at("2028-03-01T00:00:00Z")),
+            Some(Duration::from_secs(31 * 86_400))
+        );
         assert_eq!(wait(&month, 2, at("2028-03-01T00:00:00Z")), None);
         // The clock is set back: what is used in March is used.
         assert!(wait(&month, 1, last).is_some());
@@ -447,7 +461,10 @@ mod tests {
             rate.take(key.as_bytes(), units, now).unwrap();
         }
         let (top, all) = rate.usages(2, now);
-        let told: Vec<_> = top.iter().map(|usage| (usage.key.as_slice(), usage.used)).collect();
+        let told: Vec<_> = top
+            .iter()
+            .map(|usage| (usage.key.as_slice(), usage.used))
+            .collect();
         assert_eq!(told, [(&b"b"[..], 50), (&b"c"[..], 20)]);
         assert_eq!(all, 3);
     }

@@ -149,7 +149,11 @@ mod tests {
             let period = u128::from(seconds * SECOND);
             for nth in 1..=u128::from(burst) * 3 {
                 let at = began + u64::try_from((nth * period).div_ceil(u128::from(count))).unwrap();
-                assert_eq!(taken(&rate, &mut level, 1, at - 1), 0, "{rate:?}: number {nth} too early");
+                assert_eq!(
+                    taken(&rate, &mut level, 1, at - 1),
+                    0,
+                    "{rate:?}: number {nth} too early"
+                );
                 assert_eq!(taken(&rate, &mut level, 2, at), 1, "{rate:?}: number {nth}");
             }
         }
@@ -185,7 +189,10 @@ mod tests {
         let standing = rate.take(&mut level, 5, 0);
         assert_eq!((standing.left, standing.reset), (15, Duration::from_millis(500)));
         let standing = rate.take(&mut level, 16, 0);
-        assert_eq!((standing.left, standing.wait), (15, Some(Duration::from_millis(100))));
+        assert_eq!(
+            (standing.left, standing.wait),
+            (15, Some(Duration::from_millis(100)))
+        );
         let standing = rate.look(level, SECOND / 4);
         assert_eq!((standing.left, standing.reset), (17, Duration::from_millis(250)));
         assert_eq!(rate.window(), Duration::from_secs(2));
@@ -197,7 +204,11 @@ mod tests {
     fn a_clock_that_stands_still_or_runs_out_does_no_harm() {
         let rate = rate(u32::MAX, 1, u32::MAX);
         let mut level = Level::default();
-        assert!(rate.take(&mut level, u64::from(u32::MAX), u64::MAX).wait.is_none());
+        assert!(
+            rate.take(&mut level, u64::from(u32::MAX), u64::MAX)
+                .wait
+                .is_none()
+        );
         assert!(rate.take(&mut level, 1, u64::MAX).wait.is_some());
         // An instant before the last one, as two workers may see it, gives nothing away.
         assert!(rate.take(&mut level, 1, 0).wait.is_some());
@@ -222,7 +233,10 @@ mod tests {
             assert!(at_once * nodes <= 10, "{nodes} nodes");
             let second = (1..=100).map(|step| taken(&share, &mut level, 5, step * SECOND / 100));
             let second: u32 = second.sum();
-            assert!(second * nodes <= 100 && second * nodes >= 80, "{nodes} nodes: {second}");
+            assert!(
+                second * nodes <= 100 && second * nodes >= 80,
+                "{nodes} nodes: {second}"
+            );
         }
     }
 }

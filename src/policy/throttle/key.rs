@@ -124,7 +124,10 @@ fn begin(key: &mut Text) {
 fn push(key: &mut Text, part: &Part, caller: Caller<'_>) {
     match part {
         Part::Principal => principal(key, caller),
-        Part::ApiKey => match caller.identity.filter(|known| known.claims().source == Source::ApiKey) {
+        Part::ApiKey => match caller
+            .identity
+            .filter(|known| known.claims().source == Source::ApiKey)
+        {
             Some(known) => {
                 key.extend_from_slice(b"api_key:");
                 push_value(key, known.principal().as_bytes());
@@ -251,7 +254,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(part: Part, identity: Option<&Identity>, peer: &Peer, headers: &[(&'static str, &'static str)], expected: &str) {
+    fn check(
+        part: Part,
+        identity: Option<&Identity>,
+        peer: &Peer,
+        headers: &[(&'static str, &'static str)],
+        expected: &str,
+    ) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
@@ -278,14 +287,26 @@ mod tests {
         check(Part::Principal, None, &here, &[], "address:192.0.2.7");
         check(Part::ApiKey, Some(&app), &here, &[], "api_key:app");
         check(Part::ApiKey, Some(&ada), &here, &[], who);
-        check(header.clone(), Some(&ada), &here, &[("x-tenant", "t-1"), ("x-tenant", "t-2")], "header x-tenant:t-1");
+        check(
+            header.clone(),
+            Some(&ada),
+            &here,
+            &[("x-tenant", "t-1"), ("x-tenant", "t-2")],
+            "header x-tenant:t-1",
+        );
         check(header, None, &here, &[], "address:192.0.2.7");
         check(claim("tenant"), Some(&ada), &here, &[], "claim tenant:t-7");
         check(claim("org.id"), Some(&ada), &here, &[], "claim org.id:7");
         check(claim("sub"), Some(&ada), &here, &[], "claim sub:ada");
         check(claim("none"), Some(&ada), &here, &[], who);
         check(claim("other"), None, &here, &[], "address:192.0.2.7");
-        check(Part::Method, None, &here, &[], "method:library.v1.Library/GetBook");
+        check(
+            Part::Method,
+            None,
+            &here,
+            &[],
+            "method:library.v1.Library/GetBook",
+        );
     }
 
     #[test]
@@ -307,9 +328,17 @@ mod tests {
         let key = |a: &str, b: &str| {
             let mut map = HeaderMap::new();
             for (name, value) in [("a", a), ("b", b)] {
-                map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+                map.insert(
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    value.parse().unwrap(),
+                );
             }
-            let caller = Caller { identity: None, peer: &here, headers: &map, method: "" };
+            let caller = Caller {
+                identity: None,
+                peer: &here,
+                headers: &map,
+                method: "",
+            };
             let parts = ["a", "b"].map(|name| Part::Header(HeaderName::from_static(name)));
             text(&parts, caller)
         };

@@ -101,7 +101,10 @@ impl Throttle {
             .iter()
             .filter_map(|check| {
                 let counter = Arc::clone(counters.get(check.limit)?);
-                let field = check.field.as_ref().map(|numbers| Field::new(counter.limit(), numbers));
+                let field = check
+                    .field
+                    .as_ref()
+                    .map(|numbers| Field::new(counter.limit(), numbers));
                 Some(Question {
                     counter,
                     cost: check.cost,
@@ -135,7 +138,11 @@ impl Throttle {
     ///
     /// # Errors
     /// The refusal of the first limit that does not allow it; nothing was taken from the others then.
-    pub(super) fn admit(self: &Arc<Self>, caller: Caller<'_>, now: tokio::time::Instant) -> Result<Pass, Fault> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        caller: Caller<'_>,
+        now: tokio::time::Instant,
+    ) -> Result<Pass, Fault> {
         let caller = Caller {
             method: self.method.as_deref().unwrap_or(caller.method),
             ..caller
@@ -155,7 +162,9 @@ impl Throttle {
         }
         places.extend(std::mem::take(&mut round.places));
         let standings = round.end();
-        let deferred = self.asks_messages().then(|| Box::new(Deferred::new(self, caller)));
+        let deferred = self
+            .asks_messages()
+            .then(|| Box::new(Deferred::new(self, caller)));
         Ok(Pass {
             standings: Some(standings),
             places,
@@ -226,7 +235,8 @@ impl<'t> Round<'t> {
             .map(|held| (held.at, held.standing))
             .chain([(held.at, refused_at)]);
         let told = Standings::new(self.throttle, standings);
-        told.headers().fold(fault, |fault, (name, value)| fault.beside(name, value))
+        told.headers()
+            .fold(fault, |fault, (name, value)| fault.beside(name, value))
     }
 
     fn end(mut self) -> Standings {
@@ -262,14 +272,19 @@ fn refused(limit: &Limit, wait: Duration) -> Fault {
         ),
         Allowance::Quota { count, calendar } => (
             Kind::QuotaExhausted,
-            format!("the quota \"{name}\" of {count} in each {calendar} is used up; try again in {}", shown(wait)),
+            format!(
+                "the quota \"{name}\" of {count} in each {calendar} is used up; try again in {}",
+                shown(wait)
+            ),
         ),
         Allowance::InFlight(most) => (
             Kind::ConcurrencyLimited,
             format!("the limit \"{name}\" of {most} calls in flight is met; wait for one to end"),
         ),
     };
-    Fault::client(kind, said).retry_after(wait).of_limit(name.as_str())
+    Fault::client(kind, said)
+        .retry_after(wait)
+        .of_limit(name.as_str())
 }
 
 /// The fault of a limit that can't tell one caller more apart.
@@ -277,7 +292,10 @@ fn crowded(limit: &Limit) -> Fault {
     Fault::new(
         Kind::Overloaded,
         Side::Gateway,
-        format!("the limit \"{}\" knows as many callers as it can; try again", limit.name),
+        format!(
+            "the limit \"{}\" knows as many callers as it can; try again",
+            limit.name
+        ),
     )
     .retry_after(Duration::from_secs(1))
     .of_limit(limit.name.as_str())

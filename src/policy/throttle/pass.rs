@@ -85,17 +85,27 @@ impl Standings {
                 text.push_str(", ");
             }
             // Writing to a string never fails.
-            let _ = write!(text, "\"{}\";r={};t={}", limit.name, standing.left, seconds(standing.reset));
+            let _ = write!(
+                text,
+                "\"{}\";r={};t={}",
+                limit.name,
+                standing.left,
+                seconds(standing.reset)
+            );
         }
         Self {
             policy: throttle.policy.clone(),
-            limits: (!text.is_empty()).then(|| HeaderValue::try_from(text).ok()).flatten(),
+            limits: (!text.is_empty())
+                .then(|| HeaderValue::try_from(text).ok())
+                .flatten(),
         }
     }
 
     pub(super) fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let policy = self.policy.map(|value| (RATE_LIMIT_POLICY, value));
-        policy.into_iter().chain(self.limits.map(|value| (RATE_LIMIT, value)))
+        policy
+            .into_iter()
+            .chain(self.limits.map(|value| (RATE_LIMIT, value)))
     }
 
     /// Puts them into the head of an answer. What an upstream says of limits of its own goes: a client can't tell whose
@@ -115,7 +125,11 @@ impl Standings {
 pub(super) fn policy(limit: &Limit) -> Option<String> {
     let name = &limit.name;
     match limit.allowance {
-        Allowance::Rate(rate) => Some(format!("\"{name}\";q={};w={}", rate.burst, seconds(rate.window()))),
+        Allowance::Rate(rate) => Some(format!(
+            "\"{name}\";q={};w={}",
+            rate.burst,
+            seconds(rate.window())
+        )),
         Allowance::Quota { count, calendar } => {
             // Months differ; what is told is the longest.
             let window = match calendar {
@@ -145,7 +159,12 @@ impl Field {
     pub(super) fn new(limit: &Limit, numbers: &[u32]) -> Self {
         let names = limit.key.iter().find_map(|part| match part {
             Part::MessageField(names) => Some(names.clone()),
-            Part::Principal | Part::ApiKey | Part::Address | Part::Header(_) | Part::Claim(_) | Part::Method => None,
+            Part::Principal
+            | Part::ApiKey
+            | Part::Address
+            | Part::Header(_)
+            | Part::Claim(_)
+            | Part::Method => None,
         });
         Self {
             names: names.unwrap_or_default(),
@@ -186,7 +205,12 @@ impl Deferred {
         let now = self.throttle.book.now(now, self.throttle.by_calendar);
         let mut round = Round::new(&self.throttle, now);
         for (at, mut key) in self.keys {
-            let Some(wanted) = self.throttle.questions.get(at).and_then(|question| question.field.as_ref()) else {
+            let Some(wanted) = self
+                .throttle
+                .questions
+                .get(at)
+                .and_then(|question| question.field.as_ref())
+            else {
                 continue;
             };
             let value = field(&wanted.numbers);

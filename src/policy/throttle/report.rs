@@ -67,11 +67,17 @@ impl Book {
                     .collect(),
             });
         };
-        let counter = self.all().into_iter().find(|counter| counter.limit().name == name)?;
+        let counter = self
+            .all()
+            .into_iter()
+            .find(|counter| counter.limit().name == name)?;
         let now = self.clock();
         let usage = match key {
             // Spelled as it is shown.
-            Some(key) => counter.usage(key.replace(" + ", "\0").as_bytes(), now).into_iter().collect(),
+            Some(key) => counter
+                .usage(key.replace(" + ", "\0").as_bytes(), now)
+                .into_iter()
+                .collect(),
             None => counter.usages(MOST, now).0,
         };
         text(&Detail {

@@ -146,7 +146,9 @@ impl<T: Keep> Shard<T> {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
             }
-            let Some(slot) = self.slots.get(self.hand) else { break };
+            let Some(slot) = self.slots.get(self.hand) else {
+                break;
+            };
             if slot.kept.rests(now) {
                 // The last slot takes its place, and is looked at next.
                 self.remove(self.hand);
@@ -191,7 +193,9 @@ impl<T: Keep> Shard<T> {
 
 impl<T> fmt::Debug for Store<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("most", &self.most)
+            .finish_non_exhaustive()
     }
 }
 
@@ -219,10 +223,17 @@ mod tests {
     #[test]
     fn a_flood_of_keys_is_bounded_and_who_is_busiest_stays() {
         let store = Store::new(1000);
-        store.with(b"busy", at(0), || Until(u64::MAX, true), |_, _| ()).unwrap();
+        store
+            .with(b"busy", at(0), || Until(u64::MAX, true), |_, _| ())
+            .unwrap();
         for number in 0..200_000_u64 {
             store
-                .with(&number.to_be_bytes(), at(0), || Until(10 + number, true), |_, _| ())
+                .with(
+                    &number.to_be_bytes(),
+                    at(0),
+                    || Until(10 + number, true),
+                    |_, _| (),
+                )
                 .unwrap();
         }
         assert!(store.len() <= 1000 + SHARDS, "{}", store.len());
@@ -234,13 +245,22 @@ mod tests {
         let store = Store::new(100_000);
         for number in 0..50_000_u64 {
             store
-                .with(&number.to_be_bytes(), at(number), || Until(number + 100, true), |_, _| ())
+                .with(
+                    &number.to_be_bytes(),
+                    at(number),
+                    || Until(number + 100, true),
+                    |_, _| (),
+                )
                 .unwrap();
         }
         assert!(store.len() < 2_000, "{}", store.len());
         store.sweep(at(u64::MAX), |_, _| ());
         assert_eq!(store.len(), 0);
-        let capacities: usize = store.shards.iter().map(|shard| shard.lock().slots.capacity()).sum();
+        let capacities: usize = store
+            .shards
+            .iter()
+            .map(|shard| shard.lock().slots.capacity())
+            .sum();
         assert!(capacities <= 64 * SHARDS, "{capacities}");
     }
 
@@ -256,7 +276,10 @@ mod tests {
             .count();
         assert_eq!(refused + store.len(), 10_000);
         assert!(store.len() <= SHARDS * 2);
-        assert_eq!(store.with(b"new", at(1), || Until(2, false), |kept, _| kept.0), Some(2));
+        assert_eq!(
+            store.with(b"new", at(1), || Until(2, false), |kept, _| kept.0),
+            Some(2)
+        );
     }
 
     #[test]
@@ -265,11 +288,19 @@ mod tests {
         for round in 0..20_u64 {
             for number in 0..2_000_u64 {
                 let until = if number % 3 == 0 { round } else { u64::MAX };
-                store.with(&number.to_be_bytes(), at(round), || Until(until, true), |kept, _| kept.0 = until);
+                store.with(
+                    &number.to_be_bytes(),
+                    at(round),
+                    || Until(until, true),
+                    |kept, _| kept.0 = until,
+                );
             }
             store.sweep(at(round), |_, _| ());
             for number in (0..2_000_u64).filter(|number| number % 3 != 0) {
-                assert_eq!(store.find(&number.to_be_bytes(), |kept, _| kept.0), Some(u64::MAX));
+                assert_eq!(
+                    store.find(&number.to_be_bytes(), |kept, _| kept.0),
+                    Some(u64::MAX)
+                );
             }
         }
     }
