@@ -37,9 +37,14 @@ fn readiness_follows_the_life_of_the_process_and_names_what_is_missing() {
     admin.readiness.set_ready();
     assert_eq!(ask(), (200, format!(r#"{{"status":"ready",{pending}}}"#)));
     admin.readiness.wait_for(Default::default());
-    admin.readiness.reloaded(vec!["sabir.yaml:1:1: broken".to_owned()]);
+    admin
+        .readiness
+        .reloaded(vec!["sabir.yaml:1:1: broken".to_owned()]);
     let broken = r#","reload_errors":["sabir.yaml:1:1: broken"]"#;
-    assert_eq!(ask(), (200, format!(r#"{{"status":"ready","pending":{{}}{broken}}}"#)));
+    assert_eq!(
+        ask(),
+        (200, format!(r#"{{"status":"ready","pending":{{}}{broken}}}"#))
+    );
     admin.readiness.reloaded(Vec::new());
     assert_eq!(ask(), (200, r#"{"status":"ready","pending":{}}"#.to_owned()));
     admin.readiness.set_draining();

@@ -14,8 +14,8 @@ use super::file::{
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
-use super::watch::Noted;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
+use super::watch::Noted;
 use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
@@ -180,7 +180,12 @@ fn from_path(path: &Path, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
         return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    parse(&name, path.parent().unwrap_or_else(|| Path::new("")), &text, noted)
+    parse(
+        &name,
+        path.parent().unwrap_or_else(|| Path::new("")),
+        &text,
+        noted,
+    )
 }
 
 /// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.

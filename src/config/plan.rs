@@ -267,9 +267,8 @@ impl Plan {
             .map_or_else(
                 || {
                     // The backend may have it since it was asked last.
-                    let may_have = |declared: &&Declared| {
-                        declared.answers(host) && declared.pattern(service).is_some()
-                    };
+                    let may_have =
+                        |declared: &&Declared| declared.answers(host) && declared.pattern(service).is_some();
                     for declared in self.declared.iter().filter(may_have) {
                         declared.route.doubt.raise();
                     }
@@ -334,7 +333,10 @@ pub struct ListenerTls {
 impl ListenerTls {
     /// The files that it names.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let pairs = self.certificates.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let pairs = self
+            .certificates
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
         self.client_ca.iter().chain(pairs).cloned().collect()
     }
 }
@@ -399,7 +401,10 @@ pub struct BackendTls {
 impl BackendTls {
     /// The files that it names.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let own = self.certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let own = self
+            .certificate
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
         self.ca.iter().chain(own).cloned().collect()
     }
 }

@@ -77,7 +77,11 @@ impl Look {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_secs()).map(|seconds| (seconds, i64::from(since.subsec_nanos())));
         let facts = self.0.iter().filter_map(|(_, facts)| *facts);
-        since.is_ok_and(|since| facts.into_iter().any(|facts| facts.changed.max(facts.modified) > since))
+        since.is_ok_and(|since| {
+            facts
+                .into_iter()
+                .any(|facts| facts.changed.max(facts.modified) > since)
+        })
     }
 }
 
@@ -161,7 +165,11 @@ mod tests {
         let paths = [root.join("a"), root.join("key.pem"), root.join("gone")];
         assert_eq!(
             files(&paths),
-            [root.join("a/b/one.proto"), root.join("gone"), root.join("key.pem")]
+            [
+                root.join("a/b/one.proto"),
+                root.join("gone"),
+                root.join("key.pem")
+            ]
         );
         let (look, digest) = (Look::at(&paths), Digest::of(&paths));
         assert_eq!((Look::at(&paths), Digest::of(&paths)), (look.clone(), digest));

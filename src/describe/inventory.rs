@@ -18,7 +18,11 @@ impl Inventory {
     pub fn of(plan: &Plan) -> Self {
         let mut pieces = BTreeMap::new();
         for (at, listener) in plan.listeners.iter().enumerate() {
-            let first = !plan.listeners.iter().take(at).any(|other| other.address == listener.address);
+            let first = !plan
+                .listeners
+                .iter()
+                .take(at)
+                .any(|other| other.address == listener.address);
             let number = if first { String::new() } else { format!(" ({at})") };
             pieces.insert(format!("listener {}{number}", listener.address), digest(listener));
         }
@@ -46,7 +50,11 @@ impl Inventory {
         }
         for path in &plan.paths {
             let mut path = (**path).clone();
-            let auth = path.auth.take().and_then(|at| plan.auth.get(at)).map(|auth| &auth.name);
+            let auth = path
+                .auth
+                .take()
+                .and_then(|at| plan.auth.get(at))
+                .map(|auth| &auth.name);
             let mut backends = Vec::new();
             if let Action::Relay(relay) = &mut path.action {
                 let shares = relay.shares.iter_mut().map(|(at, _)| at);
@@ -65,7 +73,11 @@ impl Inventory {
                     HttpMethod::Any => "*",
                 };
                 // Writing to a string never fails.
-                let _ = write!(text, "{verb} {} {} {};", rule.template, rule.body, rule.response_body);
+                let _ = write!(
+                    text,
+                    "{verb} {} {} {};",
+                    rule.template, rule.body, rule.response_body
+                );
             }
             text.push_str(&digest(&(
                 method.input.full_name(),

@@ -116,7 +116,10 @@ impl Sockets {
     /// The sockets of one worker, counted from 0: one, unless they were handed over; none when there is no such worker or
     /// it has taken them already.
     pub fn take(&mut self, worker: usize) -> Vec<TcpListener> {
-        self.listeners.get_mut(worker).map(std::mem::take).unwrap_or_default()
+        self.listeners
+            .get_mut(worker)
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Copies of all sockets that were not taken yet.
@@ -124,7 +127,11 @@ impl Sockets {
     /// # Errors
     /// The system has no descriptors left.
     pub fn copies(&self) -> io::Result<Vec<TcpListener>> {
-        self.listeners.iter().flatten().map(TcpListener::try_clone).collect()
+        self.listeners
+            .iter()
+            .flatten()
+            .map(TcpListener::try_clone)
+            .collect()
     }
 }
 

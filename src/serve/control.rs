@@ -37,10 +37,7 @@ impl Known {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn files(
-        &mut self,
-        file: &File,
-    ) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
+    pub(super) fn files(&mut self, file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
         self.files.schemas(file)
     }
 
@@ -52,7 +49,9 @@ impl Known {
         schemas: &mut BTreeMap<String, SchemaState>,
     ) {
         for (name, state) in states {
-            let Some(backend) = file.backends.get(&name) else { continue };
+            let Some(backend) = file.backends.get(&name) else {
+                continue;
+            };
             let state = match state {
                 // What stands in its place says that it will be asked.
                 State::Silent => continue,
@@ -71,7 +70,11 @@ impl Known {
         backend: &config::file::Backend,
         learned: Arc<Learned>,
     ) -> SchemaState {
-        let rules: Vec<_> = backend.rules.iter().map(|path| file.origin.resolve(path)).collect();
+        let rules: Vec<_> = backend
+            .rules
+            .iter()
+            .map(|path| file.origin.resolve(path))
+            .collect();
         let rules = Digest::of(&rules);
         let before = self.taught.get(name);
         if let Some((known, its_rules, state)) = before
@@ -111,7 +114,9 @@ impl Fixed {
             found.push(format!("workers: {} instead of {}", plan.workers, self.workers));
         }
         if plan.admin != Some(self.admin) {
-            let written = plan.admin.map_or_else(|| "none".to_owned(), |address| address.to_string());
+            let written = plan
+                .admin
+                .map_or_else(|| "none".to_owned(), |address| address.to_string());
             found.push(format!("admin.address: {written} instead of {}", self.admin));
         }
         found
@@ -166,10 +171,14 @@ impl Control {
     /// Reads the configuration again and puts it in place.
     async fn reload(&mut self) -> Reloaded {
         let Some(source) = self.file.origin.source().cloned() else {
-            return self.refused(vec!["the configuration is not from a file that could be read again".to_owned()]);
+            return self.refused(vec![
+                "the configuration is not from a file that could be read again".to_owned(),
+            ]);
         };
         let since = SystemTime::now();
         let noted = Noted::default();
+        let paths = self.watched.borrow().paths.clone();
+        let before = self.aside(move |_, _| Ok(Watched::before(paths))).await.ok();
         let read = self
             .aside({
                 let noted = noted.clone();
@@ -199,11 +208,18 @@ impl Control {
         }
         paths.sort();
         paths.dedup();
-        self.watched.send_replace(Watched::read(paths, since));
+        let watched = self.aside(move |_, _| Ok(Watched::read(paths, since, before.as_ref())));
+        if let Ok(watched) = watched.await {
+            self.watched.send_replace(watched);
+        }
         match outcome {
             Ok(reloaded) => {
                 self.readiness.reloaded(Vec::new());
-                tracing::info!(generation = reloaded.generation, changes = reloaded.changes.len(), "the configuration is reloaded");
+                tracing::info!(
+                    generation = reloaded.generation,
+                    changes = reloaded.changes.len(),
+                    "the configuration is reloaded"
+                );
                 for left in &reloaded.after_restart {
                     tracing::warn!("{left}: holds after a restart only");
                 }

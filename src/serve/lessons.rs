@@ -155,7 +155,10 @@ impl Lessons {
     /// Goes on with the backends of a configuration alone.
     pub(super) fn settle(&mut self, file: &File) {
         self.pupils.retain(|pupil| {
-            let asked = file.backends.get(&pupil.name).and_then(|backend| asked(file, backend));
+            let asked = file
+                .backends
+                .get(&pupil.name)
+                .and_then(|backend| asked(file, backend));
             asked.is_some_and(|asked| asked == pupil.asked)
         });
     }
@@ -163,7 +166,10 @@ impl Lessons {
     /// Listens for doubts about the routes of a plan.
     pub(super) fn doubted(&self, plan: &Plan) {
         for pupil in &self.pupils {
-            let at = plan.backends.iter().position(|backend| backend.name == pupil.name);
+            let at = plan
+                .backends
+                .iter()
+                .position(|backend| backend.name == pupil.name);
             let routes = plan.declared.iter().map(|declared| &declared.route);
             let doubts = routes
                 .filter(|route| Some(route.backend) == at)
@@ -189,7 +195,11 @@ impl Lessons {
     /// Waits for the first word of each backend of a configuration, but not long.
     pub(super) async fn first(&mut self, file: &File) {
         let gathering = async {
-            while self.states(file).iter().any(|(_, state)| matches!(state, State::Silent)) {
+            while self
+                .states(file)
+                .iter()
+                .any(|(_, state)| matches!(state, State::Silent))
+            {
                 self.next().await;
             }
         };
@@ -243,7 +253,11 @@ fn asked(file: &File, backend: &config::file::Backend) -> Option<Asked> {
     }
     let tls = backend_tls(file, backend);
     Some(Asked {
-        endpoints: backend.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
+        endpoints: backend
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.0.clone())
+            .collect(),
         files: Digest::of(&tls.paths()),
         tls,
         longest: backend.reflection_interval.0,
@@ -297,7 +311,11 @@ impl Student {
                         self.tell(Err(reason)).await;
                     }
                     at += 1;
-                    let longest = if self.known.is_some() { self.longest } else { LONGEST_PAUSE };
+                    let longest = if self.known.is_some() {
+                        self.longest
+                    } else {
+                        LONGEST_PAUSE
+                    };
                     pause = pause.min(longest.min(LONGEST_PAUSE));
                     self.rest(asked, pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -331,7 +349,9 @@ impl Student {
     /// Whether there is a doubt. Each is lowered: it is answered once.
     fn is_doubted(&self) -> bool {
         let doubts = self.doubts.lock();
-        doubts.iter().fold(false, |doubted, doubt| doubt.lower() || doubted)
+        doubts
+            .iter()
+            .fold(false, |doubted, doubt| doubt.lower() || doubted)
     }
 
     async fn tell(&self, outcome: Result<Arc<Learned>, String>) {

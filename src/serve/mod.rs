@@ -230,7 +230,13 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         pressure,
         ..admin_settings(&file)
     }));
-    serve_admin(admin_sockets, admin_changes, &metrics, &readiness, &mut background);
+    serve_admin(
+        admin_sockets,
+        admin_changes,
+        &metrics,
+        &readiness,
+        &mut background,
+    );
     readiness.set_ready();
     let closing = TaskTracker::new();
     doors.apply(next, &desks, &closing).await;
@@ -239,7 +245,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         listeners: doors.addresses(),
         admin: Some(admin_address),
     };
-    let (watched, watched_there) = watch::channel(Watched::read(file.origin.noted().paths(), since));
+    let (watched, watched_there) = watch::channel(Watched::read(file.origin.noted().paths(), since, None));
     if file.origin.source().is_some() {
         background.spawn(watcher::run(watched_there, controls.clone()));
     }

@@ -33,11 +33,18 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// What is in files that were read from `since` on. Where one has changed since then, nobody knows which of the two
-    /// was read, and it will be read once more.
-    pub(super) fn read(paths: Vec<PathBuf>, since: SystemTime) -> Self {
+    /// What is in these files now, which are about to be read.
+    pub(super) fn before(paths: Vec<PathBuf>) -> Self {
+        let digest = Some(Digest::of(&paths));
+        Self { paths, digest }
+    }
+
+    /// What is in files that were read from `since` on; `before` is what was seen then of those that were known. Where one
+    /// may have changed meanwhile, nobody knows which of the two was read, and it will be read once more.
+    pub(super) fn read(paths: Vec<PathBuf>, since: SystemTime, before: Option<&Self>) -> Self {
         let digest = Digest::of(&paths);
-        let is_sure = !Look::at(&paths).changed_after(since.checked_sub(TICK).unwrap_or(since));
+        let is_sure = before.is_some_and(|before| before.paths == paths && before.digest == Some(digest))
+            || !Look::at(&paths).changed_after(since.checked_sub(TICK).unwrap_or(since));
         Self {
             paths,
             digest: is_sure.then_some(digest),
@@ -58,7 +65,9 @@ pub(super) async fn run(mut watched: watch::Receiver<Watched>, controls: Control
         let Some(look) = look(&paths).await else { return };
         let took = began.elapsed();
         if last.as_ref() != Some(&look) {
-            let Some((look, found)) = settled(&paths, look).await else { return };
+            let Some((look, found)) = settled(&paths, look).await else {
+                return;
+            };
             last = Some(look);
             if digest != Some(found) && !tell(&controls).await {
                 return;
@@ -95,7 +104,9 @@ async fn settled(paths: &[PathBuf], mut before: Look) -> Option<(Look, Digest)> 
         before = now;
     }
     let paths = paths.to_vec();
-    let digest = tokio::task::spawn_blocking(move || Digest::of(&paths)).await.ok()?;
+    let digest = tokio::task::spawn_blocking(move || Digest::of(&paths))
+        .await
+        .ok()?;
     Some((before, digest))
 }
 

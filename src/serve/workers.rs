@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) enum Order {
     /// Serve a listener's sockets.
     Serve(Opened),
-    /// Say that it is alive.
-    Beat(oneshot::Sender<()>),
 }
 
 /// What a worker has of one listener.
@@ -50,20 +48,6 @@ impl Desks {
         {
             tracing::error!(worker, "a worker has ended");
         }
-    }
-
-    /// Whether every worker says that it is alive, however long that takes.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    pub(super) async fn beat(&self) -> bool {
-        for desk in &self.0 {
-            let (answer, heard) = oneshot::channel();
-            if desk.send(Order::Beat(answer)).await.is_err() || heard.await.is_err() {
-                return false;
-            }
-        }
-        true
     }
 }
 
@@ -103,16 +87,27 @@ impl Placed {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
                 moved.as_mut().enable();
-                if self.workers.lock().iter().all(|(placed, _)| *placed >= generation) {
+                if self
+                    .workers
+                    .lock()
+                    .iter()
+                    .all(|(placed, _)| *placed >= generation)
+                {
                     return;
                 }
                 moved.await;
             }
         };
         if tokio::time::timeout(PATIENCE, moved).await.is_err() {
-            return Err(format!("a worker has not put the plan in place within {PATIENCE:?}"));
+            return Err(format!(
+                "a worker has not put the plan in place within {PATIENCE:?}"
+            ));
         }
-        let problem = self.workers.lock().iter().find_map(|(_, problem)| problem.clone());
+        let problem = self
+            .workers
+            .lock()
+            .iter()
+            .find_map(|(_, problem)| problem.clone());
         problem.map_or(Ok(()), Err)
     }
 }
@@ -177,7 +172,9 @@ impl Share {
             Ok(gateway) => Arc::new(gateway),
             Err(error) => {
                 let generation = prepared.plan.generation;
-                return self.placed.put(number, generation, Some(format!("a worker can't start: {error}")));
+                return self
+                    .placed
+                    .put(number, generation, Some(format!("a worker can't start: {error}")));
             }
         };
         self.placed.put(number, prepared.plan.generation, None);
@@ -185,33 +182,26 @@ impl Share {
         let replaced = tasks.spawn(replace(Arc::clone(&gateway), self.plans, number, self.placed));
         let mut serving = JoinSet::new();
         while let Some(next) = next(&mut self.orders, &mut serving, &self.drain).await {
-            match next {
-                Order::Beat(answer) => {
-                    // Who asked may have lost patience.
-                    let _ = answer.send(());
-                }
-                Order::Serve(Opened {
-                    sockets,
-                    settings,
-                    drain,
-                }) => {
-                    for socket in sockets {
-                        let gateway = Arc::clone(&gateway);
-                        let handler = move |request, peer| {
-                            let gateway = Arc::clone(&gateway);
-                            // Boxed, so that a connection that idles holds a pointer and not the room for a call.
-                            Box::pin(async move { gateway.handle(request, peer).await })
-                        };
-                        let connections = Arc::clone(&self.connections);
-                        serving.spawn(listen::serve(
-                            socket,
-                            settings.clone(),
-                            connections,
-                            drain.clone(),
-                            handler,
-                        ));
-                    }
-                }
+            let Order::Serve(Opened {
+                sockets,
+                settings,
+                drain,
+            }) = next;
+            for socket in sockets {
+                let gateway = Arc::clone(&gateway);
+                let handler = move |request, peer| {
+                    let gateway = Arc::clone(&gateway);
+                    // Boxed, so that a connection that idles holds a pointer and not the room for a call.
+                    Box::pin(async move { gateway.handle(request, peer).await })
+                };
+                let connections = Arc::clone(&self.connections);
+                serving.spawn(listen::serve(
+                    socket,
+                    settings.clone(),
+                    connections,
+                    drain.clone(),
+                    handler,
+                ));
             }
         }
         replaced.abort();
