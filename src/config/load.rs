@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
@@ -79,7 +80,7 @@ impl Source {
 pub struct Origin {
     base: PathBuf,
     document: Option<Arc<Document>>,
-    source: Option<Arc<Source>>,
+    source: Option<(Arc<Source>, SystemTime)>,
     noted: Noted,
 }
 
@@ -93,7 +94,12 @@ impl Origin {
 
     /// Where the configuration can be read again; nothing for one that was given as a text.
     pub fn source(&self) -> Option<&Source> {
-        self.source.as_deref()
+        self.source.as_ref().map(|(source, _)| &**source)
+    }
+
+    /// When reading it began.
+    pub fn read_at(&self) -> Option<SystemTime> {
+        self.source.as_ref().map(|(_, at)| *at)
     }
 
     /// The files that the configuration is made of, as far as it was looked at.
@@ -156,6 +162,7 @@ pub fn load(source: &Source) -> Result<File, Vec<Diagnostic>> {
 /// # Errors
 /// As [`load`].
 pub fn load_noting(source: &Source, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
+    let began = SystemTime::now();
     let mut file = match &source.kind {
         SourceKind::File(path) => {
             noted.add(path.clone());
@@ -163,7 +170,7 @@ pub fn load_noting(source: &Source, noted: &Noted) -> Result<File, Vec<Diagnosti
         }
         SourceKind::Flags(flags) => from_flags(flags),
     }?;
-    file.origin.source = Some(Arc::new(source.clone()));
+    file.origin.source = Some((Arc::new(source.clone()), began));
     file.origin.noted = noted.clone();
     if source.workers.is_some() {
         file.workers = source.workers;

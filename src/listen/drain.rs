@@ -49,7 +49,7 @@ struct Inner {
     waiting: Mutex<Waiting>,
     tasks: TaskTracker,
     /// Those that stop when this one does, and may stop before.
-    parts: Mutex<Vec<Weak<Inner>>>,
+    parts: Mutex<Vec<Weak<Self>>>,
 }
 
 #[derive(Default)]

@@ -348,10 +348,11 @@ impl Student {
 
     /// Whether there is a doubt. Each is lowered: it is answered once.
     fn is_doubted(&self) -> bool {
-        let doubts = self.doubts.lock();
-        doubts
-            .iter()
-            .fold(false, |doubted, doubt| doubt.lower() || doubted)
+        let mut doubted = false;
+        for doubt in &*self.doubts.lock() {
+            doubted |= doubt.lower();
+        }
+        doubted
     }
 
     async fn tell(&self, outcome: Result<Arc<Learned>, String>) {

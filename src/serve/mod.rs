@@ -179,7 +179,7 @@ impl Running {
 /// # Cancel safety
 /// A half-started gateway is left behind: call it to its end.
 pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
-    let since = SystemTime::now();
+    let since = file.origin.read_at().unwrap_or_else(SystemTime::now);
     let file = Arc::new(file.clone());
     let mut known = Known::default();
     let mut schemas = known.files(&file).map_err(ServeError::Config)?;
@@ -232,7 +232,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     }));
     serve_admin(
         admin_sockets,
-        admin_changes,
+        &admin_changes,
         &metrics,
         &readiness,
         &mut background,
@@ -293,7 +293,7 @@ fn admin_settings(file: &File) -> Settings {
 
 fn serve_admin(
     mut sockets: Sockets,
-    settings: watch::Receiver<Arc<Settings>>,
+    settings: &watch::Receiver<Arc<Settings>>,
     metrics: &Metrics,
     readiness: &Arc<Readiness>,
     background: &mut JoinSet<()>,

@@ -21,8 +21,8 @@ const SHARE: u32 = 50;
 const SETTLING: Duration = Duration::from_millis(50);
 /// How often it is waited for that.
 const SETTLED: usize = 20;
-/// How far the clock by which a kernel dates files may lag behind.
-const TICK: Duration = Duration::from_millis(10);
+/// How far the clock by which a kernel dates files may lag behind: one tick.
+const TICK: Duration = Duration::from_millis(4);
 
 /// The files that are watched, and what was in them when they were read.
 #[derive(Clone, Debug)]

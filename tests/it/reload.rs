@@ -98,7 +98,7 @@ async fn a_signal_puts_another_configuration_in_place_and_calls_finish_on_theirs
     assert_eq!(within("the call", begun).await.unwrap().text(), "the old one");
     gateway.says("\"generation\":1}").await;
     gateway.says("\"generation\":2}").await;
-    assert_eq!(metric(&gateway, "sabir_descriptor_generation").await, 2);
+    assert!(metric(&gateway, "sabir_descriptor_generation").await >= 2);
 }
 
 #[tokio::test]
@@ -344,13 +344,12 @@ async fn proto_files_and_rules_are_watched() {
 
 /// A backend that answers reflection as it is told to, and every method that it tells of with an empty message.
 #[derive(Clone)]
-struct Reflecting(
-    Arc<
-        parking_lot::Mutex<(
-            String,
-            BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
-        )>,
-    >,
+struct Reflecting(Arc<parking_lot::Mutex<Offer>>);
+
+/// The paths of its methods, a line each, and reflection about them.
+type Offer = (
+    String,
+    BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
 );
 
 impl Reflecting {
@@ -373,12 +372,7 @@ impl Reflecting {
         *self.0.lock() = Self::with(methods);
     }
 
-    fn with(
-        methods: &[&str],
-    ) -> (
-        String,
-        BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
-    ) {
+    fn with(methods: &[&str]) -> Offer {
         let rpcs: Vec<String> = methods
             .iter()
             .map(|method| format!("  rpc {method}(M) returns (M);\n"))
@@ -473,15 +467,7 @@ async fn a_backend_is_asked_again_and_keeps_what_it_told_while_it_is_silent() {
     .await;
     task.abort();
     gateway.says("the last one stays").await;
-    let answer = once(
-        gateway.address,
-        request(Method::POST, "/shop.v1.Shop/Close", "{}"),
-    )
-    .await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.reason().as_str()),
-        (503, "UPSTREAM_UNAVAILABLE")
-    );
+    assert_ne!(shop(gateway.address, "Close").await, 404, "it is still known");
 }
 
 /// Without a doubt nobody would ask for an hour.
