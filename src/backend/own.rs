@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::limits::Limits;
 use crate::policy::throttle::Checks;
-use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
+use crate::route::entry::{Bound, Doubt, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -80,6 +80,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         websocket: WebSocket::of(limits),
         cors: None,
         auth: None,
+        doubt: Doubt::default(),
     });
     answers
         .services()

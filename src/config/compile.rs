@@ -21,7 +21,7 @@ use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
 use crate::policy::setup::{ApiKeySetup, IssuerSetup, KeysSetup, Secret, Setup};
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::StreamEnvelope;
+use crate::route::entry::{Doubt, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -95,6 +95,13 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .backends
             .iter()
             .map(|(name, written)| backend(file, name, written, &limits))
+            .collect(),
+        schemas: states
+            .iter()
+            .map(|state| match state {
+                SchemaState::Ready(schema) => Some(schema.fingerprint),
+                SchemaState::Pending(_) => None,
+            })
             .collect(),
         declared: routes.iter().map(declared).collect(),
         auth: file
@@ -273,6 +280,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
             auth: auth(file, written),
+            doubt: Doubt::default(),
         };
         routes.push(Resolved {
             written,
