@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::dispatch::Dispatch;
@@ -28,6 +29,7 @@ use crate::balance::health::{self, Check};
 use crate::balance::{Balance, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::config::watch::Digest;
 use crate::discover::endpoints::{self, Source};
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
@@ -42,9 +44,11 @@ use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 use crate::policy::setup::SetupError;
+use crate::policy::throttle::{Book, Checks, Counter, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
+use crate::route::relay::Action;
 use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
@@ -72,12 +76,22 @@ pub struct Prepared {
     own: Vec<Own>,
     /// What checks callers, in the order in which routes count it.
     auth: Vec<Arc<Authenticator>>,
+    /// How often they may call, likewise.
+    counters: Vec<Arc<Counter>>,
+    book: Arc<Book>,
 }
 
 #[derive(Clone, Debug)]
 struct PreparedBackend {
     group: Arc<Group>,
     dialling: Dialling,
+}
+
+impl PreparedBackend {
+    fn uses(&self, config: &Arc<rustls::ClientConfig>) -> bool {
+        let tls = self.dialling.tls.as_ref();
+        tls.is_some_and(|tls| Arc::ptr_eq(tls, config))
+    }
 }
 
 /// What outlives a plan and is shared by all workers.
@@ -87,11 +101,40 @@ pub struct Shared {
     groups: Mutex<HashMap<String, Arc<Known>>>,
     /// What is done for groups in the background, until somebody runs it.
     watchers: Mutex<Vec<Watcher>>,
-    tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
-    /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
-    auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
+    /// By what is written and what is in the files.
+    tls: Mutex<HashMap<(plan::BackendTls, Digest), Arc<rustls::ClientConfig>>>,
+    /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
+    /// do.
+    auth: Mutex<HashMap<(Setup, Digest), Checked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
-    keepers: Mutex<Vec<Keeper>>,
+    keepers: Mutex<Vec<KeeperTask>>,
+    /// What was used of limits stays used.
+    book: Arc<Book>,
+}
+
+#[derive(Debug)]
+struct Checked {
+    authenticator: Arc<Authenticator>,
+    /// Ends those who keep its keys fresh when it is dropped.
+    _keepers: DropGuard,
+}
+
+/// Keeps the keys of one issuer fresh for as long as the plan needs them.
+#[derive(Debug)]
+pub struct KeeperTask {
+    keeper: Keeper,
+    end: CancellationToken,
+}
+
+impl KeeperTask {
+    /// Runs until a plan without the issuer is in place.
+    ///
+    /// # Cancel safety
+    /// The keys that were fetched last stay.
+    pub async fn run(self) {
+        // It ends in no other way than by being told.
+        let _ = self.end.run_until_cancelled(self.keeper.run()).await;
+    }
 }
 
 /// A group and what it was made of.
@@ -99,6 +142,7 @@ pub struct Shared {
 struct Known {
     source: Source,
     health: Option<Check>,
+    dialling: Dialling,
     group: Arc<Group>,
 }
 
@@ -144,6 +188,8 @@ impl Shared {
     /// # Errors
     /// TLS towards a backend can't be set up, or a file of keys can't be used; the error names the file.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, PrepareError> {
+        // What may fail comes first, and nothing is forgotten until all is well.
+        let auth = self.authenticators(&plan)?;
         let backends = plan
             .backends
             .iter()
@@ -152,9 +198,16 @@ impl Shared {
         self.groups
             .lock()
             .retain(|name, _| plan.backends.iter().any(|backend| backend.name == *name));
+        self.tls
+            .lock()
+            .retain(|_, config| backends.iter().any(|backend| backend.uses(config)));
+        self.auth
+            .lock()
+            .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
         let own = own::all(&plan.limits);
-        let auth = self.authenticators(&plan)?;
         Ok(Prepared {
+            counters: self.book.counters(&plan.rate_limits),
+            book: Arc::clone(&self.book),
             plan,
             backends,
             own,
@@ -162,8 +215,13 @@ impl Shared {
         })
     }
 
-    /// Those who keep keys fresh and have not been run yet.
-    pub fn keepers(&self) -> Vec<Keeper> {
+    /// What was used of limits.
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+
+    /// Those who keep keys fresh and have not been run yet. Ask after each plan that was prepared.
+    pub fn keepers(&self) -> Vec<KeeperTask> {
         std::mem::take(&mut self.keepers.lock())
     }
 
@@ -171,17 +229,27 @@ impl Shared {
         let mut known = self.auth.lock();
         let mut all = Vec::new();
         for setup in &plan.auth {
-            if let Some(one) = known.get(setup) {
-                all.push(Arc::clone(one));
+            let key = (setup.clone(), Digest::of(&setup.files()));
+            if let Some(one) = known.get(&key) {
+                all.push(Arc::clone(&one.authenticator));
                 continue;
             }
             let (one, keepers) = setup
                 .load()
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
-            self.keepers.lock().extend(keepers);
-            all.push(Arc::clone(
-                known.entry(setup.clone()).or_insert_with(|| Arc::new(one)),
-            ));
+            let end = CancellationToken::new();
+            let task = |keeper| KeeperTask {
+                keeper,
+                end: end.clone(),
+            };
+            self.keepers.lock().extend(keepers.into_iter().map(task));
+            let authenticator = Arc::new(one);
+            all.push(Arc::clone(&authenticator));
+            let checked = Checked {
+                authenticator,
+                _keepers: end.drop_guard(),
+            };
+            known.insert(key, checked);
         }
         Ok(all)
     }
@@ -204,6 +272,7 @@ impl Shared {
         if let Some(known) = before
             && known.source == backend.source
             && known.health == backend.health
+            && known.dialling.is(dialling)
             && *known.group.settings() == backend.balancing
         {
             return Arc::clone(&known.group);
@@ -230,6 +299,7 @@ impl Shared {
         let known = Known {
             source,
             health,
+            dialling: dialling.clone(),
             group: Arc::clone(&group),
         };
         groups.insert(backend.name.clone(), Arc::new(known));
@@ -250,10 +320,11 @@ impl Shared {
         groups
     }
 
-    /// The TLS set-up for these files; the same one as long as the process lives, so that sessions resume.
+    /// The TLS set-up for these files; the same one as long as what is in them is, so that sessions resume.
     fn tls(&self, files: &plan::BackendTls) -> Result<Arc<rustls::ClientConfig>, tls::TlsError> {
         let mut known = self.tls.lock();
-        if let Some(config) = known.get(files) {
+        let key = (files.clone(), Digest::of(&files.paths()));
+        if let Some(config) = known.get(&key) {
             return Ok(Arc::clone(config));
         }
         let config = Arc::new(tls::client_config(
@@ -263,7 +334,7 @@ impl Shared {
                 .as_ref()
                 .map(|(certificate, key)| (certificate.as_path(), key.as_path())),
         )?);
-        known.insert(files.clone(), Arc::clone(&config));
+        known.insert(key, Arc::clone(&config));
         Ok(config)
     }
 }
@@ -368,8 +439,9 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(dialect, &mut head, &peer).await {
-                        Ok(permit) => {
+                    let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let admitted = Admitted {
                                 head,
                                 body,
@@ -381,7 +453,8 @@ impl Gateway {
                                 tally,
                                 now,
                             };
-                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                            let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
+                            telling(told, response)
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -396,11 +469,12 @@ impl Gateway {
                 Ok(Reached::Path(path, found)) => {
                     record.relay(path, dialect);
                     let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
-                        Ok(()) => admit(&path.gate, &mut head, &peer).await,
+                        Ok(()) => admit(&path.gate, &mut head, &peer, now).await,
                         Err(fault) => Err(fault),
                     };
                     match admitted {
-                        Ok(permit) => {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let counted = Arc::clone(&tally) as _;
                             let relayed = Relayed {
                                 head,
@@ -412,7 +486,10 @@ impl Gateway {
                                 tally: Arc::clone(&tally),
                             };
                             let response = path.relay.serve(relayed).await;
-                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                            telling(
+                                told,
+                                response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)),
+                            )
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -457,6 +534,7 @@ impl Gateway {
             http_status: 0,
             tally: Arc::default(),
             series,
+            places: Places::default(),
         }
     }
 }
@@ -470,6 +548,13 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Record {
+    /// Keeps the places of a call to its end, and gives what its client is told of limits.
+    fn passed(&mut self, permit: &mut Permit) -> Option<Standings> {
+        let pass = permit.pass()?;
+        self.places = pass.take_places();
+        pass.take_standings()
+    }
+
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
         self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
@@ -495,7 +580,18 @@ enum Reached<'l> {
     Path(&'l LivePath, FoundPath),
 }
 
+/// An answer with what its client is told of limits.
+fn telling(told: Option<Standings>, mut response: Response<Body>) -> Response<Body> {
+    if let Some(told) = told {
+        told.tell(response.headers_mut());
+    }
+    response
+}
+
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    if let Some(limit) = fault.limit() {
+        tally.met(limit);
+    }
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     refuse::refuse(spoken, fault)
 }
@@ -571,15 +667,21 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    async fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    async fn admit(
+        &self,
+        dialect: Dialect,
+        head: &mut Parts,
+        peer: &Peer,
+        now: Instant,
+    ) -> Result<Permit, Fault> {
         frontend::prepare(dialect, head, peer, &self.entry)?;
-        admit(&self.gate, head, peer).await
+        admit(&self.gate, head, peer, now).await
     }
 }
 
 /// Lets the gate of a route decide.
-async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-    let permit = gate.admit(head, peer).await?;
+async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer, now).await?;
     let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
     forwarded::rewrite(&mut head.headers, peer, host.as_ref());
     Ok(permit)
@@ -591,6 +693,7 @@ impl Worker {
         let backends = self.backends(prepared);
         let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
+            asks_messages: false,
         };
         let desks = self.desks(prepared);
         let entries = plan
@@ -601,8 +704,11 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
+                let throttle = throttle(prepared, entry);
                 let params = stack::Params {
+                    asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
+                    ..own_params
                 };
                 let stack = match &entry.outbound {
                     Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
@@ -610,13 +716,13 @@ impl Worker {
                         stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
                     }
                 };
-                Ok(self.entry(entry, &desks, stack))
+                Ok(self.entry(entry, &desks, throttle, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, &desks, plan.limits.idle_timeout))
+            .map(|route| self.path(route, &backends, &desks, prepared))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -626,7 +732,7 @@ impl Worker {
                     Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
                     Answers::Health => stack::build(own_params, self.health.clone()),
                 };
-                self.entry(&own.entry, &desks, stack)
+                self.entry(&own.entry, &desks, None, stack)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -666,19 +772,42 @@ impl Worker {
         route: &Arc<PathRoute>,
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
-        idle_timeout: Duration,
+        prepared: &Prepared,
     ) -> io::Result<LivePath> {
+        let idle_timeout = match &route.action {
+            Action::Relay(relay) => relay
+                .shares
+                .first()
+                .map_or(prepared.plan.limits.idle_timeout, |(at, _)| {
+                    idle_timeout(&prepared.plan, *at)
+                }),
+            Action::Redirect(_) => prepared.plan.limits.idle_timeout,
+        };
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
             route: Arc::clone(route),
-            gate: gate(route.auth, route.access.as_ref(), None, desks),
+            gate: gate(route.auth, route.access.as_ref(), None, desks).throttled(Throttle::new(
+                &prepared.book,
+                &route.checks,
+                on_route(&prepared.book, &route.name, &route.checks)
+                    .into_iter()
+                    .collect(),
+                &prepared.counters,
+                None,
+            )),
             relay,
             series: self.all_series(&route.name, ""),
         })
     }
 
-    fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
+    fn entry(
+        &self,
+        entry: &Arc<Entry>,
+        desks: &[Arc<Desk>],
+        throttle: Option<Arc<Throttle>>,
+        stack: CallService,
+    ) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
@@ -688,7 +817,8 @@ impl Worker {
                 entry.access.as_ref(),
                 entry.route.cors.as_ref(),
                 desks,
-            ),
+            )
+            .throttled(throttle),
             stack,
             series,
         }
@@ -722,6 +852,7 @@ impl Worker {
             .map(|(backend, balance)| {
                 let fallback = backend.fallback.and_then(|at| balances.get(at));
                 dispatch(balance, fallback.map(|other| dispatch(other, None)))
+                    .with_room(at_backend(&prepared.book, backend))
             })
             .collect()
     }
@@ -747,6 +878,39 @@ fn idle_timeout(plan: &Plan, backend: usize) -> Duration {
     plan.backends
         .get(backend)
         .map_or(plan.limits.idle_timeout, |backend| backend.idle_timeout)
+}
+
+/// What a method asks of limits.
+fn throttle(prepared: &Prepared, entry: &Entry) -> Option<Arc<Throttle>> {
+    let book = &prepared.book;
+    let at_backend = prepared
+        .plan
+        .backends
+        .get(entry.route.backend)
+        .and_then(|backend| at_backend(book, backend));
+    let rooms = on_route(book, &entry.route.name, &entry.checks)
+        .into_iter()
+        .chain(at_backend);
+    let method = entry.method.path.trim_start_matches('/');
+    Throttle::new(
+        book,
+        &entry.checks,
+        rooms.collect(),
+        &prepared.counters,
+        Some(method),
+    )
+}
+
+/// Room for the calls of a route, if that is bounded.
+fn on_route(book: &Book, route: &str, checks: &Checks) -> Option<Arc<Room>> {
+    let most = checks.max_in_flight?;
+    Some(book.room(&format!("route \"{route}\""), most))
+}
+
+/// Room for the calls of a backend, if that is bounded.
+fn at_backend(book: &Book, backend: &Backend) -> Option<Arc<Room>> {
+    let most = backend.max_in_flight?;
+    Some(book.room(&format!("backend \"{}\"", backend.name), most))
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

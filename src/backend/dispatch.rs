@@ -23,6 +23,7 @@ use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
+use crate::policy::throttle::{Place, Room};
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -62,7 +63,10 @@ pub(super) struct Asked<'c> {
 
 /// The endpoints of one backend, for one worker. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Dispatch(Arc<Inner>);
+pub struct Dispatch {
+    inner: Arc<Inner>,
+    room: Option<Arc<Room>>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -89,21 +93,42 @@ enum Failed {
 impl Dispatch {
     /// The backend over `balance`; request bodies that stream are sent by tasks of `tasks`.
     pub fn new(balance: Arc<Balance>, tasks: TaskTracker, fallback: Option<Self>) -> Self {
-        Self(Arc::new(Inner {
-            balance,
-            tasks,
-            fallback,
-        }))
+        Self {
+            inner: Arc::new(Inner {
+                balance,
+                tasks,
+                fallback,
+            }),
+            room: None,
+        }
+    }
+
+    /// The same, with room for so many requests at once. It is for who asks here without a gate that has seen to it:
+    /// see [`Dispatch::enter`].
+    #[must_use]
+    pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// A place for a request, where there is a bound.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub(super) fn enter(&self) -> Result<Option<Place>, Fault> {
+        match &self.room {
+            None => Ok(None),
+            Some(room) => room.enter().map(Some).ok_or_else(|| room.fault()),
+        }
     }
 
     /// Its endpoints, as this worker sees them.
     pub fn balance(&self) -> &Arc<Balance> {
-        &self.0.balance
+        &self.inner.balance
     }
 
     /// Where calls with requests of `input` carry the key that they are balanced by.
     pub(super) fn key_source(&self, input: Option<&prost_reflect::MessageDescriptor>) -> KeySource {
-        match &self.0.balance.group().settings().policy {
+        match &self.inner.balance.group().settings().policy {
             Policy::Hash(on) => KeySource::new(on, input),
             Policy::RoundRobin | Policy::LeastRequest | Policy::PeakEwma => KeySource::Nowhere,
         }
@@ -111,7 +136,7 @@ impl Dispatch {
 
     /// What the head of a call says about where it wants to go.
     pub(super) fn wish(&self, key: &KeySource, headers: &HeaderMap, identity: Option<&Identity>) -> Wish {
-        let sticky = self.0.balance.group().settings().sticky.as_ref();
+        let sticky = self.inner.balance.group().settings().sticky.as_ref();
         Wish {
             key: key.of_head(headers, identity),
             sticky: sticky
@@ -122,7 +147,7 @@ impl Dispatch {
 
     /// Whether a request may be sent more than once, so that its body has to be kept.
     pub(super) fn retries(&self) -> bool {
-        self.0.balance.group().settings().retry.max > 0 || self.0.fallback.is_some()
+        self.inner.balance.group().settings().retry.max > 0 || self.inner.fallback.is_some()
     }
 
     /// The body of a request, kept as far as it may be needed again.
@@ -162,7 +187,7 @@ impl Dispatch {
             }
             Err(failed) => failed,
         };
-        if let Some(fallback) = &self.0.fallback
+        if let Some(fallback) = &self.inner.fallback
             && matches!(
                 failed,
                 Failed::Untaken(_) | Failed::Send(_) | Failed::Late(_) | Failed::Unavailable(..)
@@ -201,7 +226,7 @@ impl Dispatch {
 
     /// An answer on its way to the client.
     fn answer(&self, asked: &Asked<'_>, mut response: Response<Body>, in_flight: InFlight) -> Response<Body> {
-        if let Some(sticky) = &self.0.balance.group().settings().sticky {
+        if let Some(sticky) = &self.inner.balance.group().settings().sticky {
             stick(
                 sticky,
                 asked.wish,
@@ -229,7 +254,7 @@ impl Dispatch {
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
-        let group = self.0.balance.group();
+        let group = self.inner.balance.group();
         if group.settings().hedge.is_some()
             && asked.is_unary
             && asked.twice == Twice::Harmless
@@ -302,7 +327,7 @@ impl Dispatch {
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
-        let group = self.0.balance.group();
+        let group = self.inner.balance.group();
         let mut tried = Tried::new();
         let mut retried = 0;
         loop {
@@ -347,7 +372,7 @@ impl Dispatch {
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
-        let group = self.0.balance.group();
+        let group = self.inner.balance.group();
         let (one, other) = (AtomicU64::new(NOBODY), AtomicU64::new(NOBODY));
         let began = Instant::now();
         let delay = group.hedge_delay(began);
@@ -391,16 +416,16 @@ impl Dispatch {
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
-        let leased = self.0.balance.lease(asked.wish, avoid).await;
+        let leased = self.inner.balance.lease(asked.wish, avoid).await;
         let (lease, mut in_flight) = leased.map_err(Failed::Untaken)?;
         asked.tally.sent_to(in_flight.endpoint().label());
         chosen.store(in_flight.number(), Ordering::Relaxed);
-        let per_try = self.0.balance.group().settings().per_try;
+        let per_try = self.inner.balance.group().settings().per_try;
         let (response, patience) = match per_try {
             None => {
                 let request = head(in_flight.target(), asked.deadline).map_err(Failed::Unmade)?;
                 (
-                    Some(lease.send(request, body, &self.0.tasks).await),
+                    Some(lease.send(request, body, &self.inner.tasks).await),
                     Duration::ZERO,
                 )
             }
@@ -412,7 +437,7 @@ impl Dispatch {
                     (one, other) => one.or(other),
                 };
                 let request = head(in_flight.target(), deadline).map_err(Failed::Unmade)?;
-                let sent = lease.send(request, body, &self.0.tasks);
+                let sent = lease.send(request, body, &self.inner.tasks);
                 (timeout_at(until, sent).await.ok(), patience)
             }
         };
@@ -455,12 +480,12 @@ impl Dispatch {
         tally: &Tally,
         head: impl Fn(&Target) -> Result<Request<()>, Fault>,
     ) -> Result<(Answered, InFlight), Fault> {
-        let dialled = self.0.balance.dial(wish).await;
+        let dialled = self.inner.balance.dial(wish).await;
         let (stream, mut in_flight) = dialled.map_err(|untaken| self.unavailable(untaken))?;
         tally.sent_to(in_flight.endpoint().label());
         let target = in_flight.target();
         let connector = target.pool.connector();
-        let asked = upgrade::ask(stream, head(target)?, connector, &self.0.tasks).await;
+        let asked = upgrade::ask(stream, head(target)?, connector, &self.inner.tasks).await;
         match &asked {
             Ok(Answered::Refused(response)) if is_unavailable(response) => in_flight.failed(),
             Ok(_) => in_flight.succeeded(),
@@ -471,11 +496,11 @@ impl Dispatch {
 
     /// Who runs what outlives a request.
     pub(super) fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
+        &self.inner.tasks
     }
 
     fn unavailable(&self, untaken: Untaken) -> Fault {
-        let name = self.0.balance.group().name();
+        let name = self.inner.balance.group().name();
         let fault = |said: String| Fault::upstream(Kind::UpstreamUnavailable, said);
         match untaken {
             Untaken::Unreachable(unreachable) => {

@@ -143,28 +143,39 @@ impl Relay {
         outgoing.method = Method::GET;
         handshake.ask(&mut outgoing.headers);
         let share = self.any_share()?;
+        let place = share.enter()?;
         let wish = share.wish(&share.key_source(None), &outgoing.headers, permit.identity());
         let asked = share.ask(wish, &tally, |target| outgoing.head(target));
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
                 let holds_for = permit.holds_for();
-                handshake.accept(*head, upstream, options.clone(), holds_for, tally, in_flight)
+                handshake.accept(
+                    *head,
+                    upstream,
+                    options.clone(),
+                    holds_for,
+                    tally,
+                    (in_flight, place),
+                )
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(
                 Kind::UpstreamProtocol,
                 "the upstream opened no WebSocket",
             )),
-            Answered::Refused(response) => {
-                let response = response.map(|body| body.holding(in_flight));
-                Ok(self.answer(response, tally))
-            }
+            Answered::Refused(response) => Ok(self.answer(response, (in_flight, place), tally)),
         }
     }
 
     /// The answer that becomes of an upstream's.
-    fn answer(&self, response: Response<Body>, tally: Arc<Tally>) -> Response<Body> {
+    /// It keeps `held` as long as it streams.
+    fn answer(
+        &self,
+        response: Response<Body>,
+        held: impl Send + 'static,
+        tally: Arc<Tally>,
+    ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         metadata::end_to_end(&mut head.headers);
         let code = Code::from_origin(head.status);
@@ -178,6 +189,7 @@ impl Relay {
                 tally,
                 code,
             })
+            .holding(held)
         };
         Response::from_parts(head, body)
     }
@@ -214,6 +226,7 @@ impl Relay {
             ending: Ending::Any,
             is_unary: false,
         };
+        let place = share.enter()?;
         let sent = async {
             let body = share.keep(body).await?;
             share
@@ -221,7 +234,7 @@ impl Relay {
                 .await
         };
         let response = patiently(sent, &tally, plan.patience).await?;
-        Ok(self.answer(response, Arc::clone(&tally)))
+        Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 
     fn any_share(&self) -> Result<&Dispatch, Fault> {

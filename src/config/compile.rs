@@ -14,6 +14,7 @@ use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
 use super::sources::source;
+use super::throttle;
 use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::limits::Limits;
 use crate::policy::access::{self, Access, Principals};
@@ -21,7 +22,7 @@ use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
 use crate::policy::setup::{ApiKeySetup, IssuerSetup, KeysSetup, Secret, Setup};
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::StreamEnvelope;
+use crate::route::entry::{Doubt, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -61,6 +62,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
     if !errors.is_empty() {
         return Err(errors);
     }
+    for (at, route) in routes.iter().enumerate() {
+        let of = chosen.entries.iter().filter(|chosen| chosen.route == at);
+        let methods: Vec<&Method> = of.map(|chosen| &*chosen.method).collect();
+        errors.extend(throttle::fields_of_nothing(file, route, &methods));
+    }
     warnings.extend(chosen.warnings);
     for (name, state) in file.backends.keys().zip(&states) {
         if let SchemaState::Ready(schema) = state {
@@ -87,12 +93,20 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .collect(),
         admin: Some(file.admin.address.0),
         backends: backends(file),
+        schemas: states
+            .iter()
+            .map(|state| match state {
+                SchemaState::Ready(schema) => Some(schema.fingerprint),
+                SchemaState::Pending(_) => None,
+            })
+            .collect(),
         declared: routes.iter().map(declared).collect(),
         auth: file
             .auth
             .iter()
             .map(|(name, written)| setup(file, name, written))
             .collect(),
+        rate_limits: throttle::limits(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
@@ -224,6 +238,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
         tls: backend_tls(file, written),
+        max_in_flight: written.max_in_flight.map(|most| most.0),
     }
 }
 
@@ -273,6 +288,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
             auth: auth(file, written),
+            doubt: Doubt::default(),
         };
         routes.push(Resolved {
             written,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
@@ -15,7 +16,9 @@ use super::file::{
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
+use super::throttle;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
+use super::watch::Noted;
 use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
@@ -79,12 +82,31 @@ impl Source {
 pub struct Origin {
     base: PathBuf,
     document: Option<Arc<Document>>,
+    source: Option<(Arc<Source>, SystemTime)>,
+    noted: Noted,
 }
 
 impl Origin {
-    /// A path of the configuration as the process can open it.
+    /// A path of the configuration as the process can open it. It is watched from now on.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.base.join(path)
+        let path = self.base.join(path);
+        self.noted.add(path.clone());
+        path
+    }
+
+    /// Where the configuration can be read again; nothing for one that was given as a text.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref().map(|(source, _)| &**source)
+    }
+
+    /// When reading it began.
+    pub fn read_at(&self) -> Option<SystemTime> {
+        self.source.as_ref().map(|(_, at)| *at)
+    }
+
+    /// The files that the configuration is made of, as far as it was looked at.
+    pub fn noted(&self) -> &Noted {
+        &self.noted
     }
 
     /// An error about a value; `otherwise` names what it is about where the value has no place.
@@ -113,7 +135,7 @@ impl Origin {
     }
 
     /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
-    fn has(&self, spot: Spot, key: &str) -> bool {
+    pub(super) fn has(&self, spot: Spot, key: &str) -> bool {
         match (spot, &self.document) {
             (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
             _ => false,
@@ -134,17 +156,31 @@ impl Origin {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn load(source: &Source) -> Result<File, Vec<Diagnostic>> {
+    load_noting(source, &Noted::default())
+}
+
+/// The same; the files that it is made of are noted even if it is wrong, so that it can be read again when they change.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_noting(source: &Source, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
+    let began = SystemTime::now();
     let mut file = match &source.kind {
-        SourceKind::File(path) => from_path(path),
+        SourceKind::File(path) => {
+            noted.add(path.clone());
+            from_path(path, noted)
+        }
         SourceKind::Flags(flags) => from_flags(flags),
     }?;
+    file.origin.source = Some((Arc::new(source.clone()), began));
+    file.origin.noted = noted.clone();
     if source.workers.is_some() {
         file.workers = source.workers;
     }
     Ok(file)
 }
 
-fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
+fn from_path(path: &Path, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let unreadable =
         |error: &dyn std::fmt::Display| vec![Diagnostic::error(&name, format!("can't read it: {error}"))];
@@ -153,7 +189,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
         return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    from_text(&name, path.parent().unwrap_or_else(|| Path::new("")), &text)
+    parse(
+        &name,
+        path.parent().unwrap_or_else(|| Path::new("")),
+        &text,
+        noted,
+    )
 }
 
 /// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.
@@ -161,8 +202,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagnostic>> {
+    parse(name, base, text, &Noted::default())
+}
+
+fn parse(name: &str, base: &Path, text: &str, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let mut document = Document::parse(name, text)?;
-    let mut problems = interpolate(&mut document, &Process { base });
+    let mut problems = interpolate(&mut document, &Process { base, noted });
     let (file, found) = read::<File>(&document);
     problems.extend(found);
     let document = Arc::new(document);
@@ -172,8 +217,14 @@ pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagno
     file.origin = Origin {
         base: base.to_owned(),
         document: Some(Arc::clone(&document)),
+        source: None,
+        noted: noted.clone(),
     };
-    for (key, block) in [("backend", "backends"), ("auth", "auth")] {
+    for (key, block) in [
+        ("backend", "backends"),
+        ("auth", "auth"),
+        ("rate_limit", "rate_limits"),
+    ] {
         problems.extend(references(&document, key, block));
     }
     problems.extend(Check { file: &file }.all());
@@ -221,6 +272,11 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
+        "rate_limit" => match document.child(*route, key) {
+            Some(one) if matches!(document.kind(one), Kind::Scalar(_)) => vec![one],
+            Some(list) => document.items(list).to_vec(),
+            None => Vec::new(),
+        },
         key => document.child(*route, key).into_iter().collect(),
     }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
@@ -274,9 +330,11 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             "--backend",
         ),
         http2: Located::default_of(false),
+        max_in_flight: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
+        reflection_interval: super::file::backend::default_reflection_interval(),
         load_balancing: LoadBalancing::default(),
         sticky: None,
         slow_start: None,
@@ -309,6 +367,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
+        rate_limits: BTreeMap::new(),
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -336,6 +395,8 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        rate_limit: None,
+        max_in_flight: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
@@ -375,6 +436,7 @@ impl Check<'_> {
         for (name, auth) in &file.auth {
             self.auth(name, auth, &mut found);
         }
+        throttle::Review { file }.all(&mut found);
         found
     }
 

@@ -19,19 +19,21 @@ mod read;
 mod relays;
 mod schemas;
 mod sources;
+mod throttle;
 pub mod value;
+pub mod watch;
 
 pub use compile::{SchemaState, backend_tls, backends, compile};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
 pub use json_schema::json_schema;
-pub use learn::{LearnError, learn};
-pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
+pub use learn::{LearnError, learn, taught};
+pub use load::{Flags, Origin, Source, SourceKind, from_text, load, load_noting};
 pub use located::{Located, Spot};
 pub use plan::Plan;
 pub(crate) use schemas::told;
-pub use schemas::{check, rules, schemas};
+pub use schemas::{SchemaCache, check, rules, schemas};
 pub use sources::source;
 
 pub use crate::limits::Limits;

@@ -23,6 +23,8 @@ pub struct Tally {
     retries: AtomicU32,
     /// The code with which a WebSocket was closed; 0 as long as it was not.
     close_code: AtomicU16,
+    /// The limit that was met.
+    limit: OnceLock<Box<str>>,
 }
 
 /// How a call ended, as the client was told.
@@ -79,6 +81,17 @@ impl Tally {
     /// Times that the request was sent again.
     pub fn retries(&self) -> u32 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Notes the limit that the call met; the first one counts.
+    pub fn met(&self, limit: &str) {
+        // A later one is an echo.
+        let _ = self.limit.set(limit.into());
+    }
+
+    /// The limit that the call met, if it met one.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.get().map(|limit| &**limit)
     }
 
     /// Notes the code with which a WebSocket was closed.

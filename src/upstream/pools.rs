@@ -31,6 +31,14 @@ pub struct Dialling {
     pub settings: Settings,
 }
 
+impl Dialling {
+    /// Whether the other one dials in the same way, with the same set-up of TLS.
+    pub fn is(&self, other: &Self) -> bool {
+        let uri = Uri::default();
+        Key::new(&uri, self) == Key::new(&uri, other)
+    }
+}
+
 /// TLS set-ups are the same when they are one: so that none is taken for another, a key keeps its own.
 #[derive(Clone, Debug)]
 struct Tls(Option<Arc<rustls::ClientConfig>>);
@@ -66,6 +74,19 @@ struct Key {
     settings: Settings,
 }
 
+impl Key {
+    fn new(uri: &Uri, how: &Dialling) -> Self {
+        Self {
+            uri: uri.clone(),
+            tls: Tls(how.tls.clone()),
+            server_name: how.server_name.clone(),
+            authority: how.authority.clone(),
+            connect_timeout: how.connect_timeout,
+            settings: how.settings,
+        }
+    }
+}
+
 /// The pools of one worker.
 #[derive(Debug)]
 pub struct Pools {
@@ -87,14 +108,7 @@ impl Pools {
     /// # Errors
     /// An [`io::Error`] of kind `InvalidInput` that says what is wrong with the URL.
     pub fn pool(&self, uri: &Uri, how: &Dialling) -> io::Result<Pool> {
-        let key = Key {
-            uri: uri.clone(),
-            tls: Tls(how.tls.clone()),
-            server_name: how.server_name.clone(),
-            authority: how.authority.clone(),
-            connect_timeout: how.connect_timeout,
-            settings: how.settings,
-        };
+        let key = Key::new(uri, how);
         let mut known = self.known.lock();
         if let Some(pool) = known.get(&key).and_then(WeakPool::upgrade) {
             return Ok(pool);

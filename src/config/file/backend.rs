@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -9,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Percent, Period};
+use super::super::value::{Count, Percent, Period};
 use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
 use super::endpoints::Endpoints;
 
@@ -37,6 +38,11 @@ pub struct Backend {
     /// descriptors say about the same method.
     #[serde(default)]
     pub rules: Vec<Located<PathBuf>>,
+    /// Of `schema: reflection`: how long at most until the backend is asked again what it offers. The first pauses are
+    /// shorter, and a call that it does not understand has it asked at once. Default: 5m.
+    #[serde(default = "default_reflection_interval")]
+    #[schemars(extend("default" = "5m"))]
+    pub reflection_interval: Period,
     /// How an endpoint is chosen for a call.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
@@ -68,6 +74,13 @@ pub struct Backend {
     pub timeout: BackendTimeout,
     /// How `https://` endpoints are verified.
     pub tls: Option<Located<BackendTls>>,
+    /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
+    pub max_in_flight: Option<Count>,
+}
+
+/// How long a backend that says the same again and again is left in peace.
+pub(in crate::config) fn default_reflection_interval() -> Period {
+    Period(Duration::from_secs(300))
 }
 
 /// What the endpoints of a backend speak.

@@ -146,6 +146,26 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The URLs at which a backend can be asked what it offers, asked for once. What is found by a name over TLS is asked
+    /// by that name, which its certificate is for.
+    ///
+    /// # Errors
+    /// [`SourceError`]: nobody tells.
+    ///
+    /// # Cancel safety
+    /// Nothing is kept.
+    pub async fn urls(&self) -> Result<Vec<Uri>, SourceError> {
+        if let Self::Dns(name) = self
+            && name.server.is_none()
+            && self.is_secure()
+        {
+            return Ok(vec![name.url.clone()]);
+        }
+        Ok(self.once().await?.into_iter().map(|listed| listed.uri).collect())
+    }
+}
+
 /// The same in words, for explanations.
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
