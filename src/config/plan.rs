@@ -356,6 +356,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.
     pub tls: BackendTls,
+    /// The registered schema that it goes by.
+    pub registry: Option<String>,
 }
 
 /// A route as it is declared: which services it may have, whether its backend offers them or not.

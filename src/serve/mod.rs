@@ -6,6 +6,7 @@
 mod control;
 mod doors;
 mod lessons;
+mod registry;
 mod watcher;
 mod workers;
 
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Controls, Readiness, Reloaded, Unheard};
+use crate::admin::{Admin, ApiError, Controls, Guard, Readiness, Reloaded, Unheard};
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
@@ -41,6 +42,7 @@ use crate::wire::body::Body;
 use control::{Control, Fixed, Known, announce, compile};
 use doors::{Doors, House};
 use lessons::Lessons;
+use registry::Store;
 use watcher::Watched;
 use workers::Common;
 
@@ -59,6 +61,9 @@ pub enum ServeError {
     /// TLS towards a backend or what checks callers can't be set up.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The admin service can't be served.
+    #[error(transparent)]
+    Admin(#[from] ApiError),
     /// The system refuses a thread, a signal handler or a socket.
     #[error("the system refuses")]
     Io(#[from] io::Error),
@@ -187,6 +192,12 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     lessons.follow(&file);
     lessons.first(&file).await;
     known.learned(&file, lessons.states(&file), &mut schemas);
+    let data_dir = file.data_dir.as_ref().map(|path| file.origin.resolve(path));
+    let store = Store::open(data_dir.as_deref())?;
+    let entries = store.load();
+    known
+        .registered(&file, &entries, &mut schemas)
+        .map_err(ServeError::Config)?;
     let shared = Arc::new(Shared::default());
     let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
@@ -208,7 +219,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let (threads, desks, placed) = workers::start(
         plan.workers,
         &Common {
-            plans: plans_there,
+            plans: plans_there.clone(),
             metrics: metrics.clone(),
             log,
             connections: Arc::clone(&connections),
@@ -225,18 +236,23 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         keepers.spawn(keeper.run());
     }
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
-    let (controls, orders) = Controls::new();
+    let (registry, registry_there) = watch::channel(registry::view(&entries));
+    let (controls, orders) = Controls::new(plans_there, registry_there);
     let (admin, admin_changes) = watch::channel(Arc::new(Settings {
         pressure,
-        ..admin_settings(&file)
+        ..admin_settings(&file)?
     }));
-    serve_admin(
-        admin_sockets,
-        &admin_changes,
-        &metrics,
-        &readiness,
-        &mut background,
-    );
+    let guard = Guard::default();
+    guard.want(file.admin.token.as_ref().map(|token| token.0.as_str()));
+    let reporting = metrics.clone();
+    let operators = Admin::new(
+        guard.clone(),
+        Arc::clone(&readiness),
+        controls.clone(),
+        move || reporting.text(),
+        refuse_head,
+    )?;
+    serve_admin(admin_sockets, &admin_changes, &operators, &mut background);
     readiness.set_ready();
     let closing = TaskTracker::new();
     doors.apply(next, &desks, &closing).await;
@@ -253,7 +269,12 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         fixed: Fixed {
             workers: plan.workers,
             admin: file.admin.address.0,
+            data_dir: file.data_dir.as_ref().map(|path| path.value.clone()),
         },
+        store,
+        entries,
+        registry,
+        guard,
         file,
         known,
         lessons,
@@ -287,19 +308,23 @@ fn refuse_head(head: &Parts, fault: &Fault) -> Response<Body> {
     refuse::refuse(identify(head), fault)
 }
 
-fn admin_settings(file: &File) -> Settings {
-    Settings::new(file.limits.over(&Limits::default()), refuse_head)
+fn admin_settings(file: &File) -> Result<Settings, TlsError> {
+    let tls = match config::listener_tls(file, file.admin.tls.as_ref()) {
+        None => None,
+        Some(files) => Some(doors::load(&files)?),
+    };
+    Ok(Settings {
+        tls,
+        ..Settings::new(file.limits.over(&Limits::default()), refuse_head)
+    })
 }
 
 fn serve_admin(
     mut sockets: Sockets,
     settings: &watch::Receiver<Arc<Settings>>,
-    metrics: &Metrics,
-    readiness: &Arc<Readiness>,
+    admin: &Admin,
     background: &mut JoinSet<()>,
 ) {
-    let metrics = metrics.clone();
-    let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head);
     let connections = Connections::new(&settings.borrow().limits);
     for socket in sockets.take(0) {
         // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
@@ -321,10 +346,13 @@ async fn signals(controls: &Controls) -> io::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     // Aside, so that a signal to end is heard meanwhile.
     let mut reloads = JoinSet::new();
+    let ended = controls.ended();
+    tokio::pin!(ended);
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            () = &mut ended => return Ok(()),
             _ = hang_up.recv() => {}
         }
         while reloads.try_join_next().is_some() {}
