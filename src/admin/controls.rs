@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::watch::Digest;
 use crate::gateway::Prepared;
 
 /// Orders that may wait while one is carried out; an operator who finds no room tries again.
@@ -16,6 +17,8 @@ const WAITING: usize = 16;
 pub enum Order {
     /// Read the configuration again and put it in place.
     Reload(oneshot::Sender<Reloaded>),
+    /// The same, if what is in the files is not what was read last.
+    Changed(Digest, oneshot::Sender<()>),
     /// Register a schema.
     PutSchema(String, Upload, oneshot::Sender<Result<PutSchema, RegistryError>>),
     /// Forget a schema.
@@ -66,9 +69,9 @@ pub struct Registered {
     pub services: Vec<String>,
     /// How many methods they have.
     pub methods: usize,
-    /// How many files it has, without those that the gateway brings along.
+    /// How many files it has, without what they import of those that the gateway brings along.
     pub files: usize,
-    /// An encoded `google.protobuf.FileDescriptorSet`, without the files that the gateway brings along.
+    /// An encoded `google.protobuf.FileDescriptorSet` with all that its files import.
     pub set: Bytes,
 }
 
@@ -214,6 +217,17 @@ impl Controls {
     ) -> Result<Result<(), RegistryError>, Unheard> {
         self.order(|answer| Order::DeleteSchema(name, in_use, answer))
             .await
+    }
+
+    /// Reads the configuration again if this is not what was in its files when they were read last.
+    ///
+    /// # Errors
+    /// [`Unheard`]: the order was not carried out.
+    ///
+    /// # Cancel safety
+    /// The order is carried out all the same.
+    pub async fn changed(&self, digest: Digest) -> Result<(), Unheard> {
+        self.order(|answer| Order::Changed(digest, answer)).await
     }
 
     async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Unheard> {

@@ -117,7 +117,6 @@ fn reasons_are_for_those_who_have_the_token() {
     admin.operator.readiness.set_ready();
     admin
         .operator
-        .operator
         .readiness
         .reloaded(vec!["sabir.yaml:1:1: broken".to_owned()]);
     admin.guard.want(Some("a token that nobody guesses at all"));

@@ -232,6 +232,13 @@ impl Control {
             Order::Reload(answer) => {
                 let _ = answer.send(self.reload().await);
             }
+            Order::Changed(digest, answer) => {
+                // Somebody else may have been faster.
+                if self.watched.borrow().digest != Some(digest) {
+                    self.reload().await;
+                }
+                let _ = answer.send(());
+            }
             Order::PutSchema(name, upload, answer) => {
                 let outcome = self.put_schema(&name, upload).await;
                 match &outcome {

@@ -4,13 +4,16 @@
 //! replaced as the last step, so that a crash leaves the revision before or the new one, and never half of one. Revisions
 //! before the last are removed; room for a history is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
+use prost_reflect::FileDescriptor;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{Registered, Registry, RegistryError, Upload};
@@ -129,9 +132,11 @@ pub(super) fn compile(name: &str, upload: Upload, entries: &Entries) -> Result<E
         return Err(RegistryError::Full(MAX_SCHEMAS));
     }
     let refused = |error: &dyn std::error::Error| RegistryError::Schema(told(error));
-    let schema = match upload {
+    let (schema, given) = match upload {
         Upload::Set(set) => {
-            Schema::from_descriptor_set(&set, &Rules::empty()).map_err(|error| refused(&error))?
+            let schema =
+                Schema::from_descriptor_set(&set, &Rules::empty()).map_err(|error| refused(&error))?;
+            (schema, names_in(&set))
         }
         Upload::Files(files) => {
             if files.is_empty() {
@@ -148,33 +153,44 @@ pub(super) fn compile(name: &str, upload: Upload, entries: &Entries) -> Result<E
                 }
             }
             let names: Vec<String> = files.keys().cloned().collect();
-            Schema::from_sources(&names, &files, &Rules::empty()).map_err(|error| refused(&error))?
+            let schema =
+                Schema::from_sources(&names, &files, &Rules::empty()).map_err(|error| refused(&error))?;
+            (schema, names)
         }
     };
     if schema.methods.is_empty() {
         return Err(RegistryError::Schema("there is no service in it".to_owned()));
     }
     let revision = before.map_or(1, |before| before.registered.revision + 1);
-    Ok(entry(revision, schema))
+    Ok(entry(revision, schema, given))
 }
 
-fn entry(revision: u64, schema: Schema) -> Entry {
+/// `given` are the files that the schema is made of, without those that they import from what the gateway brings along.
+fn entry(revision: u64, schema: Schema, given: Vec<String>) -> Entry {
     let mut services: Vec<String> = schema
         .methods
         .iter()
         .map(|method| method.service.to_string())
         .collect();
     services.dedup();
-    // What the gateway brings along is completed when the set is read, and its services are not those of the schema.
-    let brought = |file: &&Bytes| embedded::files().any(|(_, embedded)| embedded == **file);
-    let files: Vec<&Bytes> = schema.files.iter().filter(|file| !brought(file)).collect();
+    let mut needed: BTreeSet<String> = BTreeSet::new();
+    let files = given.len();
+    let mut waiting = given;
+    while let Some(name) = waiting.pop() {
+        let file = schema.pool.get_file_by_name(&name);
+        if needed.insert(name) {
+            let imports = file.iter().flat_map(FileDescriptor::dependencies);
+            waiting.extend(imports.map(|import| import.name().to_owned()));
+        }
+    }
+    let is_needed = |file: &&Bytes| name_of(file).is_some_and(|name| needed.contains(&name));
     let registered = Registered {
         revision,
         fingerprint: schema.fingerprint,
         services,
         methods: schema.methods.len(),
-        files: files.len(),
-        set: set(&files),
+        files,
+        set: set(schema.files.iter().filter(is_needed)),
     };
     Entry {
         registered: Arc::new(registered),
@@ -182,8 +198,18 @@ fn entry(revision: u64, schema: Schema) -> Entry {
     }
 }
 
+/// The names of the files of a set.
+fn names_in(set: &[u8]) -> Vec<String> {
+    let set = FileDescriptorSet::decode(set).unwrap_or_default();
+    set.file.into_iter().filter_map(|file| file.name).collect()
+}
+
+fn name_of(file: &[u8]) -> Option<String> {
+    FileDescriptorProto::decode(file).ok()?.name
+}
+
 /// An encoded `google.protobuf.FileDescriptorSet` of encoded files.
-fn set(files: &[&Bytes]) -> Bytes {
+fn set<'a>(files: impl Iterator<Item = &'a Bytes>) -> Bytes {
     let mut set = Vec::new();
     for file in files {
         prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut set);
@@ -215,7 +241,10 @@ fn read(folder: &Path) -> Result<Entry, String> {
     }
     let set = fs::read(&path).map_err(|error| error.to_string())?;
     let schema = Schema::from_descriptor_set(&set, &Rules::empty()).map_err(|error| told(&error))?;
-    Ok(entry(revision, schema))
+    // What was completed when it was registered counts as brought along here too.
+    let own = |name: &String| embedded::file(name).is_none();
+    let given = names_in(&set).into_iter().filter(own).collect();
+    Ok(entry(revision, schema, given))
 }
 
 fn file_name(revision: u64) -> String {
