@@ -6,8 +6,10 @@ use std::sync::OnceLock;
 /// Reads and sets the directives of whatever writes the log.
 struct Handle {
     read: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    set: Box<dyn Fn(&str) -> Result<(), LevelError> + Send + Sync>,
+    set: Box<Set>,
 }
+
+type Set = dyn Fn(&str) -> Result<(), LevelError> + Send + Sync;
 
 /// The log is one for the whole process, and so is this.
 static HANDLE: OnceLock<Handle> = OnceLock::new();
