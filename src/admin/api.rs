@@ -81,6 +81,7 @@ impl Api {
         let plan = config::compile(&file, &schemas).map_err(wrong)?;
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
+            asks_messages: false,
         };
         let stacks = plan
             .entries
@@ -115,7 +116,7 @@ impl Api {
             Err(fault) => return refuse::refuse(spoken, &fault),
         };
         let admitted = match frontend::prepare(spoken.dialect, &mut head, &peer, &entry) {
-            Ok(()) => self.gate.admit(&mut head, &peer).await,
+            Ok(()) => self.gate.admit(&mut head, &peer, now).await,
             Err(fault) => Err(fault),
         };
         let permit = match admitted {

@@ -30,7 +30,9 @@ pub use readiness::{Readiness, State};
 use crate::fault::{Fault, Kind};
 use crate::listen::Refuse;
 use crate::peer::Peer;
+use crate::policy::throttle::Book;
 use crate::wire::body::Body;
+use crate::wire::url;
 use api::Api;
 use operator::Operator;
 use upload::Raw;
@@ -48,6 +50,7 @@ pub struct Admin {
     operator: Operator,
     api: Arc<Api>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    limits: Arc<Book>,
     refuse: Refuse,
 }
 
@@ -69,8 +72,15 @@ impl Admin {
             api: Arc::new(Api::new(&operator)?),
             operator,
             metrics: Arc::new(metrics),
+            limits: Arc::default(),
             refuse,
         })
+    }
+
+    /// The same, which tells what was used of the limits in this book.
+    #[must_use]
+    pub fn telling_of(self, limits: Arc<Book>) -> Self {
+        Self { limits, ..self }
     }
 
     /// The handler for [`crate::listen::serve`].
@@ -106,24 +116,44 @@ impl Admin {
             self.guard.origin(head)?;
             self.guard.token(head)?;
         }
-        let page: fn(&Self) -> Page = match path.as_str() {
-            "/livez" => |_| Page::new(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
-            "/readyz" if self.may_see_reasons(head) => |me| me.ready(me.operator.readiness.to_json()),
-            "/readyz" => |me| me.ready(me.operator.readiness.state_to_json()),
-            "/metrics" => |me| Page::new(StatusCode::OK, OPEN_METRICS, (me.metrics)()),
+        let page: fn(&Self, &str) -> Result<Page, Fault> = match path.as_str() {
+            "/livez" => |_, _| Ok(Page::new(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")),
+            "/readyz" if self.may_see_reasons(head) => |me, _| Ok(me.ready(me.operator.readiness.to_json())),
+            "/readyz" => |me, _| Ok(me.ready(me.operator.readiness.state_to_json())),
+            "/metrics" => |me, _| Ok(Page::new(StatusCode::OK, OPEN_METRICS, (me.metrics)())),
+            "/limits" => Self::used,
             "/" => {
                 return Err(Fault::client(
                     Kind::RouteNotFound,
-                    "there is nothing here; there are /livez, /readyz, /metrics and the service sabir.admin.v1.Admin, \
+                    "there is nothing here; there are /livez, /readyz, /metrics, /limits and the service sabir.admin.v1.Admin, \
                      such as /v1/status",
                 ));
             }
             _ => return Ok(None),
         };
         if head.method == Method::GET || head.method == Method::HEAD {
-            return Ok(Some(page(self).response(&head.method)));
+            let query = head.uri.query().unwrap_or_default();
+            return page(self, query).map(|page| Some(page.response(&head.method)));
         }
         Err(Fault::client(Kind::MethodNotAllowed, format!("{path} takes GET and HEAD")).allowing("GET, HEAD"))
+    }
+
+    /// What was used of limits: `?limit=NAME` of one, `&key=KEY` by one caller.
+    fn used(&self, query: &str) -> Result<Page, Fault> {
+        let asked = |wanted: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let (_, value) = pairs.find(|(name, _)| *name == wanted)?;
+            let mut text = String::new();
+            url::decode_form(value, &mut text).ok().map(|()| text)
+        };
+        let limit = asked("limit");
+        match self.limits.report(limit.as_deref(), asked("key").as_deref()) {
+            Some(text) => Ok(Page::new(StatusCode::OK, "application/json", text)),
+            None => Err(Fault::client(
+                Kind::RouteNotFound,
+                "there is no such limit; /limits tells which there are",
+            )),
+        }
     }
 
     /// Reasons name files and backends: they are for whoever may see the rest.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
+use crate::policy::throttle::Checks;
 use crate::route::entry::{Bound, Doubt, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
@@ -89,6 +90,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
             let rpc = Binding::rpc(&method, json, &BindingOptions::default()).ok()?;
             let entry = Arc::new(Entry {
                 access: None,
+                checks: Checks::default(),
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

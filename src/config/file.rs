@@ -7,6 +7,7 @@ pub mod cors;
 pub mod limits;
 pub mod relay;
 pub mod route;
+pub mod throttle;
 pub mod websocket;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use throttle::RateLimit;
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
@@ -73,6 +75,9 @@ pub struct File {
     /// How callers prove who they are, by the name that routes use. A route without `auth` is open to anybody.
     #[serde(default)]
     pub auth: BTreeMap<String, Located<Auth>>,
+    /// How often callers may call, by the name that routes use.
+    #[serde(default)]
+    pub rate_limits: BTreeMap<String, Located<RateLimit>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,

@@ -15,6 +15,7 @@ use super::file::{
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
+use super::throttle;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
 use super::watch::Noted;
 use crate::route::Host;
@@ -133,7 +134,7 @@ impl Origin {
     }
 
     /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
-    fn has(&self, spot: Spot, key: &str) -> bool {
+    pub(super) fn has(&self, spot: Spot, key: &str) -> bool {
         match (spot, &self.document) {
             (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
             _ => false,
@@ -218,7 +219,11 @@ fn parse(name: &str, base: &Path, text: &str, noted: &Noted) -> Result<File, Vec
         source: None,
         noted: noted.clone(),
     };
-    for (key, block) in [("backend", "backends"), ("auth", "auth")] {
+    for (key, block) in [
+        ("backend", "backends"),
+        ("auth", "auth"),
+        ("rate_limit", "rate_limits"),
+    ] {
         problems.extend(references(&document, key, block));
     }
     problems.extend(Check { file: &file }.all());
@@ -266,6 +271,11 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
+        "rate_limit" => match document.child(*route, key) {
+            Some(one) if matches!(document.kind(one), Kind::Scalar(_)) => vec![one],
+            Some(list) => document.items(list).to_vec(),
+            None => Vec::new(),
+        },
         key => document.child(*route, key).into_iter().collect(),
     }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
@@ -319,6 +329,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             "--backend",
         ),
         http2: Located::default_of(false),
+        max_in_flight: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
@@ -344,6 +355,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
+        rate_limits: BTreeMap::new(),
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -371,6 +383,8 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        rate_limit: None,
+        max_in_flight: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
@@ -413,6 +427,7 @@ impl Check<'_> {
         for (name, auth) in &file.auth {
             self.auth(name, auth, &mut found);
         }
+        throttle::Review { file }.all(&mut found);
         found
     }
 

@@ -16,6 +16,7 @@ use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
+use crate::policy::throttle::Limit;
 use crate::route::cors::Preflight;
 use crate::route::relay::EncodedSlash;
 use crate::route::{
@@ -46,6 +47,8 @@ pub struct Plan {
     pub declared: Vec<Declared>,
     /// How callers prove who they are, in the order in which routes count it.
     pub auth: Vec<Setup>,
+    /// How often callers may call, in the order in which routes count it.
+    pub rate_limits: Vec<Limit>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.
@@ -358,6 +361,8 @@ pub struct Backend {
     pub tls: BackendTls,
     /// The registered schema that it goes by.
     pub registry: Option<String>,
+    /// Calls in flight to it, from all workers, if that is bounded.
+    pub max_in_flight: Option<u32>,
 }
 
 /// A route as it is declared: which services it may have, whether its backend offers them or not.

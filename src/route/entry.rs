@@ -8,6 +8,7 @@ use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
 use crate::policy::Access;
+use crate::policy::throttle::Checks;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
@@ -135,6 +136,8 @@ pub struct Entry {
     pub json: Transcoder,
     /// Who may call it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// How often it may be called.
+    pub checks: Checks,
     /// What its calls go out as.
     pub outbound: Outbound,
 }

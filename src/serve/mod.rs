@@ -202,6 +202,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
+    metrics.tell_of(Arc::clone(shared.book()));
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
     let drain = Drain::new(plan.limits.drain_timeout);
@@ -231,6 +232,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     announce(&plan, &readiness, &metrics);
     lessons.doubted(&plan);
     let mut background = JoinSet::new();
+    background.spawn(Arc::clone(shared.book()).keep_tidy());
     let mut keepers = JoinSet::new();
     for keeper in shared.keepers() {
         keepers.spawn(keeper.run());
@@ -251,7 +253,8 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         controls.clone(),
         move || reporting.text(),
         refuse_head,
-    )?;
+    )?
+    .telling_of(Arc::clone(shared.book()));
     serve_admin(admin_sockets, &admin_changes, &operators, &mut background);
     readiness.set_ready();
     let closing = TaskTracker::new();

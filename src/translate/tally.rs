@@ -17,6 +17,8 @@ pub struct Tally {
     outcome: OnceLock<Outcome>,
     /// The code with which a WebSocket was closed; 0 as long as it was not.
     close_code: AtomicU16,
+    /// The limit that was met.
+    limit: OnceLock<Box<str>>,
 }
 
 /// How a call ended, as the client was told.
@@ -53,6 +55,17 @@ impl Tally {
     pub fn end(&self, outcome: Outcome) {
         // A later outcome is an echo of the first one: the client was told already.
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Notes the limit that the call met; the first one counts.
+    pub fn met(&self, limit: &str) {
+        // A later one is an echo.
+        let _ = self.limit.set(limit.into());
+    }
+
+    /// The limit that the call met, if it met one.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.get().map(|limit| &**limit)
     }
 
     /// Notes the code with which a WebSocket was closed.

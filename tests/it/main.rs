@@ -35,5 +35,6 @@ mod reload;
 mod rest_backend;
 mod routes;
 mod support;
+mod throttle;
 mod tls;
 mod websocket;
