@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use http::Response;
 use http::request::Parts;
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
@@ -88,9 +89,10 @@ pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
+        let signals = Signals::listen()?;
         let running = start(&file, log).await?;
         ready(&running.addresses);
-        signals(&running.controls).await?;
+        signals.obey(&running.controls).await;
         running.stop().await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -341,31 +343,45 @@ fn serve_admin(
     }
 }
 
-/// Does what signals say, and resolves when one tells the process to end.
-async fn signals(controls: &Controls) -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    // Aside, so that a signal to end is heard meanwhile.
-    let mut reloads = JoinSet::new();
-    let ended = controls.ended();
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = &mut ended => return Ok(()),
-            _ = hang_up.recv() => {}
-        }
-        while reloads.try_join_next().is_some() {}
-        tracing::info!("told to reload");
-        let controls = controls.clone();
-        reloads.spawn(async move {
-            // What becomes of it is in the log.
-            if let Err(unheard) = controls.reload().await {
-                tracing::warn!(%unheard, "the configuration is not reloaded");
+/// The signals that the process listens to, from the moment on at which this is made: one that comes while the gateway
+/// starts is not lost, and does not end the process by surprise.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Does what signals say, and resolves when one, or an operator, tells the process to end.
+    async fn obey(mut self, controls: &Controls) {
+        // Aside, so that a signal to end is heard meanwhile.
+        let mut reloads = JoinSet::new();
+        let ended = controls.ended();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                () = &mut ended => return,
+                _ = self.hang_up.recv() => {}
             }
-        });
+            while reloads.try_join_next().is_some() {}
+            tracing::info!("told to reload");
+            let controls = controls.clone();
+            reloads.spawn(async move {
+                // What becomes of it is in the log.
+                if let Err(unheard) = controls.reload().await {
+                    tracing::warn!(%unheard, "the configuration is not reloaded");
+                }
+            });
+        }
     }
 }
