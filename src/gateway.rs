@@ -26,7 +26,7 @@ use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
 use crate::balance::health::{self, Check};
-use crate::balance::{Balance, Group, outliers};
+use crate::balance::{Balance, Endpoint, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::config::watch::Digest;
@@ -85,6 +85,15 @@ pub struct Prepared {
 struct PreparedBackend {
     group: Arc<Group>,
     dialling: Dialling,
+}
+
+impl Prepared {
+    /// The endpoints of a backend, by its index in the plan, with their figures.
+    pub fn endpoints(&self, backend: usize) -> Vec<Arc<Endpoint>> {
+        let members = self.backends.get(backend).map(|backend| backend.group.members());
+        let endpoints = members.iter().flat_map(|members| members.list());
+        endpoints.map(|member| Arc::clone(&member.endpoint)).collect()
+    }
 }
 
 impl PreparedBackend {
