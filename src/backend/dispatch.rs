@@ -44,6 +44,17 @@ pub enum Twice {
     Never,
 }
 
+/// What the body of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// One message.
+    Message,
+    /// Messages, one after the other.
+    Stream,
+    /// Anything.
+    Plain,
+}
+
 /// What is to be known of a request beside its head and its body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'c> {
@@ -147,19 +158,27 @@ impl Dispatch {
 
     /// Whether a request may be sent more than once, so that its body has to be kept.
     pub(super) fn retries(&self) -> bool {
-        self.inner.balance.group().settings().retry.max > 0 || self.inner.fallback.is_some()
+        self.inner.balance.group().settings().retry.max > 0 || self.inner.fallback.is_some() || self.hedges()
     }
 
     /// The body of a request, kept as far as it may be needed again.
     ///
     /// # Errors
     /// The body's own.
-    pub(super) async fn keep(&self, body: Body) -> Result<Replay, Fault> {
-        if self.retries() {
-            Replay::new(body).await
-        } else {
-            Ok(Replay::once(body))
+    pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
+        if !self.retries() {
+            return Ok(Replay::once(body));
         }
+        match is {
+            Upload::Stream => Ok(Replay::streaming(body)),
+            // What may be copied has to be there.
+            Upload::Message if self.hedges() => Replay::whole(body).await,
+            Upload::Message | Upload::Plain => Replay::new(body).await,
+        }
+    }
+
+    fn hedges(&self) -> bool {
+        self.inner.balance.group().settings().hedge.is_some()
     }
 
     /// Sends the request that `head` makes for an endpoint, and waits for the head of the answer. The body of the answer

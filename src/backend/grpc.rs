@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice};
+use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
 use crate::balance::key::KeySource;
 use crate::balance::{Ending, Target};
 use crate::call::{Call, Deadline, Reply, metadata};
@@ -71,7 +71,12 @@ impl Grpc {
         let relays = messages.is_raw();
         let headers = request_headers(metadata, encoding, relays);
         let body = messages.into_grpc_body();
-        let mut body = self.dispatch.keep(body).await?;
+        let upload = if method.kind.client_streams() {
+            Upload::Stream
+        } else {
+            Upload::Message
+        };
+        let mut body = self.dispatch.keep(body, upload).await?;
         if let KeySource::Message(_) = &self.key {
             let message = body.first_message().await?;
             wish.key = message.and_then(|message| self.key.of_message(&message));

@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice};
+use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
 use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::Handshake;
@@ -228,7 +228,7 @@ impl Relay {
         };
         let place = share.enter()?;
         let sent = async {
-            let body = share.keep(body).await?;
+            let body = share.keep(body, Upload::Plain).await?;
             share
                 .send(&asked, body, |target, _deadline| outgoing.head(target))
                 .await

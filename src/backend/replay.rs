@@ -48,6 +48,30 @@ impl Replay {
         body.as_whole().map_or(Self::Once(Some(body)), Self::Whole)
     }
 
+    /// A stream of messages, whose beginning is kept: each goes on as soon as it is there.
+    pub(super) fn streaming(body: Body) -> Self {
+        match body.as_whole() {
+            Some(whole) => Self::Whole(whole),
+            None => Self::Shared(Arc::new(Mutex::new(Kept::new(body)))),
+        }
+    }
+
+    /// The body of a request of one message, which is waited for, unless it is larger than what is kept.
+    ///
+    /// # Errors
+    /// The body's own.
+    ///
+    /// # Cancel safety
+    /// What was read is lost.
+    pub(super) async fn whole(body: Body) -> Result<Self, Fault> {
+        if let Some(whole) = body.as_whole() {
+            return Ok(Self::Whole(whole));
+        }
+        let mut kept = Kept::new(body);
+        let is_over = poll_fn(|cx| kept.poll_gather(cx)).await?;
+        Ok(kept.shared(is_over))
+    }
+
     /// A body whose beginning is kept. What is there already is taken, and nothing is waited for: most requests of one
     /// message are whole when they arrive, and one that is whole needs no further care.
     ///
@@ -57,20 +81,13 @@ impl Replay {
         if let Some(whole) = body.as_whole() {
             return Ok(Self::Whole(whole));
         }
-        let mut kept = Kept {
-            rest: body,
-            given: SmallVec::new(),
-            bytes: 0,
-            trailers: None,
-            gone: false,
-            was_given: false,
-        };
-        let is_over = poll_fn(|cx| Poll::Ready(kept.gather(cx))).await?;
-        Ok(if is_over {
-            Self::Whole(kept.joined())
-        } else {
-            Self::Shared(Arc::new(Mutex::new(kept)))
+        let mut kept = Kept::new(body);
+        let is_over = poll_fn(|cx| match kept.poll_gather(cx) {
+            Poll::Pending => Poll::Ready(Ok(false)),
+            gathered => gathered,
         })
+        .await?;
+        Ok(kept.shared(is_over))
     }
 
     /// Waits until the first message of a gRPC body is there, and gives it. Nothing for one that is compressed, is larger
@@ -171,19 +188,36 @@ enum Step {
 }
 
 impl Kept {
-    /// Takes what is there; whether that was all.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
+    fn new(rest: Body) -> Self {
+        Self {
+            rest,
+            given: SmallVec::new(),
+            bytes: 0,
+            trailers: None,
+            gone: false,
+            was_given: false,
+        }
+    }
+
+    /// The body of which this is the beginning, or all.
+    fn shared(self, is_over: bool) -> Replay {
+        if is_over {
+            Replay::Whole(self.joined())
+        } else {
+            Replay::Shared(Arc::new(Mutex::new(self)))
+        }
+    }
+
+    /// Takes as much as is kept; whether that was all.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
         while self.bytes <= KEPT {
-            match self.step(cx) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(step) => match step? {
-                    Step::Over => return Ok(self.trailers.is_none()),
-                    Step::Data | Step::Nothing => {}
-                },
+            match ready!(self.step(cx))? {
+                Step::Over => return Poll::Ready(Ok(self.trailers.is_none())),
+                Step::Data | Step::Nothing => {}
             }
         }
         self.gone = true;
-        Ok(false)
+        Poll::Ready(Ok(false))
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Fault>> {

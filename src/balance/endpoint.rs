@@ -311,12 +311,12 @@ impl Endpoint {
     #[expect(clippy::cast_precision_loss, reason = "calls in flight are far below 2^52")]
     pub(super) fn cost(&self, now: Instant) -> f64 {
         let average = f64::from_bits(self.cost.load(Ordering::Relaxed));
-        let average = if average == 0.0 {
-            ASSUMED
-        } else {
-            average * decay(micros(now).saturating_sub(self.observed.load(Ordering::Relaxed)))
-        };
-        average * (self.in_flight() + 1) as f64
+        if average == 0.0 {
+            // Nobody knows: it is tried, by one call at a time.
+            return ASSUMED * self.in_flight() as f64;
+        }
+        let left = average * decay(micros(now).saturating_sub(self.observed.load(Ordering::Relaxed)));
+        left * (self.in_flight() + 1) as f64
     }
 }
 

@@ -24,6 +24,7 @@ mod connect;
 mod cors;
 mod discover;
 mod drain;
+mod endpoints;
 mod examples;
 mod generated;
 mod grpc_web;

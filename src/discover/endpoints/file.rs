@@ -127,7 +127,7 @@ mod tests {
             assert_eq!((found[1].weight, found[1].zone.as_deref()), (3, Some("a")));
         }
         for (text, expected) in [
-            ("", "no list"),
+            ("", "lists no endpoint"),
             ("[]", "lists no endpoint"),
             ("a: b", "no list"),
             ("- ftp://a", "no endpoint"),
