@@ -35,6 +35,7 @@ mod reload;
 mod rest_backend;
 mod routes;
 mod support;
+mod takeover;
 mod throttle;
 mod tls;
 mod websocket;
