@@ -118,7 +118,7 @@ async fn online(name: &str, file: &File) -> Result<(), Failure> {
     if problems.is_empty() {
         return Ok(());
     }
-    problems.iter().try_for_each(|problem| note(problem))?;
+    problems.iter().try_for_each(note)?;
     Err(Failure::Refused)
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Uri;
-use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor};
+use prost::Message as _;
+use prost_reflect::{EnumDescriptor, FileDescriptor, Kind, MessageDescriptor};
+use prost_types::FileDescriptorProto;
 use tokio::runtime::Builder;
 
 use super::operator::Which;
@@ -217,10 +219,27 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
 }
 
-/// An encoded `google.protobuf.FileDescriptorSet` of all files.
+/// An encoded `google.protobuf.FileDescriptorSet` of the files that declare services, and of all that they import.
 fn set(schema: &Schema) -> Bytes {
+    let services = schema
+        .methods
+        .iter()
+        .filter_map(|method| schema.pool.get_service_by_name(&method.service));
+    let mut waiting: Vec<FileDescriptor> = services.map(|service| service.parent_file()).collect();
+    let mut needed = BTreeSet::new();
+    while let Some(file) = waiting.pop() {
+        if needed.insert(file.name().to_owned()) {
+            waiting.extend(file.dependencies());
+        }
+    }
     let mut set = Vec::new();
     for file in &schema.files {
+        let name = FileDescriptorProto::decode(file.clone())
+            .ok()
+            .and_then(|file| file.name);
+        if name.is_none_or(|name| !needed.contains(&name)) {
+            continue;
+        }
         prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut set);
         prost::encoding::encode_varint(file.len() as u64, &mut set);
         set.extend_from_slice(file);

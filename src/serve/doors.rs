@@ -37,7 +37,10 @@ pub(super) struct House {
 
 /// Copies of listening sockets, for a process that takes over. While they are here, the sockets stay open.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spares(Option<Arc<Mutex<HashMap<SocketAddr, Vec<TcpListener>>>>>);
+pub(super) struct Spares(Option<Arc<Copies>>);
+
+/// By the address of the listener.
+type Copies = Mutex<HashMap<SocketAddr, Vec<TcpListener>>>;
 
 impl Spares {
     /// Spares that are kept.
