@@ -82,6 +82,11 @@ impl Book {
         Arc::clone(room)
     }
 
+    /// The store that limits are shared by, if they are.
+    pub fn shared_by(&self) -> Option<Arc<Cluster>> {
+        self.cluster.lock().clone()
+    }
+
     /// Every counter in use, in the order of their names.
     pub fn all(&self) -> Vec<Arc<Counter>> {
         let mut all: Vec<_> = self.counters.lock().values().cloned().collect();

@@ -109,7 +109,7 @@ fn all_limits_have_to_allow_and_who_refuses_takes_nothing_from_the_others() {
     assert_eq!(fixture.counters[0].usage(key, now).unwrap().used, 3);
     assert_eq!(
         fixture.counters[0].verdicts(),
-        [3, 0],
+        [3, 0, 0, 0],
         "what was given back was not allowed"
     );
     assert_eq!(fixture.counters[1].verdicts(), [3, 50, 0, 0]);
