@@ -127,7 +127,7 @@ struct Checked {
 #[derive(Debug)]
 pub enum KeeperTask {
     /// The keys of one issuer.
-    Keys(Keeper, CancellationToken),
+    Keys(Box<Keeper>, CancellationToken),
     /// What is borrowed of the limits that a cluster shares.
     #[cfg(feature = "redis")]
     Limits(Box<Lender>),
@@ -227,7 +227,7 @@ impl Shared {
                 .load()
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
             let end = CancellationToken::new();
-            let task = |keeper| KeeperTask::Keys(keeper, end.clone());
+            let task = |keeper| KeeperTask::Keys(Box::new(keeper), end.clone());
             self.keepers.lock().extend(keepers.into_iter().map(task));
             let authenticator = Arc::new(one);
             all.push(Arc::clone(&authenticator));

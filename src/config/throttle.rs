@@ -120,10 +120,10 @@ fn pace(written: &StreamLimits) -> Pace {
     Pace {
         messages: written
             .messages
-            .map_or(rate(100, SECOND), |often| rate(often.count, often.period)),
+            .map_or_else(|| rate(100, SECOND), |often| rate(often.count, often.period)),
         bytes: written
             .bytes
-            .map_or(rate(1 << 20, SECOND), |often| rate(often.bytes, often.period)),
+            .map_or_else(|| rate(1 << 20, SECOND), |often| rate(often.bytes, often.period)),
         patience: written.patience.map_or(10 * SECOND, |period| period.0),
     }
 }

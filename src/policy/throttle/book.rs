@@ -14,23 +14,12 @@ use super::{Allowance, Clock, Counter, Limit, Now, Room};
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Every counter in use, by the limit that it is of, and the clock that they go by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Book {
     clock: Clock,
     counters: Mutex<HashMap<Limit, Arc<Counter>>>,
     cluster: Mutex<Option<Arc<Cluster>>>,
     rooms: Mutex<HashMap<String, Arc<Room>>>,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self {
-            clock: Clock::default(),
-            counters: Mutex::default(),
-            cluster: Mutex::default(),
-            rooms: Mutex::default(),
-        }
-    }
 }
 
 impl Book {
