@@ -82,6 +82,7 @@ impl Api {
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
             asks_messages: false,
+            pace: None,
         };
         let stacks = plan
             .entries

@@ -1,3 +1,5 @@
+//! Groups: who is healthy, ejected, warming up, local.
+
 use std::time::Duration;
 
 use super::*;

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod cors;
 pub mod endpoints;
 pub mod limits;
+pub mod redis;
 pub mod relay;
 pub mod route;
 pub mod throttle;
@@ -31,6 +32,7 @@ pub use balance::{
 pub use cors::Cors;
 pub use endpoints::{Endpoints, Found, Listed};
 pub use limits::{LimitsSection, ListenerLimits};
+pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
@@ -88,6 +90,8 @@ pub struct File {
     /// How often callers may call, by the name that routes use.
     #[serde(default)]
     pub rate_limits: BTreeMap<String, Located<RateLimit>>,
+    /// By what the nodes of a cluster share limits. Default: each has its own.
+    pub redis: Option<Located<Redis>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,

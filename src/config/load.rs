@@ -367,6 +367,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
         rate_limits: BTreeMap::new(),
+        redis: None,
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -396,6 +397,7 @@ fn all_of(backend: &str) -> Route {
         authorize: None,
         rate_limit: None,
         max_in_flight: None,
+        stream_limits: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),

@@ -12,6 +12,8 @@ pub mod identity;
 mod json;
 pub mod jwks;
 pub mod jwt;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod refusal;
 pub mod setup;
 pub mod throttle;
@@ -140,7 +142,10 @@ impl Gate {
         self.authorise(identity).map_err(|no| self.fault(&no))?;
         let pass = match &self.throttle {
             None => None,
-            Some(throttle) => Some(Box::new(throttle.admit(caller(head, peer, identity), now)?)),
+            Some(throttle) => {
+                let pass = throttle.admit(caller(head, peer, identity), now).await?;
+                Some(Box::new(pass))
+            }
         };
         Ok(Permit { proof, pass })
     }

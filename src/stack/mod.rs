@@ -2,6 +2,7 @@
 
 pub mod deadline;
 pub mod metered;
+pub mod paced;
 
 use tower::ServiceBuilder;
 use tower::layer::layer_fn;
@@ -9,6 +10,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
+use crate::policy::throttle::pace::Pace;
 
 /// What a frontend calls: a backend under the layers of its route.
 pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
@@ -20,6 +22,8 @@ pub struct Params {
     pub idle_timeout: std::time::Duration,
     /// Whether limits go by a field of the first message.
     pub asks_messages: bool,
+    /// How fast the messages of a client may come.
+    pub pace: Option<Pace>,
 }
 
 /// The call, with the metadata by which a backend is told who calls.
@@ -37,6 +41,12 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Before messages are looked at: nobody reads ahead.
+        .option_layer(
+            params
+                .pace
+                .map(|pace| layer_fn(move |inner| paced::Paced::new(inner, pace))),
+        )
         // What the gate has left for when the first message is there.
         .option_layer(params.asks_messages.then(|| layer_fn(metered::Metered::new)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.

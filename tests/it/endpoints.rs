@@ -80,7 +80,11 @@ async fn a_file_is_read_again_when_it_changes() {
     std::fs::write(&file, "- nonsense\n").unwrap();
     takes_over(&gateway, &one).await;
     let next = folder.path().join("next.yaml");
-    std::fs::write(&next, format!("- {{url: \"http://{}\", weight: 2}}\n", other.address)).unwrap();
+    std::fs::write(
+        &next,
+        format!("- {{url: \"http://{}\", weight: 2}}\n", other.address),
+    )
+    .unwrap();
     std::fs::rename(&next, &file).unwrap();
     takes_over(&gateway, &other).await;
 }
@@ -201,7 +205,9 @@ async fn consul(instances: watch::Receiver<Vec<u16>>) -> Origin {
                 })
                 .collect();
             let mut response = answer(200, "application/json", Value::from(body).to_string());
-            response.headers_mut().insert("x-consul-index", "7".parse().unwrap());
+            response
+                .headers_mut()
+                .insert("x-consul-index", "7".parse().unwrap());
             response
         }
     })
@@ -255,7 +261,10 @@ async fn slices_of_kubernetes_are_followed() {
             "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
         );
         assert_eq!(request.headers()["authorization"], "Bearer pod");
-        assert!(query.contains("kubernetes.io%2Fservice-name%3Dlibrary"), "{query}");
+        assert!(
+            query.contains("kubernetes.io%2Fservice-name%3Dlibrary"),
+            "{query}"
+        );
         seen.lock().push(query.clone());
         async move {
             if !query.contains("watch=1") {
@@ -268,11 +277,14 @@ async fn slices_of_kubernetes_are_followed() {
                 return answer(200, "application/json", list.to_string());
             }
             let at = u32::from(query.contains("resourceVersion=30")) * 2;
-            let events = stream::unfold((steps, at), |(mut steps, at)| async move {
+            let events = stream::unfold((steps, at), move |(mut steps, at)| async move {
                 steps.wait_for(|step| *step > at).await.ok()?;
                 let text = match at {
                     0 => {
-                        let [gone, ready] = [slice("s", 11, &[(first, None)]), slice("s", 12, &[(second, Some(true))])];
+                        let [gone, ready] = [
+                            slice("s", 11, &[(first, None)]),
+                            slice("s", 12, &[(second, Some(true))]),
+                        ];
                         format!(
                             "{}\n{}\n{}\n",
                             json!({"type": "MODIFIED", "object": ready[0]}),
@@ -280,7 +292,10 @@ async fn slices_of_kubernetes_are_followed() {
                             json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "20"}}}),
                         )
                     }
-                    1 => format!("{}\n", json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired"}})),
+                    1 => format!(
+                        "{}\n",
+                        json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired"}})
+                    ),
                     _ => return None,
                 };
                 // In two pieces, of which the first ends in the middle of a line.
@@ -288,7 +303,9 @@ async fn slices_of_kubernetes_are_followed() {
                 let pieces = [head, tail].map(|piece| Bytes::from(piece.to_owned()));
                 Some((stream::iter(pieces), (steps, at + 1)))
             });
-            let frames = events.flatten().map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
+            let frames = events
+                .flatten()
+                .map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
             let body: Answering = StreamBody::new(frames).boxed_unsync();
             Response::new(body)
         }
@@ -308,7 +325,12 @@ async fn slices_of_kubernetes_are_followed() {
     takes_over(&gateway, &two).await;
     step.send_replace(2);
     takes_over(&gateway, &three).await;
-    assert!(queries.lock().iter().any(|query| query.contains("resourceVersion=30")));
+    assert!(
+        queries
+            .lock()
+            .iter()
+            .any(|query| query.contains("resourceVersion=30"))
+    );
 }
 
 /// What a server says by `Watch` counts at once; who does not know the protocol is checked by its connections.
@@ -418,7 +440,14 @@ async fn http_origins_are_asked_for_a_page() {
     let ask = || async { once(gateway.address, request(Method::GET, "/x", "")).await };
     within("the other one to be left out", async {
         loop {
-            let answers = [ask().await, ask().await, ask().await, ask().await, ask().await, ask().await];
+            let answers = [
+                ask().await,
+                ask().await,
+                ask().await,
+                ask().await,
+                ask().await,
+                ask().await,
+            ];
             if answers.iter().all(|answer| answer.text() == "one") {
                 return;
             }
@@ -434,8 +463,5 @@ async fn http_origins_are_asked_for_a_page() {
     refused.error(503, 14);
     assert_eq!(refused.reason(), "UPSTREAM_UNAVAILABLE");
     is_well.store(true, Ordering::Relaxed);
-    within("it to come back", async {
-        while ask().await.status != 200 {}
-    })
-    .await;
+    within("it to come back", async { while ask().await.status != 200 {} }).await;
 }

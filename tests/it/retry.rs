@@ -107,7 +107,12 @@ async fn what_may_be_sent_twice_is_answered_by_another_endpoint() {
         for _ in 0..6 {
             assert_eq!(unary(&gateway, GET).await, Ok(()), "{does:?}");
         }
-        assert!(bad.begun() >= 3 && good.begun() == 6, "{does:?}: {} {}", bad.begun(), good.begun());
+        assert!(
+            bad.begun() >= 3 && good.begun() == 6,
+            "{does:?}: {} {}",
+            bad.begun(),
+            good.begun()
+        );
         let mut client = Rest::connect(gateway.address, Version::Http1).await;
         for _ in 0..4 {
             let answer = client.get("/v1/shelves/1/books/7").await;

@@ -1,3 +1,5 @@
+//! Pickers over members without a socket.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
