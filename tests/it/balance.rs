@@ -308,7 +308,7 @@ async fn an_endpoint_that_is_gone_is_passed_over() {
     }
     assert_eq!(good.begun(), 20);
     let channel = grpc::connect(gateway.address).await;
-    let (requests, started) = grpc::start(channel, "library.v1.Library/Chat", HeaderMap::new(), false);
+    let (requests, started) = grpc::start(channel, "library.v1.ReadingRoom/Chat", HeaderMap::new(), false);
     drop(requests);
     let started = within("a stream", started).await.unwrap();
     assert!(started.is_ok(), "{started:?}");

@@ -196,10 +196,23 @@ impl<'de> Deserialize<'de> for Endpoints {
                 Vec::deserialize(SeqAccessDeserializer::new(items)).map(Endpoints::List)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Endpoints, A::Error> {
-                Err(serde::de::Error::custom(format!(
-                    "is no list of endpoints; {FORMS}"
-                )))
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Endpoints, A::Error> {
+                let found = Found::deserialize(MapAccessDeserializer::new(members))?;
+                let given = [
+                    found.file.is_some(),
+                    found.dns.is_some(),
+                    found.srv.is_some(),
+                    found.consul.is_some(),
+                    found.kubernetes.is_some(),
+                ];
+                if given.iter().filter(|given| **given).count() != 1 {
+                    let error = format!("does not say where endpoints are in one way; {FORMS}");
+                    return Err(serde::de::Error::custom(error));
+                }
+                if found.server.is_some() && found.dns.is_none() && found.srv.is_none() {
+                    return Err(serde::de::Error::custom("has a server, which is for dns and srv"));
+                }
+                Ok(Endpoints::Found(Box::new(found)))
             }
         }
 
