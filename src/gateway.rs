@@ -732,7 +732,6 @@ impl Worker {
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     pace: entry.checks.pace,
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
-                    ..own_params
                 };
                 let stack = match &entry.outbound {
                     Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),

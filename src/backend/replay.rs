@@ -84,7 +84,7 @@ impl Replay {
         let mut kept = Kept::new(body);
         let is_over = poll_fn(|cx| match kept.poll_gather(cx) {
             Poll::Pending => Poll::Ready(Ok(false)),
-            gathered => gathered,
+            gathered @ Poll::Ready(_) => gathered,
         })
         .await?;
         Ok(kept.shared(is_over))
@@ -340,7 +340,7 @@ mod tests {
 
     /// A body of these pieces; `None` is a piece that is not there yet when it is asked for first.
     fn pieces(pieces: Vec<Option<&'static [u8]>>) -> Body {
-        let pieces = stream::iter(pieces.into_iter()).then(async |piece| match piece {
+        let pieces = stream::iter(pieces).then(async |piece| match piece {
             Some(piece) => Ok(Frame::data(Bytes::from_static(piece))),
             None => {
                 tokio::task::yield_now().await;

@@ -51,7 +51,7 @@ pub fn source(file: &File, written: &file::Backend) -> Source {
         Some(it) => Source::Kubernetes(Kubernetes {
             server: match &it.server {
                 Some(url) => url.0.clone(),
-                None => own_server().unwrap_or(Uri::from_static("https://kubernetes.default.svc")),
+                None => own_server().unwrap_or_else(|| Uri::from_static("https://kubernetes.default.svc")),
             },
             namespace: it.namespace.clone().or_else(own_namespace).unwrap_or_default(),
             service: it.service.clone(),
