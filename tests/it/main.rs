@@ -27,6 +27,7 @@ mod discover;
 mod drain;
 mod endpoints;
 mod examples;
+mod faults;
 mod generated;
 mod grpc_web;
 mod health;
