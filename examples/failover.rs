@@ -105,7 +105,7 @@ async fn call(gateway: SocketAddr, seen: Arc<Seen>) {
 
 async fn get(address: SocketAddr, path: &str) -> Result<String, std::io::Error> {
     let mut socket = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: example\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
