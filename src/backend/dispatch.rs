@@ -114,8 +114,7 @@ impl Dispatch {
         }
     }
 
-    /// The same, with room for so many requests at once. It is for who asks here without a gate that has seen to it:
-    /// see [`Dispatch::enter`].
+    /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
     #[must_use]
     pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
         Self { room, ..self }
