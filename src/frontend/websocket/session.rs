@@ -315,7 +315,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.timers.active(Instant::now());
                 self.tally.count(Way::Request, payload.len());
                 let raw = match self.entry.bound(self.binding).request {
-                    Form::Raw(field) if self.protocol == Protocol::Raw => Some(Said::raw(field, kind, &payload)),
+                    Form::Raw(field) if self.protocol == Protocol::Raw => {
+                        Some(Said::raw(field, kind, &payload))
+                    }
                     _ => None,
                 };
                 if raw.is_none() && kind != self.protocol.frames() {

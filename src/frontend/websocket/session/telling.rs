@@ -11,9 +11,9 @@ use crate::fault::{Fault, Kind, Side};
 use crate::frontend::websocket::talk::{Ended, Protocol};
 use crate::route::entry::Form;
 use crate::status::Code;
-use crate::translate::{End, raw_body};
 use crate::translate::json::{WireError, WireReason};
 use crate::translate::tally::Outcome;
+use crate::translate::{End, raw_body};
 use crate::wire::body::{Count as _, Way};
 use crate::wire::websocket::{Close, FrameError, Kind as FrameKind};
 
