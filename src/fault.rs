@@ -9,7 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use prost::Message as _;
 
 use crate::status::{Code, Status};
@@ -221,6 +222,17 @@ impl Kind {
     }
 }
 
+/// An answer to a client of plain HTTP that a service outside has written which decides for the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Never a success.
+    pub status: StatusCode,
+    /// Those that a client may be told.
+    pub headers: HeaderMap,
+    /// Empty where the gateway's own words do.
+    pub body: Bytes,
+}
+
 /// An error of the gateway's own making. One pointer wide: it travels in every `Result` of the call path.
 #[derive(Debug)]
 pub struct Fault(Box<Inner>);
@@ -233,6 +245,7 @@ struct Inner {
     allow: Option<String>,
     challenges: Vec<HeaderValue>,
     retry_after: Option<Duration>,
+    denial: Option<Box<Denial>>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -248,6 +261,7 @@ impl Fault {
             allow: None,
             challenges: Vec::new(),
             retry_after: None,
+            denial: None,
             source: None,
         }))
     }
@@ -295,6 +309,13 @@ impl Fault {
         self
     }
 
+    /// The same, with the answer that a client of plain HTTP gets instead of the gateway's own.
+    #[must_use]
+    pub fn denied_with(mut self, denial: Denial) -> Self {
+        self.0.denial = Some(Box::new(denial));
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -318,6 +339,11 @@ impl Fault {
     /// The values of the `WWW-Authenticate` header, on a 401 or 403.
     pub fn challenges(&self) -> &[HeaderValue] {
         &self.0.challenges
+    }
+
+    /// The answer of whoever decided, for a client of plain HTTP.
+    pub fn denial(&self) -> Option<&Denial> {
+        self.0.denial.as_deref()
     }
 
     /// When trying again may help.

@@ -28,6 +28,7 @@ use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::fault::{Fault, Kind, Side};
+use crate::frontend::ticket::Booth;
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
@@ -198,6 +199,8 @@ struct Live {
     paths: Vec<LivePath>,
     /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
+    /// Where tickets are given.
+    booths: Vec<Booth>,
     /// Where requests are counted that lead nowhere.
     nowhere: PerDialect<Arc<Series>>,
 }
@@ -289,6 +292,17 @@ impl Gateway {
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
+        } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
+            match booth.give(&mut head, &peer).await {
+                Ok(response) => {
+                    tally.end(Outcome::Upstream(Code::Ok));
+                    response
+                }
+                Err(fault) => {
+                    read_off(&head, body).await;
+                    refused(spoken, &tally, &fault)
+                }
+            }
         } else {
             match live.find(dialect, &head) {
                 Ok(Reached::Call(entry, found)) => {
@@ -556,7 +570,12 @@ impl Worker {
             .collect();
         self.health.replace(Standing::new(&plan, &balances));
         let nowhere = self.all_series("", "");
+        let gates = desks
+            .iter()
+            .map(|desk| Gate::new(Some(Arc::clone(desk)), None, Vec::new()));
+        let booths = gates.filter_map(Booth::of).collect();
         Ok(Live {
+            booths,
             plan,
             entries,
             paths,
@@ -575,7 +594,10 @@ impl Worker {
                 let same = known
                     .iter()
                     .find(|desk| Arc::ptr_eq(desk.authenticator(), authenticator));
-                same.map_or_else(|| Arc::new(Desk::new(Arc::clone(authenticator))), Arc::clone)
+                same.map_or_else(
+                    || Arc::new(Desk::new(Arc::clone(authenticator), &self.tasks)),
+                    Arc::clone,
+                )
             })
             .collect();
         known.clone_from(&desks);

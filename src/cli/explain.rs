@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use tokio::runtime::Builder;
+use tokio_util::task::TaskTracker;
 
 use super::{Failure, answer, load};
 use crate::config::Plan;
@@ -82,7 +83,7 @@ fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts) -> Result<Decision, Failu
             Setup::default()
         };
         let authenticator = runtime.block_on(load::authenticator(&setup))?;
-        desks.push(Arc::new(Desk::new(Arc::new(authenticator))));
+        desks.push(Arc::new(Desk::new(Arc::new(authenticator), &TaskTracker::new())));
     }
     let gate = gateway::gate(Some(guard.auth), guard.access, guard.cors, &desks);
     let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());

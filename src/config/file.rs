@@ -5,6 +5,7 @@ pub mod auth;
 pub mod backend;
 pub mod cors;
 pub mod limits;
+pub mod outside;
 pub mod relay;
 pub mod route;
 pub mod websocket;
@@ -23,6 +24,7 @@ pub use backend::{
 };
 pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
+pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, File, Json, Jwt, LimitsSection, Listener,
-    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits,
-    SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
+    LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
+    StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
-use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
+use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
 use crate::route::Host;
+
+mod auth;
 
 /// The largest file that is read: far above any configuration. Not measured.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -542,6 +544,14 @@ impl Check<'_> {
                     "speaks of callers, and the route has no \"auth\" by which they say who they are";
                 found.push(self.key_error(rules.spot, message));
             }
+            let auth = route
+                .auth
+                .as_ref()
+                .and_then(|name| self.file.auth.get(&name.value));
+            if auth.is_some_and(|auth| !auth::names_callers(auth)) {
+                let message = "speaks of callers, and the \"ext_authz\" of this route has no \"principal_header\" that names them";
+                found.push(self.key_error(rules.spot, message));
+            }
             let methods = rules.iter().flat_map(|rule| rule.methods.first());
             for pattern in methods.filter(|_| route.path.is_some()) {
                 let message = "speaks of the methods of services, and this route has a \"path\"";
@@ -578,93 +588,6 @@ impl Check<'_> {
         for spot in origins.chain(names) {
             let message = "\"*\" does not go with credentials: true; write out what is allowed";
             found.push(self.error(spot, message));
-        }
-    }
-
-    fn auth(&self, name: &str, auth: &Located<Auth>, found: &mut Vec<Diagnostic>) {
-        if auth.jwt.0.is_empty() && auth.api_keys.is_none() && auth.client_certificates.is_none() {
-            let message = format!(
-                "auth \"{name}\" has no way to prove who calls; write jwt, api_keys or client_certificates"
-            );
-            found.push(self.key_error(auth.spot, message));
-        }
-        let mut named: Vec<&str> = Vec::new();
-        for issuer in &auth.jwt.0 {
-            if named.contains(&issuer.issuer.value.as_str()) {
-                let message = format!("the issuer \"{}\" is there twice", issuer.issuer.value);
-                found.push(self.error(issuer.issuer.spot, message));
-            }
-            named.push(&issuer.issuer.value);
-            self.issuer(issuer, found);
-        }
-        if let Some(header) = auth.api_keys.as_ref().and_then(|keys| keys.header.as_ref()) {
-            let name = header.0.to_ascii_lowercase();
-            if name.starts_with("x-sabir-") || matches!(name.as_str(), "authorization" | "cookie" | "host") {
-                let message = format!("\"{name}\" has a meaning of its own; write such as x-api-key");
-                found.push(self.error(header.spot, message));
-            }
-        }
-    }
-
-    fn issuer(&self, issuer: &Jwt, found: &mut Vec<Diagnostic>) {
-        if issuer.audiences.is_empty() {
-            let message = "names nobody; a token that is for anybody could have been stolen from anybody";
-            found.push(self.key_error(issuer.audiences.spot, message));
-        }
-        match (&issuer.jwks, &issuer.secret) {
-            (Some(_), Some(secret)) => {
-                let message =
-                    "stands beside \"jwks\"; an issuer has public keys or a shared secret, never both";
-                found.push(self.key_error(secret.spot, message));
-            }
-            (Some(jwks), None) => match (&jwks.file, &jwks.url) {
-                (Some(_), None) | (None, Some(_)) => {}
-                (Some(_), Some(_)) | (None, None) => {
-                    found.push(self.key_error(jwks.spot, "is {file: FILE} or {url: URL}, one of the two"));
-                }
-            },
-            (None, None) => {
-                if let Err(not) = issuer.issuer.parse::<Url>() {
-                    let message = format!(
-                        "\"{}\" {not}; or say where the keys are: jwks: {{file: FILE}} or jwks: {{url: URL}}",
-                        issuer.issuer.value
-                    );
-                    found.push(self.error(issuer.issuer.spot, message));
-                }
-            }
-            (None, Some(secret)) => {
-                let longest = super::compile::algorithms(issuer)
-                    .into_iter()
-                    .filter_map(|algorithm| algorithm.secret_bytes())
-                    .max()
-                    .unwrap_or(0);
-                if secret.0.len() < longest {
-                    let message = format!("is shorter than the {longest} bytes that its algorithms need");
-                    found.push(self.key_error(secret.spot, message));
-                }
-            }
-        }
-        let Some(algorithms) = &issuer.algorithms else {
-            return;
-        };
-        if algorithms.is_empty() && self.file.origin.is_empty(algorithms.spot) {
-            found.push(self.key_error(
-                algorithms.spot,
-                "names no algorithm; leave it out for the usual ones",
-            ));
-        }
-        for algorithm in &algorithms.value {
-            let shared = super::compile::algorithm(algorithm.value)
-                .secret_bytes()
-                .is_some();
-            if shared != issuer.secret.is_some() {
-                let message = if shared {
-                    "needs a \"secret\", and is never taken with public keys"
-                } else {
-                    "needs public keys, and this issuer has a \"secret\""
-                };
-                found.push(self.error(algorithm.spot, message));
-            }
         }
     }
 

@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod refuse;
 pub mod rest;
+pub mod ticket;
 pub mod websocket;
 
 use std::sync::Arc;

@@ -8,12 +8,18 @@ pub mod api_keys;
 pub mod auth;
 mod cache;
 mod certificate;
+pub mod credential;
+mod ext_authz;
 pub mod identity;
+mod introspection;
 mod json;
 pub mod jwks;
 pub mod jwt;
+pub mod passwords;
 pub mod refusal;
+mod remote;
 pub mod setup;
+pub mod tickets;
 pub mod time;
 
 use std::sync::Arc;
@@ -25,6 +31,9 @@ use http::{HeaderMap, HeaderValue};
 pub use access::Access;
 pub use auth::Desk;
 use auth::Proof;
+pub use credential::Carried;
+use ext_authz::Grant;
+pub(crate) use ext_authz::may_change;
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
@@ -35,11 +44,13 @@ use crate::peer::Peer;
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { proof: None };
+/// let permit = sabir::policy::Permit { proof: None, grant: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     proof: Option<Proof>,
+    /// What an authorization service has changed.
+    grant: Option<Arc<Grant>>,
 }
 
 impl Permit {
@@ -61,6 +72,9 @@ impl Permit {
     pub fn tell(&self, metadata: &mut HeaderMap) {
         if let Some(proof) = &self.proof {
             proof.tell(metadata);
+        }
+        if let Some(grant) = &self.grant {
+            grant.apply(metadata);
         }
     }
 }
@@ -96,10 +110,42 @@ impl Decision {
     }
 }
 
+/// What the steps have found so far.
+#[derive(Default)]
+struct Found<'g> {
+    proof: Option<Proof>,
+    grant: Option<Arc<Grant>>,
+    rule: Option<&'g access::Rule>,
+}
+
+impl Found<'_> {
+    fn identity(&self) -> Option<&Identity> {
+        self.proof.as_ref().map(|proof| &*proof.identity)
+    }
+
+    fn permit(self) -> Permit {
+        Permit {
+            proof: self.proof,
+            grant: self.grant,
+        }
+    }
+}
+
 impl Gate {
     /// A gate at which callers prove at `desk` who they are, and which lets those in whom `access` allows.
     pub fn new(desk: Option<Arc<Desk>>, access: Option<Arc<Access>>, pages: Vec<HeaderValue>) -> Self {
         Self { desk, access, pages }
+    }
+
+    /// Where those whom this gate knows get tickets, if they do.
+    pub fn ticket_path(&self) -> Option<&str> {
+        let desk = self.desk.as_ref()?;
+        Some(desk.authenticator().tickets()?.path())
+    }
+
+    /// A ticket for a caller whom this gate has admitted; nothing if too many are out.
+    pub fn ticket(&self, permit: &Permit) -> Option<tickets::Ticket> {
+        self.desk.as_ref()?.authenticator().ticket(permit)
     }
 
     /// Admits a call. A route without a policy admits every call whose head is in order, which the listener has seen to.
@@ -110,13 +156,11 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-        let proof = self
-            .authenticate(head, peer)
-            .await
-            .map_err(|no| self.fault(&no))?;
-        let identity = proof.as_ref().map(|proof| &*proof.identity);
-        self.authorise(identity).map_err(|no| self.fault(&no))?;
-        Ok(Permit { proof })
+        let mut found = Found::default();
+        match self.judge(head, peer, &mut found).await {
+            Ok(()) => Ok(found.permit()),
+            Err(no) => Err(self.fault(&no)),
+        }
     }
 
     /// The same steps, told one by one instead of taken.
@@ -124,30 +168,45 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
-        let decision = |proof, rule, refusal: Option<Refusal>| Decision {
-            permit: Permit { proof },
-            rule,
+        let mut found = Found::default();
+        let refusal = self.judge(head, peer, &mut found).await.err();
+        Decision {
+            rule: found.rule.map(|rule| rule.name.clone()),
+            permit: found.permit(),
             refusal: refusal.map(|refusal| self.fault(&refusal)),
-        };
-        let proof = match self.authenticate(head, peer).await {
-            Ok(proof) => proof,
-            Err(refusal) => return decision(None, None, Some(refusal)),
-        };
-        let (rule, refusal) = match self.authorise(proof.as_ref().map(|proof| &*proof.identity)) {
-            Ok(rule) => (rule.map(|rule| rule.name.clone()), None),
-            Err(refusal) => (None, Some(refusal)),
-        };
-        decision(proof, rule, refusal)
+        }
     }
 
-    async fn authenticate(&self, head: &mut Parts, peer: &Peer) -> Result<Option<Proof>, Refusal> {
-        match &self.desk {
-            None => Ok(None),
-            Some(desk) => desk
-                .identify(head, peer, &self.pages, time::unix_now())
-                .await
-                .map(Some),
+    /// Takes the steps, and notes what each of them finds.
+    async fn judge<'g>(
+        &'g self,
+        head: &mut Parts,
+        peer: &Peer,
+        found: &mut Found<'g>,
+    ) -> Result<(), Refusal> {
+        let Some(desk) = &self.desk else {
+            found.rule = self.authorise(None)?;
+            return Ok(());
+        };
+        let now = time::unix_now();
+        found.proof = desk.identify(head, peer, &self.pages, now).await?;
+        let named = found.proof.is_some();
+        if named {
+            // What can be decided here is, before anybody else is asked.
+            found.rule = self.authorise(found.identity())?;
         }
+        if let Some(checkpoint) = desk.checkpoint() {
+            // Boxed: it is large, and not on every path.
+            let passed = Box::pin(checkpoint.pass(head, peer, found.identity(), now)).await?;
+            if !named {
+                found.proof = desk.named(&passed);
+            }
+            found.grant = passed.grant;
+        }
+        if !named {
+            found.rule = self.authorise(found.identity())?;
+        }
+        Ok(())
     }
 
     fn authorise(&self, identity: Option<&Identity>) -> Result<Option<&access::Rule>, Refusal> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
 use super::super::value::{ClaimName, HeaderWord, Methods, SecretText, Url};
+use super::outside::{Basic, ExtAuthz, Introspection, TicketsSection};
 
 /// How callers prove who they are. Each way that is there may be used; the first credential of a request decides, in the
 /// order of these keys.
@@ -19,10 +20,18 @@ pub struct Auth {
     /// Tokens in `Authorization: Bearer`: one issuer, or a list of issuers of which the token's `iss` chooses.
     #[serde(default)]
     pub jwt: Issuers,
+    /// Opaque tokens in `Authorization: Bearer`.
+    pub introspection: Option<Located<Introspection>>,
+    /// Names and passwords in `Authorization: Basic`.
+    pub basic: Option<Located<Basic>>,
     /// API keys.
     pub api_keys: Option<Located<ApiKeys>>,
     /// Client certificates, on listeners with `client_ca`: a SPIFFE id, another URI or a DNS name is the principal.
     pub client_certificates: Option<Located<ClientCertificates>>,
+    /// A service that decides as well, or alone.
+    pub ext_authz: Option<Located<ExtAuthz>>,
+    /// Tickets that open WebSockets.
+    pub tickets: Option<Located<TicketsSection>>,
     /// Whether backends get the credential that was checked. Without it, they get `x-sabir-*` alone.
     #[serde(default)]
     pub forward_credentials: bool,
@@ -170,7 +179,8 @@ pub enum SignatureAlgorithm {
     Hs512,
 }
 
-/// API keys: where they are kept, and where requests carry them.
+/// API keys: where they are kept, and where requests carry them. On WebSockets also as the subprotocol `apikey.` and the
+/// key in base64url.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {

@@ -54,7 +54,7 @@ fn desk(store: &Arc<Store>) -> Desk {
         ..Setup::default()
     };
     let authenticator = Authenticator::new(&setup, tokens, Some((api_keys, carriers)));
-    Desk::new(Arc::new(authenticator))
+    Desk::new(Arc::new(authenticator), &TaskTracker::new())
 }
 
 fn head(headers: &[(&str, &str)]) -> Parts {
