@@ -64,6 +64,10 @@ pub enum Kind {
     PermissionDenied,
     /// Who calls can't be checked now.
     IdentityUnavailable,
+    /// The client's address is not taken here.
+    AddressDenied,
+    /// The request looks like what is blocked here.
+    RequestBlocked,
     /// The client did not send its body in time.
     RequestTimeout,
     /// The deadline passed.
@@ -92,7 +96,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -109,6 +113,8 @@ impl Kind {
         Self::CredentialsExpired,
         Self::PermissionDenied,
         Self::IdentityUnavailable,
+        Self::AddressDenied,
+        Self::RequestBlocked,
         Self::RequestTimeout,
         Self::DeadlineExceeded,
         Self::Cancelled,
@@ -142,6 +148,8 @@ impl Kind {
             Self::CredentialsExpired => "CREDENTIALS_EXPIRED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
+            Self::AddressDenied => "ADDRESS_DENIED",
+            Self::RequestBlocked => "REQUEST_BLOCKED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",
@@ -165,7 +173,7 @@ impl Kind {
             | Self::UnsupportedMediaType
             | Self::InvalidArgument
             | Self::UriTooLong => Code::InvalidArgument,
-            Self::OriginDenied => Code::PermissionDenied,
+            Self::OriginDenied | Self::AddressDenied | Self::RequestBlocked => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
             Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
@@ -216,6 +224,8 @@ impl Kind {
             | Self::CredentialsExpired
             | Self::PermissionDenied
             | Self::IdentityUnavailable
+            | Self::AddressDenied
+            | Self::RequestBlocked
             | Self::UpstreamUnavailable
             | Self::Internal => self.code().http_status(),
         }

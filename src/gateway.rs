@@ -48,7 +48,7 @@ use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
-use crate::translate::{Lane, Tally};
+use crate::translate::{Hygiene, Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::{Connector, Pool, tls};
 use crate::wire::body::{Body, Way};
@@ -120,7 +120,7 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
-        let own = own::all(&plan.limits);
+        let own = own::all(&plan.limits, &plan.offer);
         let auth = self.authenticators(&plan)?;
         Ok(Prepared {
             plan,
@@ -531,6 +531,7 @@ impl Worker {
         let backends = self.backends(prepared)?;
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
+            hygiene: Hygiene::default(),
         };
         let desks = self.desks(prepared);
         let entries = plan
@@ -541,6 +542,10 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
+                let params = stack::Params {
+                    hygiene: entry.route.hygiene,
+                    ..params
+                };
                 let stack = match &entry.outbound {
                     Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
                     Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
@@ -615,7 +620,10 @@ impl Worker {
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
             route: Arc::clone(route),
-            gate: gate(route.auth, route.access.as_ref(), None, desks),
+            // What comes of a form is for the service behind to say.
+            gate: gate(route.auth, route.access.as_ref(), None, desks)
+                .taking_forms()
+                .screened(route.screen.clone()),
             relay,
             series: self.all_series(&route.name, ""),
         })
@@ -631,7 +639,8 @@ impl Worker {
                 entry.access.as_ref(),
                 entry.route.cors.as_ref(),
                 desks,
-            ),
+            )
+            .screened(entry.route.screen.clone()),
             stack,
             series,
         }

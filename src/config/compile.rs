@@ -16,7 +16,7 @@ use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::StreamEnvelope;
+use crate::route::entry::{Offer, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -25,8 +25,11 @@ use crate::translate::json::{JsonOptions, UnknownFields};
 use crate::upstream::connect::Speaks;
 
 mod auth;
+mod screen;
 
 use auth::setup;
+pub(super) use screen::{hygiene, route_screen, screen};
+
 pub(super) use auth::{MAX_INTROSPECTION_CACHE, access, algorithm, algorithms, auth};
 
 /// What is known of a backend's services.
@@ -100,7 +103,8 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
-        reflection: reflection(&chosen.entries, &routes, &states),
+        offer: offer(file),
+        reflection: reflection(file, &chosen.entries, &routes, &states),
         disabled: exposed.disabled,
         pending: pending(file, &routes, &states),
         warnings,
@@ -158,6 +162,7 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
         address: written.address.0,
         tls: listener_tls(file, written),
         trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
+        screen: screen(file, &written.addresses, &written.block),
         limits: written.limits.over(limits),
     }
 }
@@ -266,6 +271,8 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
             auth: auth(file, written),
+            screen: route_screen(file, written),
+            hygiene: hygiene(&written.errors),
         };
         routes.push(Resolved {
             written,
@@ -389,12 +396,28 @@ fn services(schema: &Schema) -> Vec<&str> {
     services
 }
 
-fn reflection(chosen: &[Chosen], routes: &[Resolved<'_>], states: &[&SchemaState]) -> Exposed {
+/// To whom server reflection tells anything; a name that is not there leads to nobody.
+fn offer(file: &File) -> Offer {
+    match (&file.reflection.auth, file.reflection.enabled) {
+        (_, false) => Offer::Nobody,
+        (None, true) => Offer::Anybody,
+        (Some(auth), true) => {
+            let at = file.auth.keys().position(|name| *name == auth.value);
+            at.map_or(Offer::Nobody, Offer::Known)
+        }
+    }
+}
+
+fn reflection(file: &File, chosen: &[Chosen], routes: &[Resolved<'_>], states: &[&SchemaState]) -> Exposed {
+    let told = |method: &Method| {
+        let patterns = &file.reflection.services;
+        patterns.is_empty() || patterns.iter().any(|pattern| pattern.take(&method.service))
+    };
     let methods: Vec<Vec<Arc<Method>>> = (0..states.len())
         .map(|backend| {
             let of = chosen
                 .iter()
-                .filter(|chosen| routes[chosen.route].route.backend == backend);
+                .filter(|chosen| routes[chosen.route].route.backend == backend && told(&chosen.method));
             let mut methods: Vec<_> = of.map(|chosen| Arc::clone(&chosen.method)).collect();
             methods.sort_by(|a, b| a.path.cmp(&b.path));
             methods.dedup_by(|a, b| a.path == b.path);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Backend, BackendTimeout, BackendTls, Cors, File, Json, LimitsSection, Listener, ListenerTls,
-    LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits, SchemaSource,
-    StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, Errors, File, Json, LimitsSection, Listener,
+    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Route,
+    RouteLimits, SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -18,6 +18,7 @@ use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin,
 use crate::route::Host;
 
 mod auth;
+mod screen;
 
 /// The largest file that is read: far above any configuration. Not measured.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -219,8 +220,12 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let routes = document
         .child(NodeId::ROOT, "routes")
         .map(|routes| document.items(routes));
+    let mut owners: Vec<NodeId> = routes.unwrap_or_default().to_vec();
+    if key == "auth" {
+        owners.extend(document.child(NodeId::ROOT, "reflection"));
+    }
     let mut found = Vec::new();
-    for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
+    for backend in owners.iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
         key => document.child(*route, key).into_iter().collect(),
     }) {
@@ -300,6 +305,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
+        reflection: Reflection::default(),
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -327,6 +333,9 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        addresses: Addresses::default(),
+        block: Vec::new(),
+        errors: Errors::default(),
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
@@ -335,8 +344,9 @@ fn all_of(backend: &str) -> Route {
 }
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 9] = [
+const OF_SERVICES: [&str; 10] = [
     "cors",
+    "errors",
     "json",
     "limits",
     "path_owned",
@@ -390,6 +400,9 @@ impl Check<'_> {
                 found.push(file.origin.error(address.spot, block, message));
             }
             taken.push(address.0);
+        }
+        for listener in &file.listeners {
+            self.block(&listener.block, found);
         }
         for tls in file.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
             self.listener_tls(tls, found);
@@ -538,6 +551,7 @@ impl Check<'_> {
         if let Some(cors) = &route.cors {
             self.cors(cors, found);
         }
+        self.block(&route.block, found);
         if let Some(rules) = &route.authorize {
             if route.auth.is_none() {
                 let message =

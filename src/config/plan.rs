@@ -15,8 +15,10 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
+use crate::listen::screen::Screen;
 use crate::policy::Setup;
 use crate::route::cors::Preflight;
+use crate::route::entry::Offer;
 use crate::route::relay::EncodedSlash;
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
@@ -50,6 +52,8 @@ pub struct Plan {
     pub paths: Vec<Arc<PathRoute>>,
     /// From host and path to an entry, or to a route of paths.
     pub routes: Routes,
+    /// To whom server reflection tells anything.
+    pub offer: Offer,
     /// What server reflection tells.
     pub reflection: Exposed,
     /// HTTP rules that are not in use, each with its reason.
@@ -307,6 +311,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who and what is not let in.
+    pub screen: Screen,
     /// Its limits.
     pub limits: Limits,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::compile::{access, auth, hosts};
+use super::compile::{access, auth, hosts, route_screen};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
@@ -153,6 +153,7 @@ impl One<'_> {
             },
             auth: auth(self.file, self.written),
             access: access(self.file, self.written, None),
+            screen: route_screen(self.file, self.written),
         })
     }
 

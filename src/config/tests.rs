@@ -415,3 +415,30 @@ auth:
 "
     ));
 }
+
+#[test]
+fn services_that_are_asked_who_calls_are_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, auth: outside, authorize: [{scopes: [x]}]}
+auth:
+  outside:
+    ext_authz: {http: \"http://127.0.0.1:1/\", upstream_headers: [x-sabir-user, content-type], cache: {ttl: 10ms}}
+    tickets: {path: tickets}
+  both:
+    ext_authz: {http: \"http://127.0.0.1:1/\", grpc: \"http://127.0.0.1:1\", on_failure: maybe}
+  neither:
+    ext_authz: {timeout: 1s, principal_header: \"x user\", cache: {ttl: 1h}}
+    tickets: {path: /a/../b, ttl: 1h}
+  opaque:
+    introspection: {url: \"127.0.0.1/introspect\", client_id: a, client_secret: b, cache: 61s}
+    tickets: {path: /tickets}
+  basic:
+    basic: {}
+    tickets: {path: /tickets, ttl: 1ms}
+"
+    ));
+}

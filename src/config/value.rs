@@ -116,6 +116,11 @@ written_as_text! {
         "pattern": "^https?://",
         "examples": ["https://id.example.com/keys"]
     };
+    Pattern, "Pattern", {
+        "type": "string",
+        "format": "regex",
+        "examples": ["(?i)sqlmap", "\\.php$"]
+    };
     Verb, "Verb", {
         "type": "string",
         "examples": ["GET", "POST"]
@@ -592,6 +597,18 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::from_text(text)
+    }
+}
+
+/// A regular expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(pub crate::listen::screen::Pattern);
+
+impl Text for Pattern {
+    fn from_text(text: &str) -> Result<Self, String> {
+        crate::listen::screen::Pattern::parse(text)
+            .map(Self)
+            .map_err(|what| format!("is not a regular expression: {what}"))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::listen::link::Link;
 use crate::listen::pressure::Level;
 use crate::listen::scan::Framing;
 use crate::listen::tunnel::{Io, Switching, Tunnel};
-use crate::listen::{Settings, answer, head};
+use crate::listen::{Settings, answer, forwarded, head, screen};
 use crate::peer::Peer;
 use crate::wire::body::Body;
 
@@ -112,12 +112,22 @@ where
         let message = match self.link.take_framing() {
             Framing::Clear => {
                 head::check(head, &self.settings.limits)?;
+                self.screen(head)?;
                 return self.room();
             }
             Framing::Lengths => "the request has more than one Content-Length; send one",
             Framing::Both => "the request has both Content-Length and Transfer-Encoding; send one of them",
         };
         Err(Fault::client(Kind::BadRequest, message))
+    }
+
+    fn screen(&self, head: &Parts) -> Result<(), Fault> {
+        let screen = &self.settings.screen;
+        if screen.is_empty() {
+            return Ok(());
+        }
+        let client = forwarded::client_ip(&self.peer, &head.headers, &self.settings.trusted_proxies);
+        screen.check(head, client).map_err(screen::Barred::fault)
     }
 
     fn room(&self) -> Result<(), Fault> {

@@ -20,6 +20,7 @@ pub(crate) mod keep_alive;
 mod link;
 pub mod pressure;
 mod scan;
+pub mod screen;
 mod sockets;
 mod stream;
 pub mod tls;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Proxies whose forwarding headers are believed, and who are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who and what is not let in.
+    pub screen: screen::Screen,
     /// How refusals are rendered.
     pub refuse: Refuse,
     /// Where events are counted.
@@ -72,6 +75,7 @@ impl Settings {
             limits,
             tls: None,
             trusted_proxies: Vec::new(),
+            screen: screen::Screen::default(),
             refuse,
             counters: Arc::default(),
             pressure: Arc::default(),

@@ -208,6 +208,8 @@ pub(super) struct Proof {
     authenticator: Arc<Authenticator>,
     /// The header that was checked, where it is passed on.
     checked: Option<(HeaderName, HeaderValue)>,
+    /// Whether a cookie was the proof.
+    pub(super) by_cookie: bool,
 }
 
 impl Proof {
@@ -301,6 +303,7 @@ impl Desk {
             Credential::Ticket(ticket) => it.redeem(ticket, now)?,
             Credential::Certificate => self.certificate(peer, now)?,
         };
+        let by_cookie = matches!(credential, Credential::Cookie(_));
         let carrier = match credential {
             Credential::Token(_) | Credential::Password(_) => Some(&AUTHORIZATION),
             Credential::ApiKey(_) => it.key_header(),
@@ -318,6 +321,7 @@ impl Desk {
             identity,
             authenticator: Arc::clone(it),
             checked,
+            by_cookie,
         }))
     }
 
@@ -332,6 +336,7 @@ impl Desk {
             identity: Arc::clone(passed.identity.as_ref()?),
             authenticator: Arc::clone(&self.authenticator),
             checked: None,
+            by_cookie: false,
         })
     }
 

@@ -1,6 +1,6 @@
 //! What a request says about who calls: which of its credentials decides, and what of them goes no further.
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_VERSION};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -94,6 +94,9 @@ pub(super) fn name_and_password(encoded: &str) -> Result<String, Refusal> {
     let bytes = base64_simd::STANDARD
         .decode_to_vec(encoded)
         .map_err(|_| Refusal::Header)?;
+    if bytes.len() > MAX_PASSWORD_BYTES {
+        return Err(Refusal::Password);
+    }
     let text = String::from_utf8(bytes).map_err(|_| Refusal::Header)?;
     // No name and no password has a control character.
     if text.contains(':') && !text.chars().any(char::is_control) {
@@ -146,6 +149,19 @@ pub(super) fn without_cookie(headers: &mut HeaderMap, name: &str) {
     for value in others {
         headers.append(COOKIE, value);
     }
+}
+
+/// Whether a body is of a kind that any page can send, by a form. Source: Fetch, "CORS-safelisted request-header".
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = media.unwrap_or_default().split(';').next().unwrap_or_default();
+    [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "text/plain",
+    ]
+    .iter()
+    .any(|form| media.trim().eq_ignore_ascii_case(form))
 }
 
 /// Refuses what a page of another origin asks for with what its visitor's browser sends by itself.

@@ -32,6 +32,7 @@ pub use access::Access;
 pub use auth::Desk;
 use auth::Proof;
 pub use credential::Carried;
+use credential::is_form;
 use ext_authz::Grant;
 pub(crate) use ext_authz::may_change;
 pub use identity::Identity;
@@ -39,6 +40,8 @@ pub use refusal::Refusal;
 pub use setup::Setup;
 
 use crate::fault::Fault;
+use crate::listen::forwarded;
+use crate::listen::screen::Screen;
 use crate::peer::Peer;
 
 /// The gate's word that a call may go upstream. Only the gate makes one.
@@ -86,6 +89,9 @@ pub struct Gate {
     access: Option<Arc<Access>>,
     /// Other origins whose pages may call with cookies.
     pages: Vec<HeaderValue>,
+    /// Whether forms are taken where a cookie says who calls.
+    forms: bool,
+    screen: Option<Arc<Screen>>,
 }
 
 /// What the gate found out about a caller, and what it decided.
@@ -94,6 +100,8 @@ pub struct Decision {
     permit: Permit,
     /// The rule that let the caller in, if there are rules.
     pub rule: Option<String>,
+    /// The rule that blocks the request.
+    pub blocked_by: Option<String>,
     /// Why the call is refused.
     pub refusal: Option<Fault>,
 }
@@ -134,7 +142,25 @@ impl Found<'_> {
 impl Gate {
     /// A gate at which callers prove at `desk` who they are, and which lets those in whom `access` allows.
     pub fn new(desk: Option<Arc<Desk>>, access: Option<Arc<Access>>, pages: Vec<HeaderValue>) -> Self {
-        Self { desk, access, pages }
+        Self {
+            desk,
+            access,
+            pages,
+            forms: false,
+            screen: None,
+        }
+    }
+
+    /// The same gate, of a route whose backend reads forms, and looks after them.
+    #[must_use]
+    pub fn taking_forms(self) -> Self {
+        Self { forms: true, ..self }
+    }
+
+    /// The same gate, which lets nobody in whom this bars.
+    #[must_use]
+    pub fn screened(self, screen: Option<Arc<Screen>>) -> Self {
+        Self { screen, ..self }
     }
 
     /// Where those whom this gate knows get tickets, if they do.
@@ -170,7 +196,12 @@ impl Gate {
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
         let mut found = Found::default();
         let refusal = self.judge(head, peer, &mut found).await.err();
+        let blocked_by = match &refusal {
+            Some(Refusal::Blocked(rule)) => Some(rule.clone()),
+            Some(_) | None => None,
+        };
         Decision {
+            blocked_by,
             rule: found.rule.map(|rule| rule.name.clone()),
             permit: found.permit(),
             refusal: refusal.map(|refusal| self.fault(&refusal)),
@@ -184,12 +215,20 @@ impl Gate {
         peer: &Peer,
         found: &mut Found<'g>,
     ) -> Result<(), Refusal> {
+        if let Some(screen) = &self.screen {
+            let client = forwarded::client_ip(peer, &head.headers, peer.believed());
+            screen.check(head, client)?;
+        }
         let Some(desk) = &self.desk else {
             found.rule = self.authorise(None)?;
             return Ok(());
         };
         let now = time::unix_now();
         found.proof = desk.identify(head, peer, &self.pages, now).await?;
+        if !self.forms && found.proof.as_ref().is_some_and(|proof| proof.by_cookie) && is_form(&head.headers)
+        {
+            return Err(Refusal::Form);
+        }
         let named = found.proof.is_some();
         if named {
             // What can be decided here is, before anybody else is asked.

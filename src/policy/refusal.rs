@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::access::Denied;
 use super::jwt::TokenError;
 use crate::fault::{Denial, Fault, Kind, Side};
+use crate::listen::screen::Barred;
 
 /// Why a caller is not let in. `Display` is what the client is told; no credential is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -48,6 +49,17 @@ pub enum Refusal {
     /// The client certificate names nobody.
     #[error("the client certificate names nobody: it needs a URI or a DNS name as subject alternative name")]
     Certificate,
+    /// The client's address is not taken on this route.
+    #[error("requests from this address are not taken here")]
+    Address,
+    /// The request looks as this rule says; the client is not told which.
+    #[error("requests that look like this are not taken here")]
+    Blocked(String),
+    /// A cookie says who calls, and the body is one that any page can send by a form.
+    #[error(
+        "header content-type: with a cookie that says who calls, a form is not taken; send application/json"
+    )]
+    Form,
     /// A cookie says who calls, and a page of somebody else made the call.
     #[error("a page of another origin can't call with the cookies of its visitor")]
     Origin,
@@ -77,6 +89,9 @@ impl Refusal {
                 Kind::CredentialsInvalid
             }
             Self::External(_) => Kind::PermissionDenied,
+            Self::Address => Kind::AddressDenied,
+            Self::Blocked(_) => Kind::RequestBlocked,
+            Self::Form => Kind::UnsupportedMediaType,
             Self::Origin => Kind::OriginDenied,
             Self::Denied(_) => Kind::PermissionDenied,
         }
@@ -100,7 +115,14 @@ impl Refusal {
                 bearer(realm, &error, &message).into_iter().collect()
             }
             Self::Inactive => bearer(realm, "invalid_token", &message).into_iter().collect(),
-            Self::Denied(_) | Self::Origin | Self::External(_) | Self::Busy | Self::Unasked => Vec::new(),
+            Self::Denied(_)
+            | Self::Address
+            | Self::Blocked(_)
+            | Self::Form
+            | Self::Origin
+            | Self::External(_)
+            | Self::Busy
+            | Self::Unasked => Vec::new(),
             Self::Missing(_)
             | Self::Header
             | Self::UnknownKey
@@ -113,6 +135,15 @@ impl Refusal {
         match self {
             Self::External(denial) => fault.denied_with((**denial).clone()),
             _ => fault,
+        }
+    }
+}
+
+impl From<Barred<'_>> for Refusal {
+    fn from(barred: Barred<'_>) -> Self {
+        match barred {
+            Barred::Address => Self::Address,
+            Barred::Rule(rule) => Self::Blocked(rule.to_owned()),
         }
     }
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
+use crate::listen::screen::Screen;
 use crate::policy::Access;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
-use crate::translate::{Bounds, raw_body};
+use crate::translate::{Bounds, Hygiene, raw_body};
 use crate::wire::websocket::origin::Origin;
 
 /// How a stream of answers is framed for a REST client that does not choose.
@@ -71,6 +72,18 @@ pub enum StreamEnvelope {
     Result,
 }
 
+/// To whom the gateway tells what it exposes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// To all who can connect.
+    #[default]
+    Anybody,
+    /// To callers who prove who they are, by the way with this index.
+    Known(usize),
+    /// To nobody.
+    Nobody,
+}
+
 /// A route of the configuration, without what only its methods know.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -98,6 +111,10 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// The index of how callers prove who they are; absent, they need not.
     pub auth: Option<usize>,
+    /// Who and what is not let in; absent, nobody is kept out.
+    pub screen: Option<Arc<Screen>>,
+    /// What clients are not told of a backend's errors.
+    pub hygiene: Hygiene,
 }
 
 /// One method on one route.

@@ -8,6 +8,7 @@ use http::header::Entry;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::listen::screen::Screen;
 use crate::policy::Access;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
@@ -33,6 +34,8 @@ pub struct PathRoute {
     pub encoded_slash: EncodedSlash,
     /// The index of how callers prove who they are; absent, they need not.
     pub auth: Option<usize>,
+    /// Who and what is not let in; absent, nobody is kept out.
+    pub screen: Option<Arc<Screen>>,
     /// Who may ask for it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
 }

@@ -58,6 +58,7 @@ impl Bound {
             bound.settings.push(Arc::new(Settings {
                 tls,
                 trusted_proxies: listener.trusted_proxies.clone(),
+                screen: listener.screen.clone(),
                 counters: Arc::clone(counters),
                 pressure: Arc::clone(pressure),
                 ..Settings::new(listener.limits.clone(), refuse_head)

@@ -7,6 +7,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
+use crate::translate::Hygiene;
 
 /// What a frontend calls: a backend under the layers of its route.
 pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
@@ -16,6 +17,8 @@ pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
 pub struct Params {
     /// How long a stream may be silent.
     pub idle_timeout: std::time::Duration,
+    /// What clients are not told of a backend's errors.
+    pub hygiene: Hygiene,
 }
 
 /// The call, with the metadata by which a backend is told who calls.
@@ -33,6 +36,8 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Whatever comes between, it sees what clients do.
+        .map_result(move |reply: Result<Reply, Fault>| reply.map(|reply| reply.screened(params.hygiene)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.
         .map_request(told)
         .service(backend);

@@ -23,6 +23,7 @@ mod cors;
 mod discover;
 mod drain;
 mod examples;
+mod gate;
 mod generated;
 mod grpc_web;
 mod health;

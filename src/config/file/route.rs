@@ -11,6 +11,7 @@ use super::auth::Rule;
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
+use super::screen::{Addresses, Block, Errors};
 use super::websocket::WebSocketSection;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
@@ -56,6 +57,15 @@ pub struct Route {
     pub auth: Option<Located<String>>,
     /// What callers may call: rules of which one has to let them in. Default: everybody who is known may call everything.
     pub authorize: Option<Located<Vec<Located<Rule>>>>,
+    /// Which client addresses are let in; others are refused with 403.
+    #[serde(default)]
+    pub addresses: Addresses,
+    /// What requests are refused.
+    #[serde(default)]
+    pub block: Vec<Located<Block>>,
+    /// What clients are told of the backend's errors.
+    #[serde(default)]
+    pub errors: Errors,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,
