@@ -417,6 +417,24 @@ auth:
 }
 
 #[test]
+fn what_keeps_requests_out_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+listeners:
+  - {address: \"127.0.0.1:8080\", addresses: {deny: [10.0.0.0/33]}, block: [{}]}
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, block: [{path: \"(\"}, {headers: {\"x y\": a}}, {user_agent: a, methods: [GET]}]}
+  - {path: /x, backend: library, errors: {debug_info: true}}
+reflection: {auth: member, services: [\"a.b.\"]}
+auth:
+  members: {client_certificates: {}}
+"
+    ));
+}
+
+#[test]
 fn services_that_are_asked_who_calls_are_checked_as_a_whole() {
     insta::assert_snapshot!(errors(
         "\

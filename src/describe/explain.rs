@@ -201,8 +201,7 @@ impl<'a> Explanation<'a> {
 
     /// Whether a call would be sent.
     pub fn sends(&self) -> bool {
-        let barred =
-            |listener: &Listener| listener.screen.check(self.head, self.from).is_err();
+        let barred = |listener: &Listener| listener.screen.check(self.head, self.from).is_err();
         if self.refusal().is_some()
             || (!self.plan.listeners.is_empty() && self.plan.listeners.iter().all(barred))
         {

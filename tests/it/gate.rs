@@ -576,7 +576,7 @@ async fn a_ticket_opens_one_socket_and_an_api_key_as_a_subprotocol_any_number() 
     );
     let gateway = gateway(&backend, &origin, &members).await;
     let take = async || {
-        let call = crate::auth::post("/tickets", "application/json", b"{}", &[("x-api-key", KEY)]);
+        let call = post("/tickets", "application/json", b"{}", &[("x-api-key", KEY)]);
         let answer = once(gateway.address, call).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store");

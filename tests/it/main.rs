@@ -34,5 +34,6 @@ mod relay;
 mod rest_backend;
 mod routes;
 mod support;
+mod threats;
 mod tls;
 mod websocket;
