@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
+use http::header::{EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::dispatch::Dispatch;
@@ -27,13 +27,14 @@ use crate::backend::rest::Rest;
 use crate::balance::{Balance, Endpoint, Target};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::config::watch::Digest;
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::ticket::Booth;
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::tunnel::Tunnel;
-use crate::listen::{Drain, forwarded};
+use crate::listen::{Drain, forwarded, without_body};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
@@ -78,16 +79,49 @@ struct PreparedBackend {
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
+impl PreparedBackend {
+    fn uses(&self, config: &Arc<rustls::ClientConfig>) -> bool {
+        self.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, config))
+    }
+}
+
 /// What outlives a plan and is shared by all workers.
 #[derive(Debug, Default)]
 pub struct Shared {
     /// By backend and URL: an endpoint keeps its figures when the plan changes.
     endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
-    tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
-    /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
-    auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
+    /// By what is written and what is in the files.
+    tls: Mutex<HashMap<(plan::BackendTls, Digest), Arc<rustls::ClientConfig>>>,
+    /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
+    /// do.
+    auth: Mutex<HashMap<(Setup, Digest), Checked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
-    keepers: Mutex<Vec<Keeper>>,
+    keepers: Mutex<Vec<KeeperTask>>,
+}
+
+#[derive(Debug)]
+struct Checked {
+    authenticator: Arc<Authenticator>,
+    /// Ends those who keep its keys fresh when it is dropped.
+    _keepers: DropGuard,
+}
+
+/// Keeps the keys of one issuer fresh for as long as the plan needs them.
+#[derive(Debug)]
+pub struct KeeperTask {
+    keeper: Keeper,
+    end: CancellationToken,
+}
+
+impl KeeperTask {
+    /// Runs until a plan without the issuer is in place.
+    ///
+    /// # Cancel safety
+    /// The keys that were fetched last stay.
+    pub async fn run(self) {
+        // It ends in no other way than by being told.
+        let _ = self.end.run_until_cancelled(self.keeper.run()).await;
+    }
 }
 
 /// Why a plan can't be made ready.
@@ -107,6 +141,8 @@ impl Shared {
     /// # Errors
     /// TLS towards a backend can't be set up, or a file of keys can't be used; the error names the file.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, PrepareError> {
+        // What may fail comes first, and nothing is forgotten until all is well.
+        let auth = self.authenticators(&plan)?;
         let backends = plan
             .backends
             .iter()
@@ -120,8 +156,13 @@ impl Shared {
         self.endpoints
             .lock()
             .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
+        self.tls
+            .lock()
+            .retain(|_, config| backends.iter().any(|backend| backend.uses(config)));
+        self.auth
+            .lock()
+            .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
         let own = own::all(&plan.limits, &plan.offer);
-        let auth = self.authenticators(&plan)?;
         Ok(Prepared {
             plan,
             backends,
@@ -130,8 +171,8 @@ impl Shared {
         })
     }
 
-    /// Those who keep keys fresh and have not been run yet.
-    pub fn keepers(&self) -> Vec<Keeper> {
+    /// Those who keep keys fresh and have not been run yet. Ask after each plan that was prepared.
+    pub fn keepers(&self) -> Vec<KeeperTask> {
         std::mem::take(&mut self.keepers.lock())
     }
 
@@ -139,17 +180,27 @@ impl Shared {
         let mut known = self.auth.lock();
         let mut all = Vec::new();
         for setup in &plan.auth {
-            if let Some(one) = known.get(setup) {
-                all.push(Arc::clone(one));
+            let key = (setup.clone(), Digest::of(&setup.files()));
+            if let Some(one) = known.get(&key) {
+                all.push(Arc::clone(&one.authenticator));
                 continue;
             }
             let (one, keepers) = setup
                 .load()
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
-            self.keepers.lock().extend(keepers);
-            all.push(Arc::clone(
-                known.entry(setup.clone()).or_insert_with(|| Arc::new(one)),
-            ));
+            let end = CancellationToken::new();
+            let task = |keeper| KeeperTask {
+                keeper,
+                end: end.clone(),
+            };
+            self.keepers.lock().extend(keepers.into_iter().map(task));
+            let authenticator = Arc::new(one);
+            all.push(Arc::clone(&authenticator));
+            let checked = Checked {
+                authenticator,
+                _keepers: end.drop_guard(),
+            };
+            known.insert(key, checked);
         }
         Ok(all)
     }
@@ -174,10 +225,11 @@ impl Shared {
         Ok(PreparedBackend { endpoints, tls })
     }
 
-    /// The TLS set-up for these files; the same one as long as the process lives, so that sessions resume.
+    /// The TLS set-up for these files; the same one as long as what is in them is, so that sessions resume.
     fn tls(&self, files: &plan::BackendTls) -> Result<Arc<rustls::ClientConfig>, tls::TlsError> {
         let mut known = self.tls.lock();
-        if let Some(config) = known.get(files) {
+        let key = (files.clone(), Digest::of(&files.paths()));
+        if let Some(config) = known.get(&key) {
             return Ok(Arc::clone(config));
         }
         let config = Arc::new(tls::client_config(
@@ -187,7 +239,7 @@ impl Shared {
                 .as_ref()
                 .map(|(certificate, key)| (certificate.as_path(), key.as_path())),
         )?);
-        known.insert(files.clone(), Arc::clone(&config));
+        known.insert(key, Arc::clone(&config));
         Ok(config)
     }
 }
@@ -450,17 +502,6 @@ async fn read_off(head: &Parts, body: Incoming) {
     let reading = Limited::new(body, LITTLE).collect();
     // What is longer, slower or broken off ends the connection after all.
     let _ = tokio::time::timeout(MOMENT, reading).await;
-}
-
-/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
-fn without_body(response: &mut Response<Body>) {
-    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
-        response
-            .headers_mut()
-            .entry(CONTENT_LENGTH)
-            .or_insert(HeaderValue::from(length));
-    }
-    *response.body_mut() = Body::empty();
 }
 
 fn no_content(headers: HeaderMap) -> Response<Body> {

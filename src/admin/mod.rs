@@ -2,6 +2,7 @@
 //!
 //! It is served by [`crate::listen::serve`] like any other listener, with the same limits, on the control runtime.
 
+mod controls;
 mod readiness;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+pub use controls::{Controls, Order, Reloaded, Unheard};
 pub use readiness::{Readiness, State};
 
 use crate::fault::{Fault, Kind};

@@ -30,12 +30,22 @@ fn readiness_follows_the_life_of_the_process_and_names_what_is_missing() {
         let response = admin.answer(&Method::GET, "/readyz").unwrap();
         (response.status().as_u16(), text(&response))
     };
-    admin.readiness.wait_for("library", "the backend does not answer");
+    let waits = [("library".to_owned(), "the backend does not answer".to_owned())];
+    admin.readiness.wait_for(waits.into());
     let pending = r#""pending":{"library":"the backend does not answer"}"#;
     assert_eq!(ask(), (503, format!(r#"{{"status":"starting",{pending}}}"#)));
     admin.readiness.set_ready();
     assert_eq!(ask(), (200, format!(r#"{{"status":"ready",{pending}}}"#)));
-    admin.readiness.arrived("library");
+    admin.readiness.wait_for(Default::default());
+    admin
+        .readiness
+        .reloaded(vec!["sabir.yaml:1:1: broken".to_owned()]);
+    let broken = r#","reload_errors":["sabir.yaml:1:1: broken"]"#;
+    assert_eq!(
+        ask(),
+        (200, format!(r#"{{"status":"ready","pending":{{}}{broken}}}"#))
+    );
+    admin.readiness.reloaded(Vec::new());
     assert_eq!(ask(), (200, r#"{"status":"ready","pending":{}}"#.to_owned()));
     admin.readiness.set_draining();
     admin.readiness.set_ready();

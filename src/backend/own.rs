@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::route::entry::Offer;
-use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
+use crate::route::entry::{
+    Bound, Doubt, Entry, Offer, Outbound, Route, StreamEnvelope, Streaming, WebSocket,
+};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -96,6 +97,7 @@ fn of(
         auth,
         screen: None,
         hygiene: Hygiene::default(),
+        doubt: Doubt::default(),
     });
     answers
         .services()

@@ -48,7 +48,10 @@ async fn ask(file: &File, backend: &Backend) -> SchemaState {
     let mut reasons = Vec::new();
     for endpoint in &backend.endpoints.value {
         match config::learn(file, backend, endpoint.0.clone(), PATIENCE).await {
-            Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
+            Ok(learned) => match config::taught(file, backend, learned) {
+                Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
+                Err(error) => reasons.push(told(&error)),
+            },
             Err(error) => reasons.push(told(&error)),
         }
     }

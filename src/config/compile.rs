@@ -16,7 +16,7 @@ use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::{Offer, StreamEnvelope};
+use crate::route::entry::{Doubt, Offer, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -93,6 +93,13 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .backends
             .iter()
             .map(|(name, written)| backend(file, name, written, &limits))
+            .collect(),
+        schemas: states
+            .iter()
+            .map(|state| match state {
+                SchemaState::Ready(schema) => Some(schema.fingerprint),
+                SchemaState::Pending(_) => None,
+            })
             .collect(),
         declared: routes.iter().map(declared).collect(),
         auth: file
@@ -273,6 +280,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             auth: auth(file, written),
             screen: route_screen(file, written),
             hygiene: hygiene(&written.errors),
+            doubt: Doubt::default(),
         };
         routes.push(Resolved {
             written,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
@@ -15,6 +16,7 @@ use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
+use super::watch::Noted;
 use crate::route::Host;
 
 mod auth;
@@ -81,12 +83,31 @@ impl Source {
 pub struct Origin {
     base: PathBuf,
     document: Option<Arc<Document>>,
+    source: Option<(Arc<Source>, SystemTime)>,
+    noted: Noted,
 }
 
 impl Origin {
-    /// A path of the configuration as the process can open it.
+    /// A path of the configuration as the process can open it. It is watched from now on.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.base.join(path)
+        let path = self.base.join(path);
+        self.noted.add(path.clone());
+        path
+    }
+
+    /// Where the configuration can be read again; nothing for one that was given as a text.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref().map(|(source, _)| &**source)
+    }
+
+    /// When reading it began.
+    pub fn read_at(&self) -> Option<SystemTime> {
+        self.source.as_ref().map(|(_, at)| *at)
+    }
+
+    /// The files that the configuration is made of, as far as it was looked at.
+    pub fn noted(&self) -> &Noted {
+        &self.noted
     }
 
     /// An error about a value; `otherwise` names what it is about where the value has no place.
@@ -136,17 +157,31 @@ impl Origin {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn load(source: &Source) -> Result<File, Vec<Diagnostic>> {
+    load_noting(source, &Noted::default())
+}
+
+/// The same; the files that it is made of are noted even if it is wrong, so that it can be read again when they change.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_noting(source: &Source, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
+    let began = SystemTime::now();
     let mut file = match &source.kind {
-        SourceKind::File(path) => from_path(path),
+        SourceKind::File(path) => {
+            noted.add(path.clone());
+            from_path(path, noted)
+        }
         SourceKind::Flags(flags) => from_flags(flags),
     }?;
+    file.origin.source = Some((Arc::new(source.clone()), began));
+    file.origin.noted = noted.clone();
     if source.workers.is_some() {
         file.workers = source.workers;
     }
     Ok(file)
 }
 
-fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
+fn from_path(path: &Path, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let unreadable =
         |error: &dyn std::fmt::Display| vec![Diagnostic::error(&name, format!("can't read it: {error}"))];
@@ -155,7 +190,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
         return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    from_text(&name, path.parent().unwrap_or_else(|| Path::new("")), &text)
+    parse(
+        &name,
+        path.parent().unwrap_or_else(|| Path::new("")),
+        &text,
+        noted,
+    )
 }
 
 /// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.
@@ -163,8 +203,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagnostic>> {
+    parse(name, base, text, &Noted::default())
+}
+
+fn parse(name: &str, base: &Path, text: &str, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let mut document = Document::parse(name, text)?;
-    let mut problems = interpolate(&mut document, &Process { base });
+    let mut problems = interpolate(&mut document, &Process { base, noted });
     let (file, found) = read::<File>(&document);
     problems.extend(found);
     let document = Arc::new(document);
@@ -174,6 +218,8 @@ pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagno
     file.origin = Origin {
         base: base.to_owned(),
         document: Some(Arc::clone(&document)),
+        source: None,
+        noted: noted.clone(),
     };
     for (key, block) in [("backend", "backends"), ("auth", "auth")] {
         problems.extend(references(&document, key, block));
@@ -283,6 +329,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
+        reflection_interval: super::file::backend::default_reflection_interval(),
         load_balancing: LoadBalancing::default(),
         timeout: BackendTimeout::default(),
         tls: None,

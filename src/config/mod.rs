@@ -18,18 +18,19 @@ mod read;
 mod relays;
 mod schemas;
 pub mod value;
+pub mod watch;
 
 pub use compile::{SchemaState, backend_tls, compile};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
 pub use json_schema::json_schema;
-pub use learn::{LearnError, learn};
-pub use load::{Flags, Origin, Source, SourceKind, from_text, load};
+pub use learn::{LearnError, learn, taught};
+pub use load::{Flags, Origin, Source, SourceKind, from_text, load, load_noting};
 pub use located::{Located, Spot};
 pub use plan::Plan;
 pub(crate) use schemas::told;
-pub use schemas::{check, rules, schemas};
+pub use schemas::{SchemaCache, check, rules, schemas};
 
 pub use crate::limits::Limits;
 

@@ -42,6 +42,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// Where calls go.
     pub backends: Vec<Backend>,
+    /// What tells the schema of each backend from another one; nothing while it is not known.
+    pub schemas: Vec<Option<u64>>,
     /// The routes as they are declared, in the order of the file.
     pub declared: Vec<Declared>,
     /// How callers prove who they are, in the order in which routes count it.
@@ -267,7 +269,15 @@ impl Plan {
             .iter()
             .find(|pending| pending.answers(host) && pending.covers(service))
             .map_or_else(
-                || Fault::client(Kind::Unimplemented, format!("no route has the method {path}")),
+                || {
+                    // The backend may have it since it was asked last.
+                    let may_have =
+                        |declared: &&Declared| declared.answers(host) && declared.pattern(service).is_some();
+                    for declared in self.declared.iter().filter(may_have) {
+                        declared.route.doubt.raise();
+                    }
+                    Fault::client(Kind::Unimplemented, format!("no route has the method {path}"))
+                },
                 Pending::fault,
             )
     }
@@ -318,12 +328,23 @@ pub struct Listener {
 }
 
 /// The files of a TLS listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerTls {
     /// Certificate chains with their keys, chosen by SNI; the first is the default.
     pub certificates: Vec<(PathBuf, PathBuf)>,
     /// The authorities of client certificates; present, every client must have one.
     pub client_ca: Option<PathBuf>,
+}
+
+impl ListenerTls {
+    /// The files that it names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let pairs = self
+            .certificates
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        self.client_ca.iter().chain(pairs).cloned().collect()
+    }
 }
 
 /// A named set of endpoints.
@@ -381,6 +402,17 @@ pub struct BackendTls {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The name that the certificate must be for; absent, the endpoint's host.
     pub server_name: Option<String>,
+}
+
+impl BackendTls {
+    /// The files that it names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let own = self
+            .certificate
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(own).cloned().collect()
+    }
 }
 
 /// An HTTP rule that is not in use.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -147,6 +147,9 @@ where
         tracing::debug!(%client, reason = fault.kind().reason(), %fault, "request refused");
         self.link.counters().heads_refused.add();
         let mut response = (self.settings.refuse)(head, fault);
+        if head.method == Method::HEAD {
+            without_body(&mut response);
+        }
         // Where such a request ends is in doubt, so nothing more is read from the connection.
         if head.version <= Version::HTTP_11 {
             response
@@ -155,6 +158,17 @@ where
         }
         response
     }
+}
+
+/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
+pub(crate) fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 impl<H> fmt::Debug for Calls<H> {

@@ -36,6 +36,7 @@ use ipnet::IpNet;
 
 pub use accept::serve;
 pub use admission::Connections;
+pub(crate) use call::without_body;
 pub use drain::{Drain, Drained};
 pub use sockets::{BindError, Sockets};
 
@@ -80,6 +81,16 @@ impl Settings {
             counters: Arc::default(),
             pressure: Arc::default(),
         }
+    }
+
+    /// Whether connections are served as by the other; what is only counted does not matter.
+    pub fn serves_like(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one.config(), other.config()),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        tls && self.limits == other.limits && self.trusted_proxies == other.trusted_proxies
     }
 }
 

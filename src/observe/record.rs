@@ -115,6 +115,11 @@ impl Drop for Record {
             .outcome()
             .unwrap_or(Outcome::Gateway(Kind::Cancelled, Side::Client));
         self.series.end(outcome, duration, &self.tally);
+        if let (Outcome::Upstream(Code::Unimplemented), Some(Destination::Method(entry))) =
+            (outcome, &self.destination)
+        {
+            entry.route.doubt.raise();
+        }
         let line = Line {
             record: self,
             outcome,

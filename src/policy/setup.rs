@@ -226,6 +226,26 @@ pub enum SetupError {
 }
 
 impl Setup {
+    /// The files that it names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let keys = self.api_keys.iter().map(|keys| keys.file.clone());
+        let outside = [
+            self.introspection.as_ref().and_then(|it| it.ca.clone()),
+            self.ext_authz.as_ref().and_then(|it| it.ca.clone()),
+        ];
+        let mut files: Vec<PathBuf> = keys
+            .chain(self.passwords.clone())
+            .chain(outside.into_iter().flatten())
+            .collect();
+        for issuer in &self.issuers {
+            match &issuer.keys {
+                KeysSetup::File(path) | KeysSetup::Fetched(_, Some(path)) => files.push(path.clone()),
+                KeysSetup::Secret(_) | KeysSetup::Fetched(_, None) => {}
+            }
+        }
+        files
+    }
+
     /// Reads the files and gets everything ready. Keepers have to be run, for keys that are fetched.
     ///
     /// # Errors

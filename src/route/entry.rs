@@ -1,6 +1,7 @@
 //! What a route offers for one method: everything a frontend needs, resolved when the configuration is compiled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost_reflect::MessageDescriptor;
@@ -115,6 +116,25 @@ pub struct Route {
     pub screen: Option<Arc<Screen>>,
     /// What clients are not told of a backend's errors.
     pub hygiene: Hygiene,
+    /// Whether what is known of its backend may be out of date.
+    pub doubt: Doubt,
+}
+
+/// A flag that calls raise when a backend does not know a method that it told of, or a client asks for one that it has not.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lowers it, and says whether it was raised.
+    pub fn lower(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// One method on one route.

@@ -1,25 +1,28 @@
 //! A running gateway: workers that serve, and a control runtime for everything else.
 //!
-//! The control runtime learns schemas, compiles plans, watches memory and signals, and serves the admin listener. A new
-//! plan reaches the workers through a channel; each puts it in place for the calls that begin afterwards.
+//! The control runtime learns schemas, compiles plans, watches memory, files and signals, and serves the admin listener. A
+//! new plan reaches the workers through a channel; each puts it in place for the calls that begin afterwards.
 
 mod control;
+mod doors;
 mod lessons;
+mod watcher;
 mod workers;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Response;
 use http::request::Parts;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{Admin, Controls, Readiness, Reloaded, Unheard};
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
@@ -35,9 +38,11 @@ use crate::observe::log::Writer;
 use crate::observe::{Log, LogFormat, Metrics};
 use crate::wire::body::Body;
 
-use control::{Control, announce, compile};
-use lessons::learn;
-use workers::Bound;
+use control::{Control, Fixed, Known, announce, compile};
+use doors::{Doors, House};
+use lessons::Lessons;
+use watcher::Watched;
+use workers::Common;
 
 /// Why the gateway can't run.
 #[derive(Debug, Error)]
@@ -80,7 +85,7 @@ pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -
     let outcome = runtime.block_on(async {
         let running = start(&file, log).await?;
         ready(&running.addresses);
-        terminated().await?;
+        signals(&running.controls).await?;
         running.stop().await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -112,6 +117,7 @@ pub struct Addresses {
 pub struct Running {
     addresses: Addresses,
     readiness: Arc<Readiness>,
+    controls: Controls,
     drain: Drain,
     workers: Workers,
     background: JoinSet<()>,
@@ -129,6 +135,17 @@ impl Running {
     /// Where it listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Reads the configuration again and puts it in place, or says what is wrong with it and goes on as before.
+    ///
+    /// # Errors
+    /// [`Unheard`]: nothing was done.
+    ///
+    /// # Cancel safety
+    /// It is done all the same.
+    pub async fn reload(&self) -> Result<Reloaded, Unheard> {
+        self.controls.reload().await
     }
 
     /// Stops: no new connections, calls in flight finish, and what is left after the drain time-out is cut.
@@ -162,63 +179,105 @@ impl Running {
 /// # Cancel safety
 /// A half-started gateway is left behind: call it to its end.
 pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
-    let mut schemas = config::schemas(file).map_err(ServeError::Config)?;
-    let mut background = JoinSet::new();
-    let mut lessons = learn(file, &schemas, &mut background);
-    lessons.first(&mut schemas).await;
+    let since = file.origin.read_at().unwrap_or_else(SystemTime::now);
+    let file = Arc::new(file.clone());
+    let mut known = Known::default();
+    let mut schemas = known.files(&file).map_err(ServeError::Config)?;
+    let mut lessons = Lessons::new();
+    lessons.follow(&file);
+    lessons.first(&file).await;
+    known.learned(&file, lessons.states(&file), &mut schemas);
     let shared = Arc::new(Shared::default());
-    let plan = compile(file, &schemas, 1)?;
+    let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
     let drain = Drain::new(plan.limits.drain_timeout);
     let connections = Connections::new(&plan.limits);
-    let bound = Bound::new(&plan, &counters, &pressure)?;
-    let admin = match plan.admin {
-        Some(address) => Some(Sockets::bind(address, 1)?),
-        None => None,
-    };
-    let addresses = Addresses {
-        listeners: bound.addresses.clone(),
-        admin: admin.as_ref().map(Sockets::address),
-    };
-    let (first, workers_plan) = watch::channel(Arc::new(shared.prepare(Arc::new(plan))?));
+    let mut doors = Doors::new(House {
+        workers: plan.workers,
+        counters,
+        pressure: Arc::clone(&pressure),
+        drain: drain.clone(),
+    });
+    let next = doors.prepare(&plan.listeners, &mut Vec::new())?;
+    let admin_sockets = Sockets::bind(file.admin.address.0, 1)?;
+    let admin_address = admin_sockets.address();
+    let (plans, plans_there) = watch::channel(Arc::new(shared.prepare(Arc::clone(&plan))?));
+    let (threads, desks, placed) = workers::start(
+        plan.workers,
+        &Common {
+            plans: plans_there,
+            metrics: metrics.clone(),
+            log,
+            connections: Arc::clone(&connections),
+            drain: drain.clone(),
+        },
+    )?;
+    let refused = |problem: String| ServeError::Io(io::Error::other(problem));
+    placed.all(plan.generation).await.map_err(refused)?;
+    announce(&plan, &readiness, &metrics);
+    lessons.doubted(&plan);
+    let mut background = JoinSet::new();
+    let mut keepers = JoinSet::new();
     for keeper in shared.keepers() {
-        background.spawn(keeper.run());
+        keepers.spawn(keeper.run());
     }
-    announce(&workers_plan.borrow().plan, &readiness, &metrics);
-    let workers = bound.start(&workers_plan, &metrics, &log, &connections, &drain)?;
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
-    if let Some(sockets) = admin {
-        let settings = Settings {
-            counters: Arc::default(),
-            pressure,
-            ..admin_settings(file)
-        };
-        serve_admin(sockets, settings, &metrics, &readiness, &mut background)?;
+    let (controls, orders) = Controls::new();
+    let (admin, admin_changes) = watch::channel(Arc::new(Settings {
+        pressure,
+        ..admin_settings(&file)
+    }));
+    serve_admin(
+        admin_sockets,
+        &admin_changes,
+        &metrics,
+        &readiness,
+        &mut background,
+    );
+    readiness.set_ready();
+    let closing = TaskTracker::new();
+    doors.apply(next, &desks, &closing).await;
+    tracing::info!("admin on {admin_address}");
+    let addresses = Addresses {
+        listeners: doors.addresses(),
+        admin: Some(admin_address),
+    };
+    let (watched, watched_there) = watch::channel(Watched::read(file.origin.noted().paths(), since, None));
+    if file.origin.source().is_some() {
+        background.spawn(watcher::run(watched_there, controls.clone()));
     }
     let control = Control {
-        file: file.clone(),
-        schemas,
+        fixed: Fixed {
+            workers: plan.workers,
+            admin: file.admin.address.0,
+        },
+        file,
+        known,
+        lessons,
         shared,
-        plans: first,
+        plans,
         readiness: Arc::clone(&readiness),
         metrics,
+        doors,
+        desks,
+        placed,
+        connections,
+        drain: drain.clone(),
+        admin,
+        watched,
+        keepers,
+        closing,
     };
-    background.spawn(control.run(lessons));
-    readiness.set_ready();
-    for address in &addresses.listeners {
-        tracing::info!("listening on {address}");
-    }
-    if let Some(address) = addresses.admin {
-        tracing::info!("admin on {address}");
-    }
+    background.spawn(control.run(orders));
     Ok(Running {
         addresses,
         readiness,
+        controls,
         drain,
-        workers,
+        workers: threads,
         background,
     })
 }
@@ -234,36 +293,48 @@ fn admin_settings(file: &File) -> Settings {
 
 fn serve_admin(
     mut sockets: Sockets,
-    settings: Settings,
+    settings: &watch::Receiver<Arc<Settings>>,
     metrics: &Metrics,
     readiness: &Arc<Readiness>,
     background: &mut JoinSet<()>,
-) -> io::Result<()> {
-    let Some(listener) = sockets.take(0) else {
-        return Ok(());
-    };
+) {
     let metrics = metrics.clone();
     let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head);
-    let connections = Connections::new(&settings.limits);
-    let settings = Arc::new(settings);
-    // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
-    let own = Drain::new(Duration::ZERO);
-    background.spawn(async move {
-        if let Err(error) = listen::serve(listener, settings, connections, own, admin.handler()).await {
-            tracing::error!(%error, "the admin listener ended");
-        }
-    });
-    Ok(())
+    let connections = Connections::new(&settings.borrow().limits);
+    for socket in sockets.take(0) {
+        // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
+        let own = Drain::new(Duration::ZERO);
+        let (admin, settings, connections) = (admin.clone(), settings.clone(), Arc::clone(&connections));
+        background.spawn(async move {
+            if let Err(error) = listen::serve(socket, settings, connections, own, admin.handler()).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        });
+    }
 }
 
-/// Resolves when the process is told to end.
-async fn terminated() -> io::Result<()> {
+/// Does what signals say, and resolves when one tells the process to end.
+async fn signals(controls: &Controls) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hang_up = signal(SignalKind::hangup())?;
+    // Aside, so that a signal to end is heard meanwhile.
+    let mut reloads = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => {}
+        }
+        while reloads.try_join_next().is_some() {}
+        tracing::info!("told to reload");
+        let controls = controls.clone();
+        reloads.spawn(async move {
+            // What becomes of it is in the log.
+            if let Err(unheard) = controls.reload().await {
+                tracing::warn!(%unheard, "the configuration is not reloaded");
+            }
+        });
     }
-    Ok(())
 }

@@ -31,6 +31,7 @@ mod limits;
 mod matrix;
 mod mutate;
 mod relay;
+mod reload;
 mod rest_backend;
 mod routes;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -34,6 +35,11 @@ pub struct Backend {
     /// descriptors say about the same method.
     #[serde(default)]
     pub rules: Vec<Located<PathBuf>>,
+    /// Of `schema: reflection`: how long at most until the backend is asked again what it offers. The first pauses are
+    /// shorter, and a call that it does not understand has it asked at once. Default: 5m.
+    #[serde(default = "default_reflection_interval")]
+    #[schemars(extend("default" = "5m"))]
+    pub reflection_interval: Period,
     /// How an endpoint is chosen for a call.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
@@ -42,6 +48,11 @@ pub struct Backend {
     pub timeout: BackendTimeout,
     /// How `https://` endpoints are verified.
     pub tls: Option<Located<BackendTls>>,
+}
+
+/// How long a backend that says the same again and again is left in peace.
+pub(in crate::config) fn default_reflection_interval() -> Period {
+    Period(Duration::from_secs(300))
 }
 
 /// What the endpoints of a backend speak.

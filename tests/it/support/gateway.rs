@@ -109,7 +109,7 @@ pub(crate) struct Gateway {
     pub(crate) admin: SocketAddr,
     process: Process,
     /// Holds the configuration file for as long as the process may read it.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -125,7 +125,11 @@ impl Gateway {
 
     /// Starts the gateway with a whole configuration.
     pub(crate) async fn with_config(yaml: &str) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::in_folder(TempDir::new().unwrap(), yaml).await
+    }
+
+    /// The same, in a folder that holds what the configuration names.
+    pub(crate) async fn in_folder(folder: TempDir, yaml: &str) -> Self {
         let file = folder.path().join("sabir.yaml");
         std::fs::write(&file, yaml).unwrap();
         let process = Process::start(&["serve", "--config", file.to_str().unwrap()], folder.path());
@@ -135,8 +139,25 @@ impl Gateway {
             address,
             admin,
             process,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where the configuration file is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another configuration in the place of the file, at once.
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        let next = self.folder.path().join("next.yaml");
+        std::fs::write(&next, yaml).unwrap();
+        std::fs::rename(next, self.folder.path().join("sabir.yaml")).unwrap();
+    }
+
+    /// Sends the process a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// What the gateway has said so far.

@@ -23,6 +23,17 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
     }
 }
 
+/// Waits until something is true, which is looked at again and again.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -> F) {
+    within(what, async {
+        while !is_true().await {
+            // Nobody tells of it; the pause is between looks, not before them.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 /// Compares two texts and shows both between rulers where they differ.
 #[track_caller]
 pub(crate) fn same(what: &str, expected: &str, got: &str) {
