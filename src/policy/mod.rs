@@ -10,6 +10,9 @@ mod cache;
 mod certificate;
 pub mod credential;
 mod ext_authz;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 mod introspection;
 mod json;

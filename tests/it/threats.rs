@@ -73,7 +73,11 @@ async fn is_let_in(gateway: &Gateway, headers: &[(&str, &str)], let_in: bool) {
     }
     let socket = Client::ask(gateway.address, handshake(gateway.address, BOOK, headers)).await;
     match socket {
-        Ok(_) => assert!(let_in, "{headers:?}: a WebSocket was opened"),
+        Ok(mut socket) => {
+            assert!(let_in, "{headers:?}: a WebSocket was opened");
+            // Its call has begun once something comes of it.
+            let _ = socket.next().await;
+        }
         Err(refused) => assert!(!let_in && refused.status() == 403, "{headers:?}: {refused:?}"),
     }
 }
