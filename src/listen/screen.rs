@@ -208,7 +208,8 @@ mod tests {
         let pattern = |text: &str| Some(Pattern::parse(text).unwrap());
         let header = |name, text| (HeaderName::from_static(name), Pattern::parse(text).unwrap());
         let rule = Rule::default;
-        let table: &[(Rule, &str, &[(&str, &str)], bool)] = &[
+        type Case<'a> = (Rule, &'a str, &'a [(&'a str, &'a str)], bool);
+        let table: &[Case<'_>] = &[
             (
                 Rule {
                     path: pattern(r"\.php$"),

@@ -24,7 +24,7 @@ pub(super) async fn check(
     setup: &ExtAuthzSetup,
 ) -> Result<Verdict, RemoteError> {
     let answer = remote.ask(&question(remote, head, told, setup)).await?;
-    read(answer, setup).inspect_err(|error| remote.complain(error))
+    read(&answer, setup).inspect_err(|error| remote.complain(error))
 }
 
 fn question(remote: &Remote, head: &Parts, told: &HeaderMap, setup: &ExtAuthzSetup) -> Request<Bytes> {
@@ -56,7 +56,7 @@ fn question(remote: &Remote, head: &Parts, told: &HeaderMap, setup: &ExtAuthzSet
     request
 }
 
-fn read(answer: Answer, setup: &ExtAuthzSetup) -> Result<Verdict, RemoteError> {
+fn read(answer: &Answer, setup: &ExtAuthzSetup) -> Result<Verdict, RemoteError> {
     let status = answer.head.status;
     let headers = &answer.head.headers;
     if status.is_success() {
