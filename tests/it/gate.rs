@@ -426,7 +426,7 @@ async fn an_envoy_authorization_service_decides_in_every_dialect() {
             answer
                 .headers
                 .get("grpc-message")
-                .or(answer.trailers.get("grpc-message")),
+                .or_else(|| answer.trailers.get("grpc-message")),
         );
         if name.starts_with("rest") || name == "site" {
             assert_eq!(answer.status, 401, "{name}: {answer:?}");
