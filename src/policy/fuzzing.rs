@@ -149,7 +149,7 @@ mod tests {
                     0 if at < bytes.len() => bytes[at] ^= 1 << self.roll(8),
                     1 if at < bytes.len() => drop(bytes.remove(at)),
                     2 => bytes.insert(at, self.byte()),
-                    3 => bytes.insert(at, b".=-_{}\":,; \n"[self.roll(13)]),
+                    3 => bytes.insert(at, b".=-_{}\":,; \n"[self.roll(12)]),
                     _ => {
                         let end = at + self.roll(bytes.len() - at);
                         let piece = bytes[at..end].to_vec();
