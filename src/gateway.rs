@@ -676,7 +676,7 @@ impl Worker {
         LiveEntry {
             entry: Arc::clone(entry),
             gate: gate(
-                entry.route.auth,
+                entry.auth(),
                 entry.access.as_ref(),
                 entry.route.cors.as_ref(),
                 desks,

@@ -107,6 +107,7 @@ fn of(
             let rpc = Binding::rpc(&method, json, &BindingOptions::default()).ok()?;
             let entry = Arc::new(Entry {
                 access: None,
+                public: false,
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),
@@ -138,6 +139,7 @@ fn methods(schema: &Schema, service: &str) -> Vec<Method> {
             output: method.output(),
             idempotency: Idempotency::NoSideEffects,
             rules: Vec::new(),
+            policy: None,
         })
         .collect()
 }

@@ -30,7 +30,7 @@ mod screen;
 use auth::setup;
 pub(super) use screen::{hygiene, route_screen, screen};
 
-pub(super) use auth::{MAX_INTROSPECTION_CACHE, access, algorithm, algorithms, auth};
+pub(super) use auth::{Granted, MAX_INTROSPECTION_CACHE, access, algorithm, algorithms, auth, granted};
 
 /// What is known of a backend's services.
 #[derive(Clone, Debug)]

@@ -28,8 +28,8 @@ pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
-    Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
-    UnknownParameters,
+    DeclaredPolicies, Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash,
+    UnknownFields, UnknownParameters,
 };
 pub use screen::{Addresses, Block, Errors, ServerMessages};
 pub use websocket::WebSocketSection;

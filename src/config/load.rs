@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, Errors, File, Json, LimitsSection, Listener,
-    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Route,
-    RouteLimits, SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Errors, File, Json,
+    LimitsSection, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol,
+    Query, Reflection, Route, RouteLimits, SchemaSource, StreamEnvelope, Streaming, TrailingSlash,
+    WebSocketSection,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -380,6 +381,7 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        declared_policies: DeclaredPolicies::default(),
         addresses: Addresses::default(),
         block: Vec::new(),
         errors: Errors::default(),
@@ -391,8 +393,9 @@ fn all_of(backend: &str) -> Route {
 }
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 10] = [
+const OF_SERVICES: [&str; 11] = [
     "cors",
+    "declared_policies",
     "errors",
     "json",
     "limits",
@@ -612,6 +615,11 @@ impl Check<'_> {
             if auth.is_some_and(|auth| !auth::names_callers(auth)) {
                 let message = "speaks of callers, and the \"ext_authz\" of this route has no \"principal_header\" that names them";
                 found.push(self.key_error(rules.spot, message));
+            }
+            let reading = rules.iter().filter_map(|rule| rule.when.as_ref());
+            for condition in reading.filter(|it| route.path.is_some() && it.0.fields().is_some()) {
+                let message = "reads a message, and what a \"path\" relays has none";
+                found.push(self.error(condition.spot, message));
             }
             let methods = rules.iter().flat_map(|rule| rule.methods.first());
             for pattern in methods.filter(|_| route.path.is_some()) {

@@ -434,6 +434,25 @@ auth:
     ));
 }
 
+#[cfg(feature = "cel")]
+#[test]
+fn conditions_are_checked_where_they_stand() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - services: [a.A]
+    backend: library
+    auth: members
+    authorize: [{when: \"request.path ==\"}, {when: \"path == '/x'\"}, {when: \"request.path.matches(request.query)\"}, {when: 7}]
+  - {path: /x, backend: library, auth: members, authorize: [{when: \"message.name == 'x'\"}]}
+auth:
+  members: {client_certificates: {}}
+"
+    ));
+}
+
 #[test]
 fn services_that_are_asked_who_calls_are_checked_as_a_whole() {
     insta::assert_snapshot!(errors(

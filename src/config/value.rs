@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
 
+use crate::policy::condition::Condition;
 use crate::policy::identity::ForwardedClaim;
 
 /// A value that is written as one text.
@@ -120,6 +121,11 @@ written_as_text! {
         "type": "string",
         "format": "regex",
         "examples": ["(?i)sqlmap", "\\.php$"]
+    };
+    Expression, "Expression", {
+        "type": "string",
+        "maxLength": 4096,
+        "examples": ["request.path.startsWith('/v1/') && identity.claims.tenant == message.tenant"]
     };
     Verb, "Verb", {
         "type": "string",
@@ -609,6 +615,18 @@ impl Text for Pattern {
         crate::listen::screen::Pattern::parse(text)
             .map(Self)
             .map_err(|what| format!("is not a regular expression: {what}"))
+    }
+}
+
+/// A condition in CEL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression(pub Condition);
+
+impl Text for Expression {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Condition::parse(text)
+            .map(Self)
+            .map_err(|what| format!("is not a condition: {what}"))
     }
 }
 

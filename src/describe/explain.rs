@@ -124,7 +124,7 @@ impl<'a> Explanation<'a> {
             Outcome::Method(taken) => {
                 let route = &taken.entry.route;
                 Guard {
-                    auth: route.auth,
+                    auth: taken.entry.auth(),
                     screen: route.screen.as_ref(),
                     forms: false,
                     access: taken.entry.access.as_ref(),
@@ -177,11 +177,14 @@ impl<'a> Explanation<'a> {
                 format!("{:?} by {source}{issuer}", identity.principal())
             }
         };
+        let by_message = (!decision.by_message.is_empty())
+            .then(|| format!("the first message decides, by {}", decision.by_message.join(", ")));
         let rule = match (
             &decision.rule,
             guard.access.filter(|_| decision.identity().is_some()),
         ) {
             (Some(rule), _) => Some(format!("{rule} lets it in")),
+            (None, Some(_)) if by_message.is_some() => by_message,
             (None, Some(access)) => {
                 let rules: Vec<&str> = access.rules.iter().map(|rule| rule.name.as_str()).collect();
                 Some(match rules.as_slice() {

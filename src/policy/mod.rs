@@ -8,8 +8,10 @@ pub mod api_keys;
 pub mod auth;
 mod cache;
 mod certificate;
+pub mod condition;
 pub mod credential;
 mod ext_authz;
+pub mod facts;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -30,19 +32,22 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 pub use access::Access;
+use access::Ruling;
 pub use auth::Desk;
 use auth::Proof;
 pub use credential::Carried;
 use credential::is_form;
 use ext_authz::Grant;
 pub(crate) use ext_authz::may_change;
+use facts::{Facts, MAX_READ_BYTES, RequestFacts};
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 use crate::listen::forwarded;
 use crate::listen::screen::Screen;
 use crate::peer::Peer;
@@ -50,16 +55,87 @@ use crate::peer::Peer;
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { proof: None, grant: None };
+/// let permit = sabir::policy::Permit { proof: None, grant: None, pending: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     proof: Option<Proof>,
     /// What an authorization service has changed.
     grant: Option<Arc<Grant>>,
+    /// What the first message has to say before the call goes anywhere.
+    pending: Option<Box<Pending>>,
+}
+
+/// Rules of which one has to let the first message pass.
+#[derive(Debug)]
+struct Pending {
+    access: Arc<Access>,
+    rules: Vec<usize>,
+    request: Box<RequestFacts>,
+    realm: String,
 }
 
 impl Permit {
+    /// Whether the first message still has to be judged. Until then the call goes nowhere.
+    pub fn waits_for_message(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Judges the first message of a call, of the type `input`; nothing if the client sent none.
+    ///
+    /// # Errors
+    /// No rule lets it pass, or it is no such message.
+    pub fn judge(&mut self, input: &MessageDescriptor, message: Option<&[u8]>) -> Result<(), Fault> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(());
+        };
+        let outcome = self.decide(&pending, input, message);
+        if outcome.is_err() {
+            // What was refused once is not let pass because somebody goes on.
+            self.pending = Some(pending);
+        }
+        outcome
+    }
+
+    fn decide(
+        &self,
+        pending: &Pending,
+        input: &MessageDescriptor,
+        message: Option<&[u8]>,
+    ) -> Result<(), Fault> {
+        let denied = |denied| Refusal::Denied(denied).fault(&pending.realm, &[]);
+        let (Some(identity), Some(message)) = (self.identity(), message) else {
+            return Err(denied(access::Denied { scopes: Vec::new() }));
+        };
+        if message.len() > MAX_READ_BYTES {
+            return Err(Fault::client(
+                Kind::MessageTooLarge,
+                format!(
+                    "the message has {} bytes, and a rule that decides about it reads up to {MAX_READ_BYTES}",
+                    message.len()
+                ),
+            ));
+        }
+        let message = DynamicMessage::decode(input.clone(), message).map_err(|error| {
+            Fault::client(
+                Kind::InvalidArgument,
+                "the message is not one of the method's type",
+            )
+            .caused_by(error)
+        })?;
+        let facts = Facts {
+            request: &pending.request,
+            identity,
+            message: Some(&message),
+        };
+        let rule = pending
+            .access
+            .decide_by_message(&pending.rules, facts)
+            .map_err(denied)?;
+        tracing::trace!(rule = rule.name, "the first message is let pass");
+        Ok(())
+    }
+
     /// Who calls, where the route asks.
     pub fn identity(&self) -> Option<&Identity> {
         self.proof.as_ref().map(|proof| &*proof.identity)
@@ -103,6 +179,8 @@ pub struct Decision {
     permit: Permit,
     /// The rule that let the caller in, if there are rules.
     pub rule: Option<String>,
+    /// The rules of which one has to let the first message pass.
+    pub by_message: Vec<String>,
     /// The rule that blocks the request.
     pub blocked_by: Option<String>,
     /// Why the call is refused.
@@ -126,7 +204,7 @@ impl Decision {
 struct Found<'g> {
     proof: Option<Proof>,
     grant: Option<Arc<Grant>>,
-    rule: Option<&'g access::Rule>,
+    ruling: Option<Ruling<'g>>,
 }
 
 impl Found<'_> {
@@ -134,10 +212,20 @@ impl Found<'_> {
         self.proof.as_ref().map(|proof| &*proof.identity)
     }
 
-    fn permit(self) -> Permit {
+    fn permit(self, gate: &Gate) -> Permit {
+        let pending = match (self.ruling, &gate.access) {
+            (Some(Ruling::ByMessage(rules, request)), Some(access)) => Some(Box::new(Pending {
+                access: Arc::clone(access),
+                rules,
+                request,
+                realm: gate.realm().to_owned(),
+            })),
+            (Some(Ruling::ByMessage(..) | Ruling::Allowed(_)) | None, _) => None,
+        };
         Permit {
             proof: self.proof,
             grant: self.grant,
+            pending,
         }
     }
 }
@@ -187,7 +275,7 @@ impl Gate {
     pub async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
         let mut found = Found::default();
         match self.judge(head, peer, &mut found).await {
-            Ok(()) => Ok(found.permit()),
+            Ok(()) => Ok(found.permit(self)),
             Err(no) => Err(self.fault(&no)),
         }
     }
@@ -205,8 +293,18 @@ impl Gate {
         };
         Decision {
             blocked_by,
-            rule: found.rule.map(|rule| rule.name.clone()),
-            permit: found.permit(),
+            rule: match &found.ruling {
+                Some(Ruling::Allowed(rule)) => Some(rule.name.clone()),
+                Some(Ruling::ByMessage(..)) | None => None,
+            },
+            by_message: match (&found.ruling, &self.access) {
+                (Some(Ruling::ByMessage(rules, _)), Some(access)) => {
+                    let rules = rules.iter().filter_map(|at| access.rules.get(*at));
+                    rules.map(|rule| rule.name.clone()).collect()
+                }
+                (Some(Ruling::ByMessage(..) | Ruling::Allowed(_)) | None, _) => Vec::new(),
+            },
+            permit: found.permit(self),
             refusal: refusal.map(|refusal| self.fault(&refusal)),
         }
     }
@@ -223,7 +321,7 @@ impl Gate {
             screen.check(head, client)?;
         }
         let Some(desk) = &self.desk else {
-            found.rule = self.authorise(None)?;
+            found.ruling = self.authorise(None, head, peer)?;
             return Ok(());
         };
         let now = time::unix_now();
@@ -235,7 +333,7 @@ impl Gate {
         let named = found.proof.is_some();
         if named {
             // What can be decided here is, before anybody else is asked.
-            found.rule = self.authorise(found.identity())?;
+            found.ruling = self.authorise(found.identity(), head, peer)?;
         }
         if let Some(checkpoint) = desk.checkpoint() {
             // Boxed: it is large, and not on every path.
@@ -246,18 +344,30 @@ impl Gate {
             found.grant = passed.grant;
         }
         if !named {
-            found.rule = self.authorise(found.identity())?;
+            found.ruling = self.authorise(found.identity(), head, peer)?;
         }
         Ok(())
     }
 
-    fn authorise(&self, identity: Option<&Identity>) -> Result<Option<&access::Rule>, Refusal> {
+    fn authorise(
+        &self,
+        identity: Option<&Identity>,
+        head: &Parts,
+        peer: &Peer,
+    ) -> Result<Option<Ruling<'_>>, Refusal> {
         match (&self.access, identity) {
             (None, _) => Ok(None),
-            (Some(access), Some(identity)) => Ok(access.decide(identity).map(Some)?),
+            (Some(access), Some(identity)) => {
+                let request = || RequestFacts::of(head, peer);
+                Ok(access.decide(identity, request).map(Some)?)
+            }
             // Rules speak about callers; without a way to prove who calls there is none.
             (Some(_), None) => Err(access::Denied { scopes: Vec::new() }.into()),
         }
+    }
+
+    fn realm(&self) -> &str {
+        self.desk.as_ref().map_or("", |desk| desk.authenticator().realm())
     }
 
     /// The fault that a client sees.

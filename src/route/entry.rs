@@ -152,6 +152,8 @@ pub struct Entry {
     pub json: Transcoder,
     /// Who may call it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// Whether anybody may call it, known or not.
+    pub public: bool,
     /// What its calls go out as.
     pub outbound: Outbound,
 }
@@ -268,6 +270,11 @@ pub enum ServerTimeout {
 }
 
 impl Entry {
+    /// The index of how callers of the method prove who they are, if they have to.
+    pub fn auth(&self) -> Option<usize> {
+        self.route.auth.filter(|_| !self.public)
+    }
+
     /// The binding that a request matched: an HTTP rule, or the rpc path.
     pub fn bound(&self, matched: Option<u32>) -> &Bound {
         matched

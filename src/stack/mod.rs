@@ -1,6 +1,7 @@
 //! The layers of a route over `Service<Call>`, and the only place that knows their order.
 
 pub mod deadline;
+pub mod judge;
 
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
@@ -36,6 +37,8 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Before anything is sent, and before anything is sent twice.
+        .layer_fn(|inner| judge::Judged::new(inner, params.idle_timeout))
         // Whatever comes between, it sees what clients do.
         .map_result(move |reply: Result<Reply, Fault>| reply.map(|reply| reply.screened(params.hygiene)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.

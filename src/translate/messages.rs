@@ -321,6 +321,40 @@ impl Messages {
         }
     }
 
+    /// The first message of a request, and the same request, of which nobody has read anything. A client's envelopes are
+    /// opened for it.
+    ///
+    /// # Errors
+    /// As [`Messages::next`].
+    ///
+    /// # Cancel safety
+    /// The messages are lost.
+    pub async fn peeked(mut self) -> Result<(Option<Bytes>, Self), Fault> {
+        if let Source::Whole(enveloped, _) = &self.source {
+            let message = enveloped.slice(envelope::PREFIX.min(enveloped.len())..);
+            return Ok((Some(message), self));
+        }
+        let (direction, bounds) = (self.direction, self.bounds);
+        // Messages are counted where they come out, once.
+        let tally = std::mem::take(&mut self.tally);
+        let first = match self.next().await? {
+            Some(Part::Message(message)) => message,
+            Some(Part::End(_)) | None => return Ok((None, Self { tally, ..self })),
+        };
+        let again = futures_util::stream::once({
+            let first = first.clone();
+            async move { Ok(Part::Message(first)) }
+        });
+        let rest = futures_util::stream::try_unfold(self, async |mut rest| {
+            Ok(rest.next().await?.map(|part| (part, rest)))
+        });
+        let parts = futures_util::StreamExt::chain(again, rest);
+        Ok((
+            Some(first),
+            Self::stream(Box::pin(parts), direction, bounds, tally),
+        ))
+    }
+
     /// The next part; `None` after the last one.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod auth;
 mod backpressure;
 mod bindings;
 mod cancel;
+mod conditions;
 mod connect;
 mod cors;
 mod discover;

@@ -10,6 +10,7 @@ use crate::config::file::{self, File, SignatureAlgorithm};
 use crate::config::located::Located;
 use crate::config::value::HeaderWord;
 use crate::policy::access::{self, Access, Principals};
+use crate::policy::condition::Condition;
 use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
 use crate::policy::setup::{
@@ -130,6 +131,70 @@ pub(in crate::config) fn auth(file: &File, written: &file::Route) -> Option<usiz
     Some(at.unwrap_or(usize::MAX))
 }
 
+/// Who may call a method.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Granted {
+    /// The rules; absent, whoever the route lets in.
+    pub(in crate::config) access: Option<Arc<Access>>,
+    /// Anybody, known or not.
+    pub(in crate::config) public: bool,
+    /// What is wrong with what the method declares.
+    pub(in crate::config) warning: Option<String>,
+}
+
+/// Who may call one method on a route: by the route's rules, or else by what the method declares.
+pub(in crate::config) fn granted(file: &File, written: &file::Route, method: &Method) -> Granted {
+    let policy = match (&method.policy, written.declared_policies) {
+        (Some(policy), file::DeclaredPolicies::Apply) if written.authorize.is_none() => policy,
+        _ => {
+            return Granted {
+                access: access(file, written, Some(method)),
+                ..Granted::default()
+            };
+        }
+    };
+    if policy.public {
+        return Granted {
+            public: true,
+            ..Granted::default()
+        };
+    }
+    let name = method.full_name();
+    let mut warning = written
+        .auth
+        .is_none()
+        .then(|| format!("{name} declares who may call it, and the route has no \"auth\" by which callers say who they are, so nobody may"));
+    let when = (!policy.when.is_empty())
+        .then(|| Condition::parse(&policy.when))
+        .transpose();
+    let rules = match when {
+        Ok(when) => vec![access::Rule {
+            name: format!("sabir.policy of {name}"),
+            scopes: access::Names {
+                any: policy.any_scopes.clone(),
+                all: policy.scopes.clone(),
+            },
+            roles: access::Names {
+                any: policy.any_roles.clone(),
+                all: policy.roles.clone(),
+            },
+            when,
+            ..access::Rule::default()
+        }],
+        Err(what) => {
+            warning = Some(format!(
+                "nobody may call {name}: the condition of its policy is none: {what}"
+            ));
+            Vec::new()
+        }
+    };
+    Granted {
+        access: Some(Arc::new(Access { rules })),
+        public: false,
+        warning,
+    }
+}
+
 /// The rules of a route that speak about one method, or about its paths; nothing where the route has no rules.
 pub(in crate::config) fn access(
     file: &File,
@@ -154,6 +219,7 @@ pub(in crate::config) fn access(
                 .iter()
                 .map(|(name, values)| (name.clone(), values.0.clone()))
                 .collect(),
+            when: rule.when.as_ref().map(|condition| condition.0.clone()),
         });
     Some(Arc::new(Access {
         rules: rules.collect(),

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{ClaimName, HeaderWord, Methods, SecretText, Url};
+use super::super::value::{ClaimName, Expression, HeaderWord, Methods, SecretText, Url};
 use super::outside::{Basic, ExtAuthz, Introspection, TicketsSection};
 
 /// How callers prove who they are. Each way that is there may be used; the first credential of a request decides, in the
@@ -209,6 +209,11 @@ pub struct Rule {
     pub principals: Vec<String>,
     /// Claims by name, or by a path of names joined by dots: each is one of the values, or a list with one of them.
     pub claims: BTreeMap<String, Values>,
+    /// A condition in CEL over `request` (`method`, `path`, `query`, `host`, `scheme`, `address`, `headers`), `identity`
+    /// (`principal`, `issuer`, `auth`, `scopes`, `roles`, `claims`) and `message`, the first message by the names of its
+    /// fields: `identity.claims.tenant == message.tenant`. What can't be evaluated is not true. A message that is read has
+    /// 256 KiB at most.
+    pub when: Option<Located<Expression>>,
 }
 
 /// Names of which a caller needs some.

@@ -57,6 +57,10 @@ pub struct Route {
     pub auth: Option<Located<String>>,
     /// What callers may call: rules of which one has to let them in. Default: everybody who is known may call everything.
     pub authorize: Option<Located<Vec<Located<Rule>>>>,
+    /// Whether the policies count that methods and services declare by the options of `sabir/policy.proto`. Where the route
+    /// has `authorize`, they don't.
+    #[serde(default)]
+    pub declared_policies: DeclaredPolicies,
     /// Which client addresses are let in; others are refused with 403.
     #[serde(default)]
     pub addresses: Addresses,
@@ -78,6 +82,17 @@ pub struct Route {
     /// What becomes of a field that the path gives and the body or the query gives too.
     #[serde(default)]
     pub path_owned: PathOwned,
+}
+
+/// Whether declared policies count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclaredPolicies {
+    /// They do.
+    #[default]
+    Apply,
+    /// They don't.
+    Ignore,
 }
 
 /// How JSON is read and written.
