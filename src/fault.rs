@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use prost::Message as _;
 
 use crate::status::{Code, Status};
@@ -68,6 +68,12 @@ pub enum Kind {
     AddressDenied,
     /// The request looks like what is blocked here.
     RequestBlocked,
+    /// The caller calls more often than it may.
+    RateLimited,
+    /// The caller has used up what it may use in this window of the calendar.
+    QuotaExhausted,
+    /// The caller has as many calls in flight as it may.
+    ConcurrencyLimited,
     /// The client did not send its body in time.
     RequestTimeout,
     /// The deadline passed.
@@ -96,7 +102,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -115,6 +121,9 @@ impl Kind {
         Self::IdentityUnavailable,
         Self::AddressDenied,
         Self::RequestBlocked,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::ConcurrencyLimited,
         Self::RequestTimeout,
         Self::DeadlineExceeded,
         Self::Cancelled,
@@ -150,6 +159,9 @@ impl Kind {
             Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
             Self::AddressDenied => "ADDRESS_DENIED",
             Self::RequestBlocked => "REQUEST_BLOCKED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::QuotaExhausted => "QUOTA_EXHAUSTED",
+            Self::ConcurrencyLimited => "CONCURRENCY_LIMITED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",
@@ -176,9 +188,12 @@ impl Kind {
             Self::OriginDenied | Self::AddressDenied | Self::RequestBlocked => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
-            Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
-                Code::ResourceExhausted
-            }
+            Self::MessageTooLarge
+            | Self::HeadersTooLarge
+            | Self::UpstreamMessageTooLarge
+            | Self::RateLimited
+            | Self::QuotaExhausted
+            | Self::ConcurrencyLimited => Code::ResourceExhausted,
             Self::RequestTimeout | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::Overloaded
@@ -226,6 +241,9 @@ impl Kind {
             | Self::IdentityUnavailable
             | Self::AddressDenied
             | Self::RequestBlocked
+            | Self::RateLimited
+            | Self::QuotaExhausted
+            | Self::ConcurrencyLimited
             | Self::UpstreamUnavailable
             | Self::Internal => self.code().http_status(),
         }
@@ -256,6 +274,8 @@ struct Inner {
     challenges: Vec<HeaderValue>,
     retry_after: Option<Duration>,
     denial: Option<Box<Denial>>,
+    beside: Vec<(HeaderName, HeaderValue)>,
+    limit: Option<Box<str>>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -272,6 +292,8 @@ impl Fault {
             challenges: Vec::new(),
             retry_after: None,
             denial: None,
+            beside: Vec::new(),
+            limit: None,
             source: None,
         }))
     }
@@ -326,6 +348,20 @@ impl Fault {
         self
     }
 
+    /// The same, with a header that goes with it in every dialect.
+    #[must_use]
+    pub fn beside(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.beside.push((name, value));
+        self
+    }
+
+    /// The same, with the name of the limit that was met: for the record.
+    #[must_use]
+    pub fn of_limit(mut self, name: &str) -> Self {
+        self.0.limit = Some(name.into());
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -354,6 +390,16 @@ impl Fault {
     /// The answer of whoever decided, for a client of plain HTTP.
     pub fn denial(&self) -> Option<&Denial> {
         self.0.denial.as_deref()
+    }
+
+    /// Headers that go with it in every dialect.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.beside
+    }
+
+    /// The name of the limit that was met.
+    pub fn limit(&self) -> Option<&str> {
+        self.0.limit.as_deref()
     }
 
     /// When trying again may help.

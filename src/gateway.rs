@@ -42,6 +42,7 @@ use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 use crate::policy::setup::SetupError;
+use crate::policy::throttle::{Book, Checks, Counter, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
@@ -71,6 +72,9 @@ pub struct Prepared {
     own: Vec<Own>,
     /// What checks callers, in the order in which routes count it.
     auth: Vec<Arc<Authenticator>>,
+    /// How often they may call, likewise.
+    counters: Vec<Arc<Counter>>,
+    book: Arc<Book>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ pub struct Shared {
     auth: Mutex<HashMap<(Setup, Digest), Checked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
     keepers: Mutex<Vec<KeeperTask>>,
+    /// What was used of limits stays used.
+    book: Arc<Book>,
 }
 
 #[derive(Debug)]
@@ -164,11 +170,18 @@ impl Shared {
             .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
         let own = own::all(&plan.limits, &plan.offer);
         Ok(Prepared {
+            counters: self.book.counters(&plan.rate_limits),
+            book: Arc::clone(&self.book),
             plan,
             backends,
             own,
             auth,
         })
+    }
+
+    /// What was used of limits.
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
     }
 
     /// Those who keep keys fresh and have not been run yet. Ask after each plan that was prepared.
@@ -345,7 +358,7 @@ impl Gateway {
             tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
         } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
-            match booth.give(&mut head, &peer).await {
+            match booth.give(&mut head, &peer, now).await {
                 Ok(response) => {
                     tally.end(Outcome::Upstream(Code::Ok));
                     response
@@ -360,8 +373,9 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(dialect, &mut head, &peer).await {
-                        Ok(permit) => {
+                    let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let admitted = Admitted {
                                 head,
                                 body,
@@ -373,7 +387,8 @@ impl Gateway {
                                 tally,
                                 now,
                             };
-                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                            let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
+                            telling(told, response)
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -388,11 +403,12 @@ impl Gateway {
                 Ok(Reached::Path(path, found)) => {
                     record.relay(path, dialect);
                     let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
-                        Ok(()) => admit(&path.gate, &mut head, &peer).await,
+                        Ok(()) => admit(&path.gate, &mut head, &peer, now).await,
                         Err(fault) => Err(fault),
                     };
                     match admitted {
-                        Ok(permit) => {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let counted = Arc::clone(&tally) as _;
                             let relayed = Relayed {
                                 head,
@@ -404,7 +420,10 @@ impl Gateway {
                                 tally: Arc::clone(&tally),
                             };
                             let response = path.relay.serve(relayed).await;
-                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                            telling(
+                                told,
+                                response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)),
+                            )
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -449,6 +468,7 @@ impl Gateway {
             http_status: 0,
             tally: Arc::default(),
             series,
+            places: Places::default(),
         }
     }
 }
@@ -462,6 +482,13 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Record {
+    /// Keeps the places of a call to its end, and gives what its client is told of limits.
+    fn passed(&mut self, permit: &mut Permit) -> Option<Standings> {
+        let pass = permit.pass()?;
+        self.places = pass.take_places();
+        pass.take_standings()
+    }
+
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
         self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
@@ -487,7 +514,18 @@ enum Reached<'l> {
     Path(&'l LivePath, FoundPath),
 }
 
+/// An answer with what its client is told of limits.
+fn telling(told: Option<Standings>, mut response: Response<Body>) -> Response<Body> {
+    if let Some(told) = told {
+        told.tell(response.headers_mut());
+    }
+    response
+}
+
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    if let Some(limit) = fault.limit() {
+        tally.met(limit);
+    }
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     refuse::refuse(spoken, fault)
 }
@@ -552,15 +590,21 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    async fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    async fn admit(
+        &self,
+        dialect: Dialect,
+        head: &mut Parts,
+        peer: &Peer,
+        now: Instant,
+    ) -> Result<Permit, Fault> {
         frontend::prepare(dialect, head, peer, &self.entry)?;
-        admit(&self.gate, head, peer).await
+        admit(&self.gate, head, peer, now).await
     }
 }
 
 /// Lets the gate of a route decide.
-async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-    let permit = gate.admit(head, peer).await?;
+async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer, now).await?;
     let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
     forwarded::rewrite(&mut head.headers, peer, host.as_ref());
     Ok(permit)
@@ -573,6 +617,7 @@ impl Worker {
         let params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
             hygiene: Hygiene::default(),
+            asks_messages: false,
         };
         let desks = self.desks(prepared);
         let entries = plan
@@ -583,21 +628,23 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
+                let throttle = throttle(prepared, entry);
                 let params = stack::Params {
                     hygiene: entry.route.hygiene,
+                    asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     ..params
                 };
                 let stack = match &entry.outbound {
                     Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
                     Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
                 };
-                Ok(self.entry(entry, &desks, stack))
+                Ok(self.entry(entry, &desks, throttle, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, &desks, plan.limits.idle_timeout))
+            .map(|route| self.path(route, &backends, &desks, prepared))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -607,7 +654,7 @@ impl Worker {
                     Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
                     Answers::Health => stack::build(params, self.health.clone()),
                 };
-                self.entry(&own.entry, &desks, stack)
+                self.entry(&own.entry, &desks, None, stack)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -655,8 +702,9 @@ impl Worker {
         route: &Arc<PathRoute>,
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
-        idle_timeout: Duration,
+        prepared: &Prepared,
     ) -> io::Result<LivePath> {
+        let idle_timeout = prepared.plan.limits.idle_timeout;
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
@@ -664,13 +712,28 @@ impl Worker {
             // What comes of a form is for the service behind to say.
             gate: gate(route.auth, route.access.as_ref(), None, desks)
                 .taking_forms()
-                .screened(route.screen.clone()),
+                .screened(route.screen.clone())
+                .throttled(Throttle::new(
+                    &prepared.book,
+                    &route.checks,
+                    on_route(&prepared.book, &route.name, &route.checks)
+                        .into_iter()
+                        .collect(),
+                    &prepared.counters,
+                    None,
+                )),
             relay,
             series: self.all_series(&route.name, ""),
         })
     }
 
-    fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
+    fn entry(
+        &self,
+        entry: &Arc<Entry>,
+        desks: &[Arc<Desk>],
+        throttle: Option<Arc<Throttle>>,
+        stack: CallService,
+    ) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
@@ -681,7 +744,8 @@ impl Worker {
                 entry.route.cors.as_ref(),
                 desks,
             )
-            .screened(entry.route.screen.clone()),
+            .screened(entry.route.screen.clone())
+            .throttled(throttle),
             stack,
             series,
         }
@@ -734,15 +798,45 @@ impl Worker {
                 });
             }
             let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Dispatch::new(
-                &backend.name,
-                Arc::new(balance),
-                self.tasks.clone(),
-            ));
+            let dispatch = Dispatch::new(&backend.name, Arc::new(balance), self.tasks.clone());
+            backends.push(dispatch.with_room(at_backend(&prepared.book, backend)));
         }
         *known = wanted;
         Ok(backends)
     }
+}
+
+/// What a method asks of limits.
+fn throttle(prepared: &Prepared, entry: &Entry) -> Option<Arc<Throttle>> {
+    let book = &prepared.book;
+    let at_backend = prepared
+        .plan
+        .backends
+        .get(entry.route.backend)
+        .and_then(|backend| at_backend(book, backend));
+    let rooms = on_route(book, &entry.route.name, &entry.checks)
+        .into_iter()
+        .chain(at_backend);
+    let method = entry.method.path.trim_start_matches('/');
+    Throttle::new(
+        book,
+        &entry.checks,
+        rooms.collect(),
+        &prepared.counters,
+        Some(method),
+    )
+}
+
+/// Room for the calls of a route, if that is bounded.
+fn on_route(book: &Book, route: &str, checks: &Checks) -> Option<Arc<Room>> {
+    let most = checks.max_in_flight?;
+    Some(book.room(&format!("route \"{route}\""), most))
+}
+
+/// Room for the calls of a backend, if that is bounded.
+fn at_backend(book: &Book, backend: &Backend) -> Option<Arc<Room>> {
+    let most = backend.max_in_flight?;
+    Some(book.room(&format!("backend \"{}\"", backend.name), most))
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

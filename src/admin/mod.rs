@@ -20,7 +20,9 @@ pub use readiness::{Readiness, State};
 use crate::fault::{Fault, Kind};
 use crate::listen::Refuse;
 use crate::peer::Peer;
+use crate::policy::throttle::Book;
 use crate::wire::body::Body;
+use crate::wire::url;
 
 /// The content type of metrics in the text form. Source: OpenMetrics 1.0, "Content type".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,6 +32,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Admin {
     readiness: Arc<Readiness>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    limits: Arc<Book>,
     refuse: Refuse,
 }
 
@@ -43,15 +46,23 @@ impl Admin {
         Self {
             readiness,
             metrics: Arc::new(metrics),
+            limits: Arc::default(),
             refuse,
         }
+    }
+
+    /// The same, which tells what was used of the limits in this book.
+    #[must_use]
+    pub fn telling_of(self, limits: Arc<Book>) -> Self {
+        Self { limits, ..self }
     }
 
     /// The handler for [`crate::listen::serve`].
     pub fn handler(self) -> impl Fn(Request<Incoming>, Peer) -> Ready<Response<Body>> + Clone {
         move |request, _peer| {
             let (head, _body) = request.into_parts();
-            let answered = self.answer(&head.method, head.uri.path());
+            let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+            let answered = self.answer(&head.method, target);
             ready(answered.unwrap_or_else(|fault| (self.refuse)(&head, &fault)))
         }
     }
@@ -60,22 +71,42 @@ impl Admin {
     ///
     /// # Errors
     /// A [`Fault`] of the client: there is nothing at the path, or the method is not GET or HEAD.
-    pub fn answer(&self, method: &Method, path: &str) -> Result<Response<Body>, Fault> {
-        let page: fn(&Self) -> Page = match path {
-            "/livez" => |_| Page::new(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
-            "/readyz" => Self::ready,
-            "/metrics" => |me| Page::new(StatusCode::OK, OPEN_METRICS, (me.metrics)()),
+    pub fn answer(&self, method: &Method, target: &str) -> Result<Response<Body>, Fault> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let page: fn(&Self, &str) -> Result<Page, Fault> = match path {
+            "/livez" => |_, _| Ok(Page::new(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")),
+            "/readyz" => |me, _| Ok(me.ready()),
+            "/metrics" => |me, _| Ok(Page::new(StatusCode::OK, OPEN_METRICS, (me.metrics)())),
+            "/limits" => Self::used,
             _ => {
                 return Err(Fault::client(
                     Kind::RouteNotFound,
-                    "there is nothing here; there are /livez, /readyz and /metrics",
+                    "there is nothing here; there are /livez, /readyz, /metrics and /limits",
                 ));
             }
         };
         if *method == Method::GET || *method == Method::HEAD {
-            return Ok(page(self).response(method));
+            return page(self, query).map(|page| page.response(method));
         }
         Err(Fault::client(Kind::MethodNotAllowed, format!("{path} takes GET and HEAD")).allowing("GET, HEAD"))
+    }
+
+    /// What was used of limits: `?limit=NAME` of one, `&key=KEY` by one caller.
+    fn used(&self, query: &str) -> Result<Page, Fault> {
+        let asked = |wanted: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let (_, value) = pairs.find(|(name, _)| *name == wanted)?;
+            let mut text = String::new();
+            url::decode_form(value, &mut text).ok().map(|()| text)
+        };
+        let limit = asked("limit");
+        match self.limits.report(limit.as_deref(), asked("key").as_deref()) {
+            Some(text) => Ok(Page::new(StatusCode::OK, "application/json", text)),
+            None => Err(Fault::client(
+                Kind::RouteNotFound,
+                "there is no such limit; /limits tells which there are",
+            )),
+        }
     }
 
     fn ready(&self) -> Page {

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::balance::{Balance, InFlight, Target};
 use crate::fault::{Fault, Kind};
+use crate::policy::throttle::{Place, Room};
 use crate::upstream::Unreachable;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -31,6 +32,7 @@ pub struct Dispatch {
     balance: Arc<Balance>,
     tasks: TaskTracker,
     name: Arc<str>,
+    room: Option<Arc<Room>>,
 }
 
 impl Dispatch {
@@ -40,6 +42,25 @@ impl Dispatch {
             balance,
             tasks,
             name: name.into(),
+            room: None,
+        }
+    }
+
+    /// The same, with room for so many requests at once. It is for who asks here without a gate that has seen to it:
+    /// see [`Dispatch::enter`].
+    #[must_use]
+    pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// A place for a request, where there is a bound.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub(super) fn enter(&self) -> Result<Option<Place>, Fault> {
+        match &self.room {
+            None => Ok(None),
+            Some(room) => room.enter().map(Some).ok_or_else(|| room.fault()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
+use crate::policy::throttle::Checks;
 use crate::route::entry::{
     Bound, Doubt, Entry, Offer, Outbound, Route, StreamEnvelope, Streaming, WebSocket,
 };
@@ -108,6 +109,7 @@ fn of(
             let entry = Arc::new(Entry {
                 access: None,
                 public: false,
+                checks: Checks::default(),
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::backend::dispatch::{Dispatch, Twice};
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::Handshake;
-use crate::balance::{InFlight, Target};
+use crate::balance::Target;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
@@ -142,24 +142,38 @@ impl Relay {
         outgoing.method = Method::GET;
         handshake.ask(&mut outgoing.headers);
         let share = self.any_share()?;
+        let place = share.enter()?;
         let asked = share.ask(|target| outgoing.head(target));
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
                 let holds_for = permit.holds_for();
-                handshake.accept(*head, upstream, options.clone(), holds_for, tally, in_flight)
+                handshake.accept(
+                    *head,
+                    upstream,
+                    options.clone(),
+                    holds_for,
+                    tally,
+                    (in_flight, place),
+                )
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(
                 Kind::UpstreamProtocol,
                 "the upstream opened no WebSocket",
             )),
-            Answered::Refused(response) => Ok(self.answer(response, in_flight, tally)),
+            Answered::Refused(response) => Ok(self.answer(response, (in_flight, place), tally)),
         }
     }
 
     /// The answer that becomes of an upstream's.
-    fn answer(&self, response: Response<Body>, in_flight: InFlight, tally: Arc<Tally>) -> Response<Body> {
+    /// It keeps `held` as long as it streams.
+    fn answer(
+        &self,
+        response: Response<Body>,
+        held: impl Send + 'static,
+        tally: Arc<Tally>,
+    ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         metadata::end_to_end(&mut head.headers);
         let code = Code::from_origin(head.status);
@@ -173,7 +187,7 @@ impl Relay {
                 tally,
                 code,
             })
-            .holding(in_flight)
+            .holding(held)
         };
         Response::from_parts(head, body)
     }
@@ -202,9 +216,10 @@ impl Relay {
         }
         let body = self.mirrored(&outgoing, body);
         let share = self.any_share()?;
+        let place = share.enter()?;
         let sent = share.send(twice(&outgoing.method), body, |target| outgoing.head(target));
         let (response, in_flight) = patiently(sent, &tally, plan.patience).await?;
-        Ok(self.answer(response, in_flight, tally))
+        Ok(self.answer(response, (in_flight, place), tally))
     }
 
     fn any_share(&self) -> Result<&Dispatch, Fault> {

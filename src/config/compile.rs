@@ -12,6 +12,7 @@ use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
+use super::throttle;
 use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::balance::LoadBalancing;
 use crate::limits::Limits;
@@ -64,6 +65,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
     if !errors.is_empty() {
         return Err(errors);
     }
+    for (at, route) in routes.iter().enumerate() {
+        let of = chosen.entries.iter().filter(|chosen| chosen.route == at);
+        let methods: Vec<&Method> = of.map(|chosen| &*chosen.method).collect();
+        errors.extend(throttle::fields_of_nothing(file, route, &methods));
+    }
     warnings.extend(chosen.warnings);
     for (name, state) in file.backends.keys().zip(&states) {
         if let SchemaState::Ready(schema) = state {
@@ -107,6 +113,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .iter()
             .map(|(name, written)| setup(file, name, written))
             .collect(),
+        rate_limits: throttle::limits(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
@@ -229,6 +236,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
         tls: backend_tls(file, written),
+        max_in_flight: written.max_in_flight.map(|most| most.0),
     }
 }
 

@@ -10,6 +10,7 @@ use super::file::{self, File};
 use super::located::Spot;
 use super::plan::Disabled;
 use super::relays;
+use super::throttle;
 use crate::route::entry::{
     Bound, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
 };
@@ -204,6 +205,7 @@ impl Binder<'_> {
             json: self.json.clone(),
             access,
             public,
+            checks: throttle::checks(self.file, self.route.written, Some(method)),
         }));
         Ok(())
     }

@@ -9,6 +9,7 @@ pub mod outside;
 pub mod relay;
 pub mod route;
 pub mod screen;
+pub mod throttle;
 pub mod websocket;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub use route::{
     UnknownFields, UnknownParameters,
 };
 pub use screen::{Addresses, Block, Errors, ServerMessages};
+pub use throttle::RateLimit;
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
@@ -78,6 +80,9 @@ pub struct File {
     /// this says otherwise.
     #[serde(default)]
     pub reflection: Reflection,
+    /// How often callers may call, by the name that routes use.
+    #[serde(default)]
+    pub rate_limits: BTreeMap<String, Located<RateLimit>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,

@@ -16,6 +16,7 @@ use super::file::{
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
+use super::throttle;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
 use super::watch::Noted;
 use crate::route::Host;
@@ -137,7 +138,7 @@ impl Origin {
     }
 
     /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
-    fn has(&self, spot: Spot, key: &str) -> bool {
+    pub(super) fn has(&self, spot: Spot, key: &str) -> bool {
         match (spot, &self.document) {
             (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
             _ => false,
@@ -222,7 +223,11 @@ fn parse(name: &str, base: &Path, text: &str, noted: &Noted) -> Result<File, Vec
         source: None,
         noted: noted.clone(),
     };
-    for (key, block) in [("backend", "backends"), ("auth", "auth")] {
+    for (key, block) in [
+        ("backend", "backends"),
+        ("auth", "auth"),
+        ("rate_limit", "rate_limits"),
+    ] {
         problems.extend(references(&document, key, block));
     }
     problems.extend(Check { file: &file }.all());
@@ -274,6 +279,11 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for backend in owners.iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
+        "rate_limit" => match document.child(*route, key) {
+            Some(one) if matches!(document.kind(one), Kind::Scalar(_)) => vec![one],
+            Some(list) => document.items(list).to_vec(),
+            None => Vec::new(),
+        },
         key => document.child(*route, key).into_iter().collect(),
     }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
@@ -327,6 +337,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             "--backend",
         ),
         http2: Located::default_of(false),
+        max_in_flight: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
@@ -354,6 +365,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
         reflection: Reflection::default(),
+        rate_limits: BTreeMap::new(),
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -385,6 +397,8 @@ fn all_of(backend: &str) -> Route {
         addresses: Addresses::default(),
         block: Vec::new(),
         errors: Errors::default(),
+        rate_limit: None,
+        max_in_flight: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
@@ -426,6 +440,7 @@ impl Check<'_> {
         for (name, auth) in &file.auth {
             self.auth(name, auth, &mut found);
         }
+        throttle::Review { file }.all(&mut found);
         found
     }
 

@@ -17,6 +17,7 @@ pub mod plan;
 mod read;
 mod relays;
 mod schemas;
+mod throttle;
 pub mod value;
 pub mod watch;
 

@@ -17,6 +17,7 @@ use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::listen::screen::Screen;
 use crate::policy::Setup;
+use crate::policy::throttle::Limit;
 use crate::route::cors::Preflight;
 use crate::route::entry::Offer;
 use crate::route::relay::EncodedSlash;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub declared: Vec<Declared>,
     /// How callers prove who they are, in the order in which routes count it.
     pub auth: Vec<Setup>,
+    /// How often callers may call, in the order in which routes count it.
+    pub rate_limits: Vec<Limit>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.
@@ -362,6 +365,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.
     pub tls: BackendTls,
+    /// Calls in flight to it, from all workers, if that is bounded.
+    pub max_in_flight: Option<u32>,
 }
 
 /// A route as it is declared: which services it may have, whether its backend offers them or not.

@@ -10,6 +10,7 @@ use super::compile::{access, auth, hosts, route_screen};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
+use super::throttle;
 use crate::limits::Limits;
 use crate::route::relay::{
     Action, AskedHost, Carries, EncodedSlash, HeaderEdit, PathRoute, Redirect, Relay, Rewrite,
@@ -154,6 +155,7 @@ impl One<'_> {
             auth: auth(self.file, self.written),
             access: access(self.file, self.written, None),
             screen: route_screen(self.file, self.written),
+            checks: throttle::checks(self.file, self.written, None),
         })
     }
 

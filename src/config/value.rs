@@ -17,6 +17,7 @@ use serde::de::{Deserialize, Deserializer};
 
 use crate::policy::condition::Condition;
 use crate::policy::identity::ForwardedClaim;
+use crate::policy::throttle::calendar::Calendar;
 
 /// A value that is written as one text.
 trait Text: Sized {
@@ -127,6 +128,16 @@ written_as_text! {
         "maxLength": 4096,
         "examples": ["request.path.startsWith('/v1/') && identity.claims.tenant == message.tenant"]
     };
+    Often, "Often", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*/([1-9][0-9]*)?(ms|s|m|h)$",
+        "examples": ["100/s", "1000/m", "5/10s"]
+    };
+    PerWindow, "PerWindow", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*/(hour|day|month)$",
+        "examples": ["10000/day"]
+    };
     Verb, "Verb", {
         "type": "string",
         "examples": ["GET", "POST"]
@@ -201,6 +212,14 @@ impl Text for Period {
     }
 }
 
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
@@ -232,6 +251,14 @@ impl Text for Count {
             Ok(0) | Err(_) => Err(format!("is not a number from 1 to {}", u32::MAX)),
             Ok(count) => Ok(Self(count)),
         }
+    }
+}
+
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
     }
 }
 
@@ -558,6 +585,53 @@ impl Text for Methods {
             }
             _ => Err(not()),
         }
+    }
+}
+
+impl FromStr for Methods {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
+/// How often: so many in a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Often {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub period: Duration,
+}
+
+impl Text for Often {
+    fn from_text(text: &str) -> Result<Self, String> {
+        super::throttle::often(text)
+            .map(|(count, period)| Self { count, period })
+            .ok_or_else(|| {
+                "is no rate; write how many in which time, such as 100/s, 1000/m or 5/10s".to_owned()
+            })
+    }
+}
+
+/// So many in each window of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerWindow {
+    /// How many.
+    pub count: u64,
+    /// In which window.
+    pub calendar: Calendar,
+}
+
+impl Text for PerWindow {
+    fn from_text(text: &str) -> Result<Self, String> {
+        super::throttle::per_window(text)
+            .map(|(count, calendar)| Self { count, calendar })
+            .ok_or_else(|| {
+                "is no quota; write how many in which window, such as 1000/hour, 10000/day or 200000/month"
+                    .to_owned()
+            })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::config::plan::{self, Found, FoundPath, Lead, Listener, Plan};
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
 use crate::listen::screen::{Barred, Screen};
+use crate::peer::Peer;
+use crate::policy::throttle::{Caller, Part, key};
 use crate::policy::{Access, Decision};
 use crate::route::cors::Cors;
 use crate::route::relay::Action;
@@ -460,6 +462,48 @@ impl Explanation<'_> {
         if let Some((auth, rule)) = self.gate() {
             facts.push(["auth".to_owned(), auth]);
             facts.extend(rule.map(|rule| ["rule".to_owned(), rule]));
+        }
+        self.limit_facts(facts);
+    }
+
+    /// Which limits are asked, and about whom.
+    fn limit_facts(&self, facts: &mut Vec<[String; 2]>) {
+        let (checks, method) = match &self.outcome {
+            Outcome::Method(taken) => {
+                let path = taken.entry.method.path.trim_start_matches('/');
+                (&taken.entry.checks, path)
+            }
+            Outcome::Path(route, _) => (&route.checks, self.head.method.as_str()),
+            Outcome::Nowhere(_) => return,
+        };
+        let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
+        let caller = Caller {
+            identity: self.decision.as_ref().and_then(Decision::identity),
+            peer: &here,
+            headers: &self.head.headers,
+            method,
+        };
+        for check in &checks.checks {
+            let Some(limit) = self.plan.rate_limits.get(check.limit) else {
+                continue;
+            };
+            let of = match limit.key.as_slice() {
+                [] => "all callers together".to_owned(),
+                _ if check.field.is_some() => {
+                    let parts: Vec<String> = limit.key.iter().map(Part::name).collect();
+                    format!("{}, once the first message is there", parts.join(" + "))
+                }
+                parts => key::shown(&key::text(parts, caller)),
+            };
+            let cost = match check.cost {
+                1 => String::new(),
+                cost => format!(", this call costs {cost}"),
+            };
+            let told = format!("\"{}\" ({}) of {of}{cost}", limit.name, limit.allowance);
+            facts.push(["limit".to_owned(), told]);
+        }
+        if let Some(most) = checks.max_in_flight {
+            facts.push(["in flight".to_owned(), format!("{most} on this route")]);
         }
     }
 

@@ -4,6 +4,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::fault::{Fault, Kind};
 use crate::peer::Peer;
@@ -36,12 +37,12 @@ impl Booth {
     ///
     /// # Cancel safety
     /// A ticket that nobody has heard of ends by itself.
-    pub async fn give(&self, head: &mut Parts, peer: &Peer) -> Result<Response<Body>, Fault> {
+    pub async fn give(&self, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Response<Body>, Fault> {
         if head.method != Method::POST {
             let fault = Fault::client(Kind::MethodNotAllowed, "tickets are given by POST");
             return Err(fault.allowing("POST"));
         }
-        let permit = self.gate.admit(head, peer).await?;
+        let permit = self.gate.admit(head, peer, now).await?;
         let ticket = self.gate.ticket(&permit).ok_or_else(|| {
             Fault::gateway(
                 Kind::Overloaded,

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::fault::Kind;
 use crate::listen::counters::Counters;
 use crate::observe::log::Log;
+use crate::policy::throttle::{Book, Verdict};
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -155,6 +156,7 @@ struct Inner {
     log: Log,
     generation: AtomicU64,
     reloads: [AtomicU64; 2],
+    limits: OnceLock<Arc<Book>>,
 }
 
 impl Metrics {
@@ -166,7 +168,14 @@ impl Metrics {
             log,
             generation: AtomicU64::new(0),
             reloads: Default::default(),
+            limits: OnceLock::new(),
         }))
+    }
+
+    /// The page tells of the limits in this book too.
+    pub fn tell_of(&self, limits: Arc<Book>) {
+        // There is one book in a process.
+        let _ = self.0.limits.set(limits);
     }
 
     /// The shard of a worker, counted from 0.
@@ -229,6 +238,9 @@ impl Collector for Metrics {
         calls(&mut encoder, &sums)?;
         durations(&mut encoder, &sums)?;
         traffic(&mut encoder, &sums)?;
+        if let Some(book) = self.0.limits.get() {
+            limits(&mut encoder, book)?;
+        }
         self.process(&mut encoder)
     }
 }
@@ -283,6 +295,52 @@ fn calls(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<Key, Series>) -> f
     for (key, series) in sums {
         ConstGauge::new(series.in_flight.load(Ordering::Relaxed))
             .encode(family.encode_family(&labels(key))?)?;
+    }
+    Ok(())
+}
+
+/// What limits have decided, and the calls in flight where they are bounded.
+fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
+    let (counters, rooms) = (book.all(), book.rooms());
+    let mut family = encoder.encode_descriptor(
+        "sabir_ratelimit",
+        "Calls that limits were asked about, by what they decided.",
+        None,
+        MetricType::Counter,
+    )?;
+    for counter in &counters {
+        for (verdict, count) in Verdict::ALL.iter().zip(counter.verdicts()) {
+            let labels = [
+                ("limit", counter.limit().name.as_str()),
+                ("decision", verdict.name()),
+            ];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    for room in &rooms {
+        let labels = [("limit", room.name()), ("decision", Verdict::Refused.name())];
+        ConstCounter::new(room.refused()).encode(family.encode_family(&labels)?)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "sabir_ratelimit_keys",
+        "Callers that a limit knows.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for counter in &counters {
+        let keys = i64::try_from(counter.keys()).unwrap_or(i64::MAX);
+        let labels = [("limit", counter.limit().name.as_str())];
+        ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "sabir_concurrency",
+        "Calls in flight where they are bounded.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for room in &rooms {
+        let labels = [("limit", room.name())];
+        ConstGauge::new(i64::from(room.in_flight())).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::fault::{Kind, Side};
 use crate::observe::log::{Log, LogFormat};
 use crate::observe::metrics::Series;
+use crate::policy::throttle::Places;
 use crate::route::{Entry, PathRoute};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
@@ -50,6 +51,8 @@ pub struct Record {
     pub tally: Arc<Tally>,
     /// The metrics of the call.
     pub series: Arc<Series>,
+    /// What the call takes of limits on calls in flight: free again when the record is written.
+    pub places: Places,
 }
 
 /// Where a request went.
@@ -181,6 +184,11 @@ impl Line<'_> {
                 side_name(side)
             );
         }
+        if let Some(limit) = record.tally.limit() {
+            text.push_str(",\"limit\":\"");
+            push_escaped(&mut text, limit);
+            text.push('"');
+        }
         if let Some(code) = record.tally.close_code() {
             let _ = write!(text, ",\"close_code\":{code}");
         }
@@ -230,6 +238,10 @@ impl Line<'_> {
             && code != Code::Ok
         {
             let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+        }
+        if let Some(limit) = record.tally.limit() {
+            text.push_str(" limit=");
+            push_escaped(&mut text, limit);
         }
         if let Some(code) = record.tally.close_code() {
             let _ = write!(text, " close={code}");

@@ -1,6 +1,6 @@
 //! The gate: decides on the request head, before a body is read, whether a call may go upstream.
 //!
-//! [`Gate::admit`] is a list of steps: who calls, may it. What an `auth` block of the configuration comes to is [`Setup`];
+//! [`Gate::admit`] is a list of steps: who is kept out, who calls, may it, how often. What an `auth` block of the configuration comes to is [`Setup`];
 //! it becomes an [`auth::Authenticator`], which all workers share, at a [`Desk`] of each.
 
 pub mod access;
@@ -24,6 +24,7 @@ pub mod passwords;
 pub mod refusal;
 mod remote;
 pub mod setup;
+pub mod throttle;
 pub mod tickets;
 pub mod time;
 
@@ -33,6 +34,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use prost_reflect::{DynamicMessage, MessageDescriptor};
+use tokio::time::Instant;
 
 pub use access::Access;
 use access::Ruling;
@@ -46,6 +48,7 @@ use facts::{Facts, MAX_READ_BYTES, RequestFacts};
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
+use throttle::{Caller, Pass, Throttle};
 
 use crate::fault::{Fault, Kind};
 use crate::listen::forwarded;
@@ -55,7 +58,7 @@ use crate::peer::Peer;
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { proof: None, grant: None, pending: None };
+/// let permit = sabir::policy::Permit { proof: None, grant: None, pending: None, pass: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
@@ -64,6 +67,8 @@ pub struct Permit {
     grant: Option<Arc<Grant>>,
     /// What the first message has to say before the call goes anywhere.
     pending: Option<Box<Pending>>,
+    /// What limits gave and tell; nothing where the route has none.
+    pass: Option<Box<Pass>>,
 }
 
 /// Rules of which one has to let the first message pass.
@@ -149,6 +154,11 @@ impl Permit {
         Some(Duration::from_secs(end.saturating_sub(time::unix_now())).min(LONGEST))
     }
 
+    /// What limits gave the call, and tell its client; nothing where none was asked.
+    pub fn pass(&mut self) -> Option<&mut Pass> {
+        self.pass.as_deref_mut()
+    }
+
     /// Tells a backend who calls, by metadata that no client can write, and takes out what could have said it and was
     /// not checked: clients have other ways to send metadata than the headers that the gate sees.
     pub fn tell(&self, metadata: &mut HeaderMap) {
@@ -171,6 +181,7 @@ pub struct Gate {
     /// Whether forms are taken where a cookie says who calls.
     forms: bool,
     screen: Option<Arc<Screen>>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// What the gate found out about a caller, and what it decided.
@@ -226,6 +237,7 @@ impl Found<'_> {
             proof: self.proof,
             grant: self.grant,
             pending,
+            pass: None,
         }
     }
 }
@@ -239,6 +251,7 @@ impl Gate {
             pages,
             forms: false,
             screen: None,
+            throttle: None,
         }
     }
 
@@ -265,6 +278,12 @@ impl Gate {
         self.desk.as_ref()?.authenticator().ticket(permit)
     }
 
+    /// The same gate, which asks these limits last.
+    #[must_use]
+    pub fn throttled(self, throttle: Option<Arc<Throttle>>) -> Self {
+        Self { throttle, ..self }
+    }
+
     /// Admits a call. A route without a policy admits every call whose head is in order, which the listener has seen to.
     ///
     /// # Errors
@@ -272,12 +291,21 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    pub async fn admit(&self, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
         let mut found = Found::default();
-        match self.judge(head, peer, &mut found).await {
-            Ok(()) => Ok(found.permit(self)),
-            Err(no) => Err(self.fault(&no)),
-        }
+        self.judge(head, peer, &mut found)
+            .await
+            .map_err(|no| self.fault(&no))?;
+        let pass = match &self.throttle {
+            None => None,
+            Some(throttle) => Some(Box::new(
+                throttle.admit(caller(head, peer, found.identity()), now)?,
+            )),
+        };
+        Ok(Permit {
+            pass,
+            ..found.permit(self)
+        })
     }
 
     /// The same steps, told one by one instead of taken.
@@ -376,5 +404,15 @@ impl Gate {
             None => refusal.fault("", &[]),
             Some(desk) => refusal.fault(desk.authenticator().realm(), desk.authenticator().challenges()),
         }
+    }
+}
+
+/// What limits know of a caller.
+fn caller<'a>(head: &'a Parts, peer: &'a Peer, identity: Option<&'a Identity>) -> Caller<'a> {
+    Caller {
+        identity,
+        peer,
+        headers: &head.headers,
+        method: head.method.as_str(),
     }
 }

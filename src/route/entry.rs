@@ -9,6 +9,7 @@ use prost_reflect::MessageDescriptor;
 use crate::limits::Limits;
 use crate::listen::screen::Screen;
 use crate::policy::Access;
+use crate::policy::throttle::Checks;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
@@ -154,6 +155,8 @@ pub struct Entry {
     pub access: Option<Arc<Access>>,
     /// Whether anybody may call it, known or not.
     pub public: bool,
+    /// How often it may be called.
+    pub checks: Checks,
     /// What its calls go out as.
     pub outbound: Outbound,
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::listen::screen::Screen;
 use crate::policy::Access;
+use crate::policy::throttle::Checks;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
@@ -38,6 +39,8 @@ pub struct PathRoute {
     pub screen: Option<Arc<Screen>>,
     /// Who may ask for it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// How often it may be asked for.
+    pub checks: Checks,
 }
 
 impl PathRoute {

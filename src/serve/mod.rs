@@ -36,6 +36,7 @@ use crate::listen::worker::{Panicked, Workers};
 use crate::listen::{self, BindError, Connections, Drain, Drained, Settings, Sockets};
 use crate::observe::log::Writer;
 use crate::observe::{Log, LogFormat, Metrics};
+use crate::policy::throttle::Book;
 use crate::wire::body::Body;
 
 use control::{Control, Fixed, Known, announce, compile};
@@ -191,6 +192,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
+    metrics.tell_of(Arc::clone(shared.book()));
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
     let drain = Drain::new(plan.limits.drain_timeout);
@@ -220,6 +222,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     announce(&plan, &readiness, &metrics);
     lessons.doubted(&plan);
     let mut background = JoinSet::new();
+    background.spawn(Arc::clone(shared.book()).keep_tidy());
     let mut keepers = JoinSet::new();
     for keeper in shared.keepers() {
         keepers.spawn(keeper.run());
@@ -233,7 +236,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     serve_admin(
         admin_sockets,
         &admin_changes,
-        &metrics,
+        (&metrics, shared.book()),
         &readiness,
         &mut background,
     );
@@ -294,12 +297,13 @@ fn admin_settings(file: &File) -> Settings {
 fn serve_admin(
     mut sockets: Sockets,
     settings: &watch::Receiver<Arc<Settings>>,
-    metrics: &Metrics,
+    (metrics, limits): (&Metrics, &Arc<Book>),
     readiness: &Arc<Readiness>,
     background: &mut JoinSet<()>,
 ) {
     let metrics = metrics.clone();
-    let admin = Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head);
+    let admin =
+        Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head).telling_of(Arc::clone(limits));
     let connections = Connections::new(&settings.borrow().limits);
     for socket in sockets.take(0) {
         // It answers while the gateway drains, so that readiness can be asked, and ends with the process.

@@ -2,8 +2,10 @@
 
 pub mod deadline;
 pub mod judge;
+pub mod metered;
 
 use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 use tower::util::BoxCloneSyncService;
 
 use crate::call::{Call, Reply};
@@ -20,6 +22,8 @@ pub struct Params {
     pub idle_timeout: std::time::Duration,
     /// What clients are not told of a backend's errors.
     pub hygiene: Hygiene,
+    /// Whether limits go by a field of the first message.
+    pub asks_messages: bool,
 }
 
 /// The call, with the metadata by which a backend is told who calls.
@@ -41,6 +45,8 @@ where
         .layer_fn(|inner| judge::Judged::new(inner, params.idle_timeout))
         // Whatever comes between, it sees what clients do.
         .map_result(move |reply: Result<Reply, Fault>| reply.map(|reply| reply.screened(params.hygiene)))
+        // What the gate has left for when the first message is there.
+        .option_layer(params.asks_messages.then(|| layer_fn(metered::Metered::new)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.
         .map_request(told)
         .service(backend);

@@ -19,6 +19,8 @@ pub struct Tally {
     close_code: AtomicU16,
     /// Whether a rule has read a message.
     judged: AtomicBool,
+    /// The limit that was met.
+    limit: OnceLock<Box<str>>,
 }
 
 /// How a call ended, as the client was told.
@@ -65,6 +67,17 @@ impl Tally {
     /// Whether a rule has read a message.
     pub fn judged(&self) -> bool {
         self.judged.load(Ordering::Relaxed)
+    }
+
+    /// Notes the limit that the call met; the first one counts.
+    pub fn met(&self, limit: &str) {
+        // A later one is an echo.
+        let _ = self.limit.set(limit.into());
+    }
+
+    /// The limit that the call met, if it met one.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.get().map(|limit| &**limit)
     }
 
     /// Notes the code with which a WebSocket was closed.

@@ -37,5 +37,6 @@ mod rest_backend;
 mod routes;
 mod support;
 mod threats;
+mod throttle;
 mod tls;
 mod websocket;

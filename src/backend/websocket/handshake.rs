@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 
 use crate::backend::relay::Relayed;
 use crate::backend::websocket::Bridge;
-use crate::balance::InFlight;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::listen::tunnel::Tunnel;
@@ -85,7 +84,7 @@ impl Handshake {
         options: WebSocket,
         holds_for: Option<Duration>,
         tally: Arc<Tally>,
-        in_flight: InFlight,
+        held: impl Send + 'static,
     ) -> Result<Response<Body>, Fault> {
         let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
         let mut headers = head.headers;
@@ -125,7 +124,7 @@ impl Handshake {
                 .holding_for(holds_for)
                 .run()
         })
-        .holding(in_flight)
+        .holding(held)
         .put(&mut response);
         Ok(response)
     }

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Endpoint, Period};
+use super::super::value::{Count, Endpoint, Period};
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -48,6 +48,8 @@ pub struct Backend {
     pub timeout: BackendTimeout,
     /// How `https://` endpoints are verified.
     pub tls: Option<Located<BackendTls>>,
+    /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
+    pub max_in_flight: Option<Count>,
 }
 
 /// How long a backend that says the same again and again is left in peace.

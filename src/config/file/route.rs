@@ -6,12 +6,13 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Period, Services, Size};
+use super::super::value::{Count, Period, Services, Size};
 use super::auth::Rule;
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
 use super::screen::{Addresses, Block, Errors};
+use super::throttle::LimitNames;
 use super::websocket::WebSocketSection;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
@@ -70,6 +71,11 @@ pub struct Route {
     /// What clients are told of the backend's errors.
     #[serde(default)]
     pub errors: Errors,
+    /// How often callers may call: a name of `rate_limits`, or a list of names, all of which have to allow a call.
+    /// Default: as often as they like.
+    pub rate_limit: Option<Located<LimitNames>>,
+    /// Calls in flight on this route, from all callers. Default: no bound.
+    pub max_in_flight: Option<Count>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,
