@@ -476,7 +476,7 @@ impl Explanation<'_> {
             Outcome::Path(route, _) => (&route.checks, self.head.method.as_str()),
             Outcome::Nowhere(_) => return,
         };
-        let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
+        let here = Peer::new((self.from, 0).into(), false, false, Vec::new());
         let caller = Caller {
             identity: self.decision.as_ref().and_then(Decision::identity),
             peer: &here,

@@ -118,8 +118,8 @@ async fn a_message_is_judged_before_anything_goes_upstream_whatever_it_came_in()
         assert_eq!(status["$status"]["code"], if let_in { 0 } else { 7 }, "{status}");
         assert_eq!(backend.begun() - before, usize::from(let_in));
     }
-    let told = gateway.says("\"message_read_by_rule\":true").await;
-    assert!(told.contains("PERMISSION_DENIED"), "{told}");
+    let told = gateway.says("\"reason\":\"PERMISSION_DENIED\"").await;
+    assert!(told.contains("\"message_read_by_rule\":true"), "{told}");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub struct Introspection {
     /// Who the gateway is to it.
     pub client_id: Located<String>,
     /// How the gateway proves that.
+    #[schemars(with = "String")]
     pub client_secret: Located<SecretText>,
     /// Whom tokens are for: `aud` has one of these. Default: anybody, as far as the issuer says that the token is active.
     #[serde(default)]

@@ -30,7 +30,17 @@ pub(super) fn names_callers(auth: &Auth) -> bool {
 
 impl Check<'_> {
     pub(super) fn auth(&self, name: &str, auth: &Located<Auth>, found: &mut Vec<Diagnostic>) {
-        if !proves(auth) && auth.ext_authz.is_none() {
+        // What is there and wrong was told.
+        let told = [
+            "introspection",
+            "basic",
+            "api_keys",
+            "client_certificates",
+            "ext_authz",
+        ]
+        .iter()
+        .any(|key| self.file.origin.has(auth.spot, key));
+        if !proves(auth) && !told {
             let message = format!(
                 "auth \"{name}\" has no way to prove who calls; write jwt, introspection, basic, api_keys, client_certificates or ext_authz"
             );
@@ -177,7 +187,7 @@ impl Check<'_> {
                 found.push(self.error(ttl.spot, "is too short; whole seconds are counted, at least 1s"));
             }
         }
-        if !names_callers(auth) {
+        if !names_callers(auth) && auth.ext_authz.is_some() {
             let message = "are given to callers who are known, and nothing here says who calls";
             found.push(self.key_error(tickets.spot, message));
         }

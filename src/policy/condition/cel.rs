@@ -19,6 +19,12 @@ use super::super::identity::Identity;
 /// The names that expressions may use.
 const VARIABLES: [&str; 3] = ["request", "identity", "message"];
 
+/// Expressions in expressions. Each costs the thread that evaluates it some stack.
+const MAX_DEPTH: usize = 64;
+
+/// The stack of the thread that compiles: several KiB for each letter that an expression may have.
+const STACK_BYTES: usize = 64 << 20;
+
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A compiled expression, and what it reads.
@@ -40,7 +46,21 @@ impl fmt::Debug for Compiled {
 }
 
 impl Compiled {
+    /// Compiles an expression, on a thread of its own: how deep the parser goes is for whoever wrote the text to say, and
+    /// what turns out to be too deep is thrown away there.
     pub(super) fn new(text: &str) -> Result<Self, String> {
+        let failed = |what: &dyn fmt::Display| format!("it can't be compiled: {what}");
+        let owned = text.to_owned();
+        std::thread::Builder::new()
+            .name("cel".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || Self::compile(&owned))
+            .map_err(|error| failed(&error))?
+            .join()
+            .unwrap_or_else(|_panic| Err(failed(&"the compiler failed")))
+    }
+
+    fn compile(text: &str) -> Result<Self, String> {
         let program = ENVIRONMENT
             .compile(text)
             .map_err(|errors| match errors.errors.first() {
@@ -51,7 +71,7 @@ impl Compiled {
                 None => "it can't be read".to_owned(),
             })?;
         let mut reads = Reads::default();
-        reads.look(program.expression(), &mut Vec::new(), 0)?;
+        reads.look(program.expression(), &mut Vec::new(), 0, 0)?;
         let has = |name: &str| program.references().has_variable(name);
         let message = has("message").then_some(reads.fields);
         Ok(Self {
@@ -98,8 +118,20 @@ struct Reads {
 }
 
 impl Reads {
-    /// Looks through an expression within `loops` loops whose variables are `bound`.
-    fn look(&mut self, it: &IdedExpr, bound: &mut Vec<String>, loops: usize) -> Result<(), String> {
+    /// Looks through an expression within `loops` loops whose variables are `bound`, and within `depth` others.
+    fn look(
+        &mut self,
+        it: &IdedExpr,
+        bound: &mut Vec<String>,
+        loops: usize,
+        depth: usize,
+    ) -> Result<(), String> {
+        if depth >= MAX_DEPTH {
+            return Err(format!(
+                "it has more than {MAX_DEPTH} expressions within each other"
+            ));
+        }
+        let depth = depth + 1;
         match &it.expr {
             Expr::Ident(name) => {
                 let own = name.starts_with('@') || bound.contains(name);
@@ -116,7 +148,7 @@ impl Reads {
                 {
                     self.fields.push(select.field.clone());
                 }
-                self.look(&select.operand, bound, loops)
+                self.look(&select.operand, bound, loops, depth)
             }
             Expr::Call(call) => {
                 let pattern = call.args.last();
@@ -126,7 +158,7 @@ impl Reads {
                     return Err("the pattern of `matches` has to be written out".to_owned());
                 }
                 for part in call.target.as_deref().into_iter().chain(&call.args) {
-                    self.look(part, bound, loops)?;
+                    self.look(part, bound, loops, depth)?;
                 }
                 Ok(())
             }
@@ -136,13 +168,13 @@ impl Reads {
                         "a loop (all, exists, exists_one, map, filter) in a loop costs too much".to_owned(),
                     );
                 }
-                self.look(&it.iter_range, bound, loops)?;
+                self.look(&it.iter_range, bound, loops, depth)?;
                 let before = bound.len();
                 bound.push(it.iter_var.clone());
                 bound.extend(it.iter_var2.clone());
                 bound.push(it.accu_var.clone());
                 for part in [&it.accu_init, &it.loop_cond, &it.loop_step, &it.result] {
-                    self.look(part, bound, loops + 1)?;
+                    self.look(part, bound, loops + 1, depth)?;
                 }
                 bound.truncate(before);
                 Ok(())
@@ -150,8 +182,8 @@ impl Reads {
             Expr::List(list) => list
                 .elements
                 .iter()
-                .try_for_each(|part| self.look(part, bound, loops)),
-            Expr::Map(map) => self.entries(map.entries.iter().map(|entry| &entry.expr), bound, loops),
+                .try_for_each(|part| self.look(part, bound, loops, depth)),
+            Expr::Map(map) => self.entries(map.entries.iter().map(|entry| &entry.expr), bound, loops, depth),
             Expr::Struct(_) => Err("a message can't be made here".to_owned()),
             Expr::Literal(_) | Expr::Unspecified => Ok(()),
         }
@@ -162,13 +194,14 @@ impl Reads {
         entries: impl Iterator<Item = &'e EntryExpr>,
         bound: &mut Vec<String>,
         loops: usize,
+        depth: usize,
     ) -> Result<(), String> {
         for entry in entries {
             match entry {
-                EntryExpr::StructField(field) => self.look(&field.value, bound, loops)?,
+                EntryExpr::StructField(field) => self.look(&field.value, bound, loops, depth)?,
                 EntryExpr::MapEntry(entry) => {
-                    self.look(&entry.key, bound, loops)?;
-                    self.look(&entry.value, bound, loops)?;
+                    self.look(&entry.key, bound, loops, depth)?;
+                    self.look(&entry.value, bound, loops, depth)?;
                 }
             }
         }
@@ -438,7 +471,19 @@ mod tests {
         // A name of a loop is known within it alone.
         assert!(Condition::parse("[1, 2].exists(n, n == 2)").is_ok());
         assert!(Condition::parse("[1].exists(n, n == 2) && n == 1").is_err());
-        let deep = format!("{}true{}", "(".repeat(1000), ")".repeat(1000));
-        assert!(Condition::parse(&deep).is_err());
+        for deep in [
+            format!("{}true{}", "(".repeat(2000), ")".repeat(2000)),
+            format!("{}true", "!(".repeat(1000)),
+            format!("1{} == 0", " + 1".repeat(500)),
+            format!("{}true", "true ? false : ".repeat(200)),
+            format!("{}1{}", "[".repeat(1500), "]".repeat(1500)),
+            format!("request{}", ".a".repeat(1000)),
+            "-".repeat(4000),
+        ] {
+            assert!(
+                Condition::parse(&deep).is_err() || deep.starts_with("(("),
+                "{deep}"
+            );
+        }
     }
 }
