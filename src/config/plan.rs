@@ -15,7 +15,6 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
-use crate::listen::screen::Screen;
 use crate::policy::Setup;
 use crate::policy::throttle::Limit;
 use crate::route::cors::Preflight;
@@ -26,6 +25,7 @@ use crate::route::{
 };
 use crate::schema::exposed::Exposed;
 use crate::upstream::connect::Speaks;
+use crate::wire::screen::Screen;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.

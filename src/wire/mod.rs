@@ -13,6 +13,7 @@ pub mod grpc_web;
 pub mod json_stream;
 pub mod last_frame;
 pub mod percent;
+pub mod screen;
 pub mod timeout;
 pub mod url;
 pub mod websocket;
