@@ -83,6 +83,15 @@ struct PreparedBackend {
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
+impl Prepared {
+    /// The endpoints of a backend, by its index in the plan, with their figures.
+    pub fn endpoints(&self, backend: usize) -> &[Arc<Endpoint>] {
+        self.backends
+            .get(backend)
+            .map_or(&[], |backend| backend.endpoints.as_slice())
+    }
+}
+
 impl PreparedBackend {
     fn uses(&self, config: &Arc<rustls::ClientConfig>) -> bool {
         self.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, config))

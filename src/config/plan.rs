@@ -365,6 +365,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.
     pub tls: BackendTls,
+    /// The registered schema that it goes by.
+    pub registry: Option<String>,
     /// Calls in flight to it, from all workers, if that is bounded.
     pub max_in_flight: Option<u32>,
 }
