@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{EXPECT, ORIGIN};
+use http::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt as _, Limited};
@@ -42,7 +42,7 @@ use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 use crate::policy::setup::SetupError;
-use crate::policy::throttle::{Book, Checks, Counter, Places, Room, Standings, Throttle};
+use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
@@ -81,6 +81,15 @@ pub struct Prepared {
 struct PreparedBackend {
     endpoints: Vec<Arc<Endpoint>>,
     tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Prepared {
+    /// The endpoints of a backend, by its index in the plan, with their figures.
+    pub fn endpoints(&self, backend: usize) -> &[Arc<Endpoint>] {
+        self.backends
+            .get(backend)
+            .map_or(&[], |backend| backend.endpoints.as_slice())
+    }
 }
 
 impl PreparedBackend {
@@ -390,6 +399,22 @@ impl Gateway {
                             let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
                             telling(told, response)
                         }
+                        Err(fault)
+                            if fault.kind() == Kind::CredentialsMissing
+                                && entry.gate.takes_first_message()
+                                && frontend::proves_later(dialect, &head) =>
+                        {
+                            let unproven = frontend::Unproven {
+                                prove: prove(entry.gate.clone(), head.clone(), peer),
+                                head,
+                                body,
+                                entry: Arc::clone(&entry.entry),
+                                binding: found.binding,
+                                captures: found.captures,
+                                tally,
+                            };
+                            frontend::websocket::serve_unproven(unproven, entry.stack.clone())
+                        }
                         Err(fault) => {
                             read_off(&head, body).await;
                             refused(spoken, &tally, &fault)
@@ -600,6 +625,22 @@ impl LiveEntry {
         frontend::prepare(dialect, head, peer, &self.entry)?;
         admit(&self.gate, head, peer, now).await
     }
+}
+
+/// Lets the gate decide when the client has said who it is.
+fn prove(gate: Gate, mut head: Parts, peer: Peer) -> frontend::Prove {
+    Box::new(move |credential| {
+        Box::pin(async move {
+            head.headers.insert(AUTHORIZATION, credential);
+            let mut permit = admit(&gate, &mut head, &peer, Instant::now()).await?;
+            let held = permit.pass().map(Pass::take_places);
+            Ok(frontend::Proven {
+                head,
+                permit,
+                held: Box::new(held),
+            })
+        })
+    })
 }
 
 /// Lets the gate of a route decide.

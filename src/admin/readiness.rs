@@ -78,6 +78,12 @@ impl Readiness {
         self.0.lock().pending.clone()
     }
 
+    /// The state alone as a JSON object.
+    pub fn state_to_json(&self) -> String {
+        let status = self.0.lock().status;
+        serde_json::json!({ "status": status }).to_string()
+    }
+
     /// The state and the reasons as a JSON object: `{"status":"ready","pending":{"library":"connection refused"}}`.
     pub fn to_json(&self) -> String {
         let inner = self.0.lock().clone();

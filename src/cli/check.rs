@@ -56,7 +56,7 @@ fn summary(name: &str, plan: &Plan) -> String {
     pending.dedup();
     for backend in pending {
         line(format!(
-            "  not checked: what backend \"{backend}\" offers; it is asked by reflection when the gateway runs"
+            "  not checked: what backend \"{backend}\" offers; that is learned when the gateway runs"
         ));
     }
     text

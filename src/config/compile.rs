@@ -174,7 +174,7 @@ fn workers(written: Option<Count>) -> usize {
 fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener {
     Listener {
         address: written.address.0,
-        tls: listener_tls(file, written),
+        tls: listener_tls(file, written.tls.as_ref()),
         trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
         screen: screen(file, &written.addresses, &written.block),
         limits: written.limits.over(limits),
@@ -182,9 +182,9 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
 }
 
 /// The files of a listener's TLS.
-pub(super) fn listener_tls(file: &File, written: &file::Listener) -> Option<ListenerTls> {
+pub fn listener_tls(file: &File, written: Option<&Located<file::ListenerTls>>) -> Option<ListenerTls> {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    written.tls.as_ref().map(|tls| {
+    written.map(|tls| {
         let first = tls.certificate.as_ref().zip(tls.key.as_ref());
         let further = tls.certificates.iter().map(|pair| (&pair.certificate, &pair.key));
         ListenerTls {
@@ -236,6 +236,11 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
         tls: backend_tls(file, written),
+        registry: match written.source() {
+            Some(SchemaSource::Registry(name)) => Some(name.value.clone()),
+            Some(SchemaSource::Reflection | SchemaSource::Protos(_) | SchemaSource::Descriptors(_))
+            | None => None,
+        },
         max_in_flight: written.max_in_flight.map(|most| most.0),
     }
 }
@@ -378,10 +383,12 @@ fn takes_something(
     warnings: &mut Vec<Diagnostic>,
 ) {
     let name = &route.written.backend.value;
-    let learned = file
-        .backends
-        .get(name)
-        .is_none_or(|it| matches!(it.source(), Some(SchemaSource::Reflection)));
+    let learned = file.backends.get(name).is_none_or(|it| {
+        matches!(
+            it.source(),
+            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
+        )
+    });
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

@@ -21,8 +21,8 @@ use serde::Deserialize;
 
 pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
 pub use backend::{
-    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
-    StreamEnvelope,
+    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SCHEMA_NAME,
+    SchemaSource, Statuses, StreamEnvelope, is_schema_name,
 };
 pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
@@ -38,7 +38,7 @@ pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;
-use super::value::{Address, Count, Network, Services};
+use super::value::{Address, Count, Network, SecretText, Services};
 
 /// Where a gateway listens that is not told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -58,10 +58,13 @@ pub struct File {
     #[serde(default = "default_listeners")]
     #[schemars(extend("default" = [{"address": "127.0.0.1:8080"}]))]
     pub listeners: Vec<Located<Listener>>,
-    /// The operator's listener: `/livez`, `/readyz` and `/metrics`.
+    /// The operator's listener: `/livez`, `/readyz`, `/metrics` and the admin API.
     #[serde(default)]
     #[schemars(extend("default" = {"address": "127.0.0.1:9901"}))]
     pub admin: Admin,
+    /// A folder for what the gateway keeps, such as registered schemas; it is made if it is not there. Default: none, and
+    /// what is registered is forgotten when the process ends.
+    pub data_dir: Option<Located<PathBuf>>,
     /// Worker threads. Default: one per core.
     pub workers: Option<Count>,
     /// Limits and time-outs for every listener, backend and route.
@@ -184,13 +187,27 @@ pub struct Admin {
     #[serde(default = "default_admin")]
     #[schemars(extend("default" = "127.0.0.1:9901"))]
     pub address: Located<Address>,
+    /// What everything but `/livez` and `/readyz` wants as `Authorization: Bearer TOKEN`: at least 32 characters, best from
+    /// `${file:PATH}`. An address that is not on loopback needs it, or `tls.client_ca`. Default: none.
+    pub token: Option<Located<SecretText>>,
+    /// Certificates. Absent: cleartext.
+    pub tls: Option<Located<ListenerTls>>,
+}
+
+impl Admin {
+    /// At an address, and open to whoever can connect.
+    pub fn at(address: Located<Address>) -> Self {
+        Self {
+            address,
+            token: None,
+            tls: None,
+        }
+    }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            address: default_admin(),
-        }
+        Self::at(default_admin())
     }
 }
 

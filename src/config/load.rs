@@ -10,8 +10,8 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Errors, File, Json,
     LimitsSection, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol,
-    Query, Reflection, Route, RouteLimits, SchemaSource, StreamEnvelope, Streaming, TrailingSlash,
-    WebSocketSection,
+    Query, Reflection, Route, RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope, Streaming,
+    TrailingSlash, WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -356,9 +356,8 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             },
             "--listen",
         )],
-        admin: Admin {
-            address: Located::flag(admin, "--admin"),
-        },
+        admin: Admin::at(Located::flag(admin, "--admin")),
+        data_dir: None,
         workers: None,
         limits: LimitsSection::default(),
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
@@ -405,6 +404,9 @@ fn all_of(backend: &str) -> Route {
         path_owned: PathOwned::default(),
     }
 }
+
+/// The shortest token of the admin listener, in characters.
+const LEAST_TOKEN: usize = 32;
 
 /// Keys of a route that mean nothing for a path.
 const OF_SERVICES: [&str; 11] = [
@@ -469,8 +471,39 @@ impl Check<'_> {
         for listener in &file.listeners {
             self.block(&listener.block, found);
         }
-        for tls in file.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        let own = file.admin.tls.as_ref();
+        for tls in file
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .chain(own)
+        {
             self.listener_tls(tls, found);
+        }
+        self.admin(found);
+    }
+
+    /// The admin listener changes what the gateway does: where others can connect, they have to say who they are.
+    fn admin(&self, found: &mut Vec<Diagnostic>) {
+        let admin = &self.file.admin;
+        if let Some(token) = &admin.token
+            && token.0.len() < LEAST_TOKEN
+        {
+            let message = format!("is shorter than {LEAST_TOKEN} characters, so that it could be guessed");
+            found.push(self.key_error(token.spot, message));
+        }
+        let asks = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || admin.token.is_some();
+        if !admin.address.0.ip().is_loopback() && !asks {
+            let message = format!(
+                "{} is not on loopback, and the admin listener asks nobody who they are; write a token \
+                 (admin: {{token: \"${{file:PATH}}\"}}) or tls with client_ca",
+                admin.address.0
+            );
+            found.push(
+                self.file
+                    .origin
+                    .error(admin.address.spot, "admin.address", message),
+            );
         }
     }
 
@@ -517,6 +550,12 @@ impl Check<'_> {
             self.backend_tls(tls, backend, found);
         }
         self.backend_keys(backend, found);
+        if let Some(SchemaSource::Registry(name)) = backend.schema.as_deref()
+            && !is_schema_name(name)
+        {
+            let message = format!("\"{}\" is no name of a schema; {SCHEMA_NAME}", name.value);
+            found.push(self.error(name.spot, message));
+        }
     }
 
     /// Keys that mean something for one protocol alone.

@@ -21,7 +21,7 @@ mod throttle;
 pub mod value;
 pub mod watch;
 
-pub use compile::{SchemaState, backend_tls, compile};
+pub use compile::{SchemaState, backend_tls, compile, listener_tls};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;

@@ -15,7 +15,6 @@ use super::value::Services;
 use crate::balance::LoadBalancing;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
-use crate::listen::screen::Screen;
 use crate::policy::Setup;
 use crate::policy::throttle::Limit;
 use crate::route::cors::Preflight;
@@ -26,6 +25,7 @@ use crate::route::{
 };
 use crate::schema::exposed::Exposed;
 use crate::upstream::connect::Speaks;
+use crate::wire::screen::Screen;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
@@ -365,6 +365,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.
     pub tls: BackendTls,
+    /// The registered schema that it goes by.
+    pub registry: Option<String>,
     /// Calls in flight to it, from all workers, if that is bounded.
     pub max_in_flight: Option<u32>,
 }

@@ -109,7 +109,7 @@ fn roles(file: &File, backend: &Backend) -> Vec<(Role, PathBuf)> {
                 }
             }
         }
-        Some(SchemaSource::Reflection) | None => {}
+        Some(SchemaSource::Reflection | SchemaSource::Registry(_)) | None => {}
     }
     roles
 }
@@ -216,6 +216,10 @@ fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>
         }
         SchemaSource::Protos(protos) => from_protos(file, protos, &rules).map(ready),
         SchemaSource::Descriptors(path) => from_set(file, path, &rules).map(ready),
+        SchemaSource::Registry(name) => {
+            let reason = format!("no schema \"{}\" is registered yet", name.value);
+            Ok(SchemaState::Pending(reason))
+        }
     };
     match schema {
         Ok(schema) if errors.is_empty() => Ok(schema),
@@ -300,8 +304,9 @@ fn unreadable(file: &File, path: &Located<PathBuf>, error: &dyn std::fmt::Displa
 /// Checks the certificates, keys and authorities that the configuration names, as those will who use them.
 fn certificates(file: &File) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    for written in &file.listeners {
-        if let (Some(tls), Some(files)) = (&written.tls, listener_tls(file, written)) {
+    let listeners = file.listeners.iter().map(|written| written.tls.as_ref());
+    for written in listeners.chain([file.admin.tls.as_ref()]) {
+        if let (Some(tls), Some(files)) = (written, listener_tls(file, written)) {
             let identity = |(certificate, key)| Identity { certificate, key };
             let identities: Vec<Identity> = files.certificates.into_iter().map(identity).collect();
             if let Err(error) = Tls::load(&identities, files.client_ca.as_deref()) {

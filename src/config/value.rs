@@ -682,11 +682,11 @@ impl FromStr for Url {
 
 /// A regular expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(pub crate::listen::screen::Pattern);
+pub struct Pattern(pub crate::wire::screen::Pattern);
 
 impl Text for Pattern {
     fn from_text(text: &str) -> Result<Self, String> {
-        crate::listen::screen::Pattern::parse(text)
+        crate::wire::screen::Pattern::parse(text)
             .map(Self)
             .map_err(|what| format!("is not a regular expression: {what}"))
     }

@@ -18,7 +18,6 @@ use crate::call::metadata;
 use crate::config::plan::{self, Found, FoundPath, Lead, Listener, Plan};
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
-use crate::listen::screen::{Barred, Screen};
 use crate::peer::Peer;
 use crate::policy::throttle::{Caller, Part, key};
 use crate::policy::{Access, Decision};
@@ -29,6 +28,7 @@ use crate::translate::Lane;
 use crate::translate::binding::Binding;
 use crate::translate::json::Target;
 use crate::translate::raw_body;
+use crate::wire::screen::{Barred, Screen};
 use crate::wire::{Addressing, Dialect, Format, Spoken, url};
 
 /// What becomes of a request; `Display` tells it.

@@ -27,9 +27,10 @@ use crate::listen::link::Link;
 use crate::listen::pressure::Level;
 use crate::listen::scan::Framing;
 use crate::listen::tunnel::{Io, Switching, Tunnel};
-use crate::listen::{Settings, answer, forwarded, head, screen};
+use crate::listen::{Settings, answer, forwarded, head};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::screen;
 
 /// When a client that was shed may come back.
 const SHED_RETRY: Duration = Duration::from_secs(1);

@@ -20,7 +20,6 @@ pub(crate) mod keep_alive;
 mod link;
 pub mod pressure;
 mod scan;
-pub mod screen;
 mod sockets;
 mod stream;
 pub mod tls;
@@ -43,6 +42,7 @@ pub use sockets::{BindError, Sockets};
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::wire::body::Body;
+use crate::wire::screen::Screen;
 use counters::Counters;
 use pressure::Pressure;
 use tls::Tls;
@@ -60,7 +60,7 @@ pub struct Settings {
     /// Proxies whose forwarding headers are believed, and who are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
     /// Who and what is not let in.
-    pub screen: screen::Screen,
+    pub screen: Screen,
     /// How refusals are rendered.
     pub refuse: Refuse,
     /// Where events are counted.
@@ -76,7 +76,7 @@ impl Settings {
             limits,
             tls: None,
             trusted_proxies: Vec::new(),
-            screen: screen::Screen::default(),
+            screen: Screen::default(),
             refuse,
             counters: Arc::default(),
             pressure: Arc::default(),

@@ -53,6 +53,7 @@ pub struct Authenticator {
     ext_authz: Option<Arc<ExtAuthz>>,
     certificates: bool,
     tickets: Option<Tickets>,
+    first_message: bool,
     forward_credentials: bool,
     /// What a request without a credential is told to send.
     wanted: String,
@@ -116,8 +117,14 @@ impl Authenticator {
             ext_authz: ext_authz.map(Arc::new),
             certificates: setup.certificates,
             tickets: setup.tickets.as_ref().map(Tickets::new),
+            first_message: setup.first_message,
             forward_credentials: setup.forward_credentials,
         }
+    }
+
+    /// Whether a client may say who it is by the first message of a WebSocket.
+    pub(super) fn takes_first_message(&self) -> bool {
+        self.first_message && self.takes_tokens()
     }
 
     /// The tokens that are believed.

@@ -52,8 +52,8 @@ use throttle::{Caller, Pass, Throttle};
 
 use crate::fault::{Fault, Kind};
 use crate::listen::forwarded;
-use crate::listen::screen::Screen;
 use crate::peer::Peer;
+use crate::wire::screen::Screen;
 
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
@@ -271,6 +271,12 @@ impl Gate {
     pub fn ticket_path(&self) -> Option<&str> {
         let desk = self.desk.as_ref()?;
         Some(desk.authenticator().tickets()?.path())
+    }
+
+    /// Whether a client may say who it is after its WebSocket is open.
+    pub fn takes_first_message(&self) -> bool {
+        let desk = self.desk.as_ref();
+        desk.is_some_and(|desk| desk.authenticator().takes_first_message())
     }
 
     /// A ticket for a caller whom this gate has admitted; nothing if too many are out.

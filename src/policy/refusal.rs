@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::access::Denied;
 use super::jwt::TokenError;
 use crate::fault::{Denial, Fault, Kind, Side};
-use crate::listen::screen::Barred;
+use crate::wire::screen::Barred;
 
 /// Why a caller is not let in. `Display` is what the client is told; no credential is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -43,6 +43,8 @@ pub struct Setup {
     pub certificates: bool,
     /// Who else is asked whether a request may pass.
     pub ext_authz: Option<ExtAuthzSetup>,
+    /// Whether a token may come as the first message of a WebSocket.
+    pub first_message: bool,
     /// Where tickets are given that open WebSockets.
     pub tickets: Option<TicketSetup>,
     /// Whether what was checked is passed on to backends.

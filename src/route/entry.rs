@@ -7,7 +7,6 @@ use std::time::Duration;
 use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
-use crate::listen::screen::Screen;
 use crate::policy::Access;
 use crate::policy::throttle::Checks;
 use crate::route::Host;
@@ -16,6 +15,8 @@ use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
 use crate::translate::{Bounds, Hygiene, raw_body};
+use crate::wire::screen::Screen;
+use crate::wire::websocket;
 use crate::wire::websocket::origin::Origin;
 
 /// How a stream of answers is framed for a REST client that does not choose.
@@ -39,6 +40,8 @@ pub struct WebSocket {
     pub deflate: bool,
     /// One message of the client.
     pub max_message_bytes: usize,
+    /// Frames of one message.
+    pub max_fragments: u32,
     /// How often the client is asked whether it is there.
     pub ping_interval: Duration,
     /// How long the answer to a ping may take.
@@ -56,10 +59,19 @@ impl WebSocket {
             origins: Vec::new(),
             deflate: false,
             max_message_bytes: limits.max_message_bytes,
+            max_fragments: websocket::Limits::MAX_FRAGMENTS,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
             idle_timeout: limits.idle_timeout,
             write_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// What may be read of a client.
+    pub fn limits(&self) -> websocket::Limits {
+        websocket::Limits {
+            max_fragments: self.max_fragments,
+            ..websocket::Limits::of_messages(self.max_message_bytes)
         }
     }
 }

@@ -8,12 +8,12 @@ use http::header::Entry;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::listen::screen::Screen;
 use crate::policy::Access;
 use crate::policy::throttle::Checks;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
+use crate::wire::screen::Screen;
 use crate::wire::url::{self, Keep};
 
 /// A route of paths.

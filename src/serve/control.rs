@@ -3,6 +3,7 @@
 //! Whatever changes is compiled whole before anything of it holds. What does not compile changes nothing, and is told.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,16 +11,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Order, Readiness, Reloaded};
+use crate::admin::{
+    Guard, Order, PutSchema, Readiness, Registered, Registry, RegistryError, Reloaded, Upload, WhileInUse,
+};
+use crate::config::file::SchemaSource;
 use crate::config::watch::{Digest, Noted};
 use crate::config::{self, Diagnostic, File, Plan, SchemaCache, SchemaState, told};
 use crate::describe::inventory::Inventory;
 use crate::gateway::{Prepared, Shared};
 use crate::listen::{Connections, Drain, Settings};
 use crate::observe::Metrics;
+use crate::schema::Schema;
 use crate::schema::reflection::Learned;
 use crate::serve::doors::Doors;
 use crate::serve::lessons::{Lessons, State};
+use crate::serve::registry::{self, Entries, Store};
 use crate::serve::watcher::Watched;
 use crate::serve::workers::{Desks, Placed};
 use crate::serve::{ServeError, admin_settings};
@@ -30,6 +36,8 @@ pub(super) struct Known {
     files: SchemaCache,
     /// By backend: what it told, its rules, and what the two came to.
     taught: BTreeMap<String, (Arc<Learned>, Digest, SchemaState)>,
+    /// By backend: what was registered, its rules, and what the two came to.
+    registered: BTreeMap<String, (Arc<Schema>, Digest, SchemaState)>,
 }
 
 impl Known {
@@ -61,6 +69,52 @@ impl Known {
             schemas.insert(name, state);
         }
         self.taught.retain(|name, _| file.backends.contains_key(name));
+    }
+
+    /// Adds what is registered to what files say.
+    ///
+    /// # Errors
+    /// What is wrong with rules that a backend has beside it.
+    pub(super) fn registered(
+        &mut self,
+        file: &File,
+        entries: &Entries,
+        schemas: &mut BTreeMap<String, SchemaState>,
+    ) -> Result<(), Vec<Diagnostic>> {
+        self.registered.retain(|name, _| file.backends.contains_key(name));
+        for (name, backend) in &file.backends {
+            let Some(SchemaSource::Registry(wanted)) = backend.source() else {
+                continue;
+            };
+            // What stands in its place says that it is not registered.
+            let Some(entry) = entries.get(&wanted.value) else {
+                continue;
+            };
+            let rules: Vec<_> = backend
+                .rules
+                .iter()
+                .map(|path| file.origin.resolve(path))
+                .collect();
+            let digest = Digest::of(&rules);
+            let state = match self.registered.get(name) {
+                Some((known, its_rules, state))
+                    if Arc::ptr_eq(known, &entry.schema) && *its_rules == digest =>
+                {
+                    state.clone()
+                }
+                Some(_) | None if rules.is_empty() => SchemaState::Ready(Arc::clone(&entry.schema)),
+                Some(_) | None => {
+                    let rules = config::rules(file, backend)?;
+                    let schema = Schema::from_descriptor_set(&entry.registered.set, &rules)
+                        .map_err(|error| vec![Diagnostic::error(format!("backends.{name}"), told(&error))])?;
+                    SchemaState::Ready(Arc::new(schema))
+                }
+            };
+            let known = (Arc::clone(&entry.schema), digest, state.clone());
+            self.registered.insert(name.clone(), known);
+            schemas.insert(name.clone(), state);
+        }
+        Ok(())
     }
 
     fn taught(
@@ -104,11 +158,12 @@ impl Known {
 pub(super) struct Fixed {
     pub(super) workers: usize,
     pub(super) admin: std::net::SocketAddr,
+    pub(super) data_dir: Option<PathBuf>,
 }
 
 impl Fixed {
     /// What is written otherwise.
-    fn differences(&self, plan: &Plan) -> Vec<String> {
+    fn differences(&self, file: &File, plan: &Plan) -> Vec<String> {
         let mut found = Vec::new();
         if plan.workers != self.workers {
             found.push(format!("workers: {} instead of {}", plan.workers, self.workers));
@@ -118,6 +173,9 @@ impl Fixed {
                 .admin
                 .map_or_else(|| "none".to_owned(), |address| address.to_string());
             found.push(format!("admin.address: {written} instead of {}", self.admin));
+        }
+        if file.data_dir.as_ref().map(|path| &path.value) != self.data_dir.as_ref() {
+            found.push("data_dir: another folder".to_owned());
         }
         found
     }
@@ -129,6 +187,10 @@ pub(super) struct Control {
     pub(super) known: Known,
     pub(super) lessons: Lessons,
     pub(super) fixed: Fixed,
+    pub(super) store: Store,
+    pub(super) entries: Entries,
+    pub(super) registry: watch::Sender<Registry>,
+    pub(super) guard: Guard,
     pub(super) shared: Arc<Shared>,
     pub(super) plans: watch::Sender<Arc<Prepared>>,
     pub(super) readiness: Arc<Readiness>,
@@ -154,11 +216,7 @@ impl Control {
             tokio::select! {
                 order = orders.recv() => match order {
                     None => return,
-                    Some(Order::Reload(answer)) => {
-                        let reloaded = self.reload().await;
-                        // Who asked may be gone; what happened is in the log.
-                        let _ = answer.send(reloaded);
-                    }
+                    Some(order) => self.carry_out(order).await,
                 },
                 is_news = self.lessons.next() => if is_news {
                     // What is wrong is in the log.
@@ -166,6 +224,126 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Carries out an order. Who gave it may be gone by then; what happened is in the log.
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Reload(answer) => {
+                let _ = answer.send(self.reload().await);
+            }
+            Order::Changed(digest, answer) => {
+                // Somebody else may have been faster.
+                if self.watched.borrow().digest != Some(digest) {
+                    self.reload().await;
+                }
+                let _ = answer.send(());
+            }
+            Order::PutSchema(name, upload, answer) => {
+                let outcome = self.put_schema(&name, upload).await;
+                match &outcome {
+                    Ok(put) => {
+                        tracing::info!(
+                            schema = name,
+                            revision = put.registered.revision,
+                            "a schema is registered"
+                        );
+                    }
+                    Err(error) => tracing::warn!(schema = name, %error, "a schema is not registered"),
+                }
+                let _ = answer.send(outcome);
+            }
+            Order::DeleteSchema(name, in_use, answer) => {
+                let outcome = self.delete_schema(&name, in_use).await;
+                match &outcome {
+                    Ok(()) => tracing::info!(schema = name, "a schema is forgotten"),
+                    Err(error) => tracing::warn!(schema = name, %error, "a schema is not forgotten"),
+                }
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// Registers a schema: it is compiled, and the plan that it leads to, and it is kept, before it counts.
+    async fn put_schema(&mut self, name: &str, upload: Upload) -> Result<PutSchema, RegistryError> {
+        let failed = |error: &dyn std::error::Error| RegistryError::Kept(told(error));
+        let compiled = {
+            let (name, entries) = (name.to_owned(), self.entries.clone());
+            self.aside(move |_, _| Ok(registry::compile(&name, upload, &entries)))
+                .await
+                .map_err(|error| failed(&error))?
+        };
+        let entry = compiled?;
+        let registered = Arc::clone(&entry.registered);
+        let mut warnings: Vec<String> = entry.schema.warnings.iter().map(ToString::to_string).collect();
+        if self.fixed.data_dir.is_none() {
+            warnings
+                .push("there is no data_dir, so the schema is forgotten when the gateway ends".to_owned());
+        }
+        let before = self.entries.clone();
+        self.entries.insert(name.to_owned(), entry);
+        let outcome = self.entered(name, Some(&registered)).await;
+        match outcome {
+            Ok(changes) => Ok(PutSchema {
+                registered,
+                warnings,
+                changes,
+            }),
+            Err(error) => {
+                self.entries = before;
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete_schema(&mut self, name: &str, in_use: WhileInUse) -> Result<(), RegistryError> {
+        if !self.entries.contains_key(name) {
+            return Err(RegistryError::Absent(name.to_owned()));
+        }
+        let plan = Arc::clone(&self.plans.borrow().plan);
+        let goes_by = plan
+            .backends
+            .iter()
+            .filter(|backend| backend.registry.as_deref() == Some(name));
+        let users: Vec<String> = goes_by.map(|backend| backend.name.clone()).collect();
+        if in_use == WhileInUse::Refuse && !users.is_empty() {
+            return Err(RegistryError::InUse(users));
+        }
+        let before = self.entries.clone();
+        self.entries.remove(name);
+        let outcome = self.entered(name, None).await;
+        if outcome.is_err() {
+            self.entries = before;
+        }
+        outcome.map(drop)
+    }
+
+    /// Puts in place what the schemas that are registered now lead to, and keeps the one of this name, or forgets it. Says
+    /// what has changed.
+    async fn entered(
+        &mut self,
+        name: &str,
+        registered: Option<&Arc<Registered>>,
+    ) -> Result<Vec<String>, RegistryError> {
+        let prepared = self
+            .renewed()
+            .await
+            .map_err(|error| RegistryError::Plan(errors(&error)))?;
+        let (before, after) = (Arc::clone(&self.plans.borrow().plan), Arc::clone(&prepared.plan));
+        let (store, name, registered) = (self.store.clone(), name.to_owned(), registered.map(Arc::clone));
+        let changes = self
+            .aside(move |_, _| {
+                match registered {
+                    Some(registered) => store.keep(&name, &registered)?,
+                    None => store.forget(&name)?,
+                }
+                Ok(Inventory::of(&before).changes(&Inventory::of(&after)))
+            })
+            .await
+            .map_err(|error| RegistryError::Kept(told(&error)))?;
+        self.place(prepared).await;
+        self.registry.send_replace(registry::view(&self.entries));
+        Ok(changes)
     }
 
     /// Reads the configuration again and puts it in place.
@@ -255,7 +433,7 @@ impl Control {
             errors: Vec::new(),
             warnings: prepared.plan.warnings.iter().map(Diagnostic::brief).collect(),
             changes,
-            after_restart: self.fixed.differences(&prepared.plan),
+            after_restart: self.fixed.differences(file, &prepared.plan),
         };
         self.file = Arc::clone(file);
         self.lessons.settle(file);
@@ -263,26 +441,30 @@ impl Control {
         self.drain.set_timeout(prepared.plan.limits.drain_timeout);
         let settings = Settings {
             pressure: Arc::clone(&self.admin.borrow().pressure),
-            ..admin_settings(file)
+            ..admin_settings(file)?
         };
         self.admin.send_replace(Arc::new(settings));
+        self.guard
+            .want(file.admin.token.as_ref().map(|token| token.0.as_str()));
         self.place(prepared).await;
         self.doors.apply(doors, &self.desks, &self.closing).await;
         Ok(reloaded)
     }
 
-    /// Puts what was learned in place.
-    async fn renew(&mut self) -> Result<(), ServeError> {
+    /// A plan of the configuration in place and all that is known now.
+    async fn renewed(&mut self) -> Result<Prepared, ServeError> {
         let file = Arc::clone(&self.file);
         let read = self.aside({
             let file = Arc::clone(&file);
             move |known, _| known.files(&file).map_err(ServeError::Config)
         });
-        let outcome = match read.await {
-            Ok(mut schemas) => self.prepare(&file, &mut schemas).await,
-            Err(error) => Err(error),
-        };
-        match outcome {
+        let mut schemas = read.await?;
+        self.prepare(&file, &mut schemas).await
+    }
+
+    /// Puts what was learned in place.
+    async fn renew(&mut self) -> Result<(), ServeError> {
+        match self.renewed().await {
             Ok(prepared) => {
                 self.place(prepared).await;
                 Ok(())
@@ -306,8 +488,12 @@ impl Control {
         let states = self.lessons.states(file);
         let file = Arc::clone(file);
         let mut schemas = std::mem::take(schemas);
+        let entries = self.entries.clone();
         self.aside(move |known, shared| {
             known.learned(&file, states, &mut schemas);
+            known
+                .registered(&file, &entries, &mut schemas)
+                .map_err(ServeError::Config)?;
             let plan = compile(&file, &schemas, generation)?;
             Ok(shared.prepare(Arc::new(plan))?)
         })

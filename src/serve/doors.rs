@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -14,7 +15,7 @@ use crate::config::plan::{self, ListenerTls};
 use crate::config::watch::Digest;
 use crate::listen::counters::Counters;
 use crate::listen::pressure::Pressure;
-use crate::listen::tls::{Identity, Tls};
+use crate::listen::tls::{Identity, Tls, TlsError};
 use crate::listen::{Drain, Settings, Sockets};
 use crate::serve::workers::{Desks, Opened, Order};
 use crate::serve::{ServeError, refuse_head};
@@ -43,6 +44,19 @@ struct Door {
     address: SocketAddr,
     settings: watch::Sender<Arc<Settings>>,
     drain: Drain,
+}
+
+/// Loads the certificates of a listener.
+///
+/// # Errors
+/// A file can't be used.
+pub(super) fn load(files: &ListenerTls) -> Result<Tls, TlsError> {
+    let identity = |(certificate, key): &(PathBuf, PathBuf)| Identity {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    let identities: Vec<Identity> = files.certificates.iter().map(identity).collect();
+    Tls::load(&identities, files.client_ca.as_deref())
 }
 
 /// Listeners as they will be: settings are complete and sockets bound.
@@ -120,14 +134,7 @@ impl Doors {
         let known = self.tls.get(&key).or_else(|| next.tls.get(&key)).cloned();
         let tls = match known {
             Some(tls) => tls,
-            None => {
-                let identity = |(certificate, key): &(_, _)| Identity {
-                    certificate: Clone::clone(certificate),
-                    key: Clone::clone(key),
-                };
-                let identities: Vec<Identity> = files.certificates.iter().map(identity).collect();
-                Tls::load(&identities, files.client_ca.as_deref())?
-            }
+            None => load(files)?,
         };
         next.tls.insert(key, tls.clone());
         Ok(tls)

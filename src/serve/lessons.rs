@@ -249,7 +249,7 @@ impl Pupil {
 fn asked(file: &File, backend: &config::file::Backend) -> Option<Asked> {
     match backend.source()? {
         SchemaSource::Reflection => {}
-        SchemaSource::Protos(_) | SchemaSource::Descriptors(_) => return None,
+        SchemaSource::Protos(_) | SchemaSource::Descriptors(_) | SchemaSource::Registry(_) => return None,
     }
     let tls = backend_tls(file, backend);
     Some(Asked {

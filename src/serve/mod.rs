@@ -6,6 +6,7 @@
 mod control;
 mod doors;
 mod lessons;
+mod registry;
 mod watcher;
 mod workers;
 
@@ -18,11 +19,12 @@ use std::time::{Duration, SystemTime};
 use http::Response;
 use http::request::Parts;
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Controls, Readiness, Reloaded, Unheard};
+use crate::admin::{Admin, ApiError, Controls, Guard, Readiness, Reloaded, Unheard};
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
@@ -36,12 +38,12 @@ use crate::listen::worker::{Panicked, Workers};
 use crate::listen::{self, BindError, Connections, Drain, Drained, Settings, Sockets};
 use crate::observe::log::Writer;
 use crate::observe::{Log, LogFormat, Metrics};
-use crate::policy::throttle::Book;
 use crate::wire::body::Body;
 
 use control::{Control, Fixed, Known, announce, compile};
 use doors::{Doors, House};
 use lessons::Lessons;
+use registry::Store;
 use watcher::Watched;
 use workers::Common;
 
@@ -60,6 +62,9 @@ pub enum ServeError {
     /// TLS towards a backend or what checks callers can't be set up.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The admin service can't be served.
+    #[error(transparent)]
+    Admin(#[from] ApiError),
     /// The system refuses a thread, a signal handler or a socket.
     #[error("the system refuses")]
     Io(#[from] io::Error),
@@ -84,9 +89,10 @@ pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
+        let signals = Signals::listen()?;
         let running = start(&file, log).await?;
         ready(&running.addresses);
-        signals(&running.controls).await?;
+        signals.obey(&running.controls).await;
         running.stop().await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -188,6 +194,12 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     lessons.follow(&file);
     lessons.first(&file).await;
     known.learned(&file, lessons.states(&file), &mut schemas);
+    let data_dir = file.data_dir.as_ref().map(|path| file.origin.resolve(path));
+    let store = Store::open(data_dir.as_deref())?;
+    let entries = store.load();
+    known
+        .registered(&file, &entries, &mut schemas)
+        .map_err(ServeError::Config)?;
     let shared = Arc::new(Shared::default());
     let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
@@ -210,7 +222,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     let (threads, desks, placed) = workers::start(
         plan.workers,
         &Common {
-            plans: plans_there,
+            plans: plans_there.clone(),
             metrics: metrics.clone(),
             log,
             connections: Arc::clone(&connections),
@@ -228,18 +240,24 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         keepers.spawn(keeper.run());
     }
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
-    let (controls, orders) = Controls::new();
+    let (registry, registry_there) = watch::channel(registry::view(&entries));
+    let (controls, orders) = Controls::new(plans_there, registry_there);
     let (admin, admin_changes) = watch::channel(Arc::new(Settings {
         pressure,
-        ..admin_settings(&file)
+        ..admin_settings(&file)?
     }));
-    serve_admin(
-        admin_sockets,
-        &admin_changes,
-        (&metrics, shared.book()),
-        &readiness,
-        &mut background,
-    );
+    let guard = Guard::default();
+    guard.want(file.admin.token.as_ref().map(|token| token.0.as_str()));
+    let reporting = metrics.clone();
+    let operators = Admin::new(
+        guard.clone(),
+        Arc::clone(&readiness),
+        controls.clone(),
+        move || reporting.text(),
+        refuse_head,
+    )?
+    .telling_of(Arc::clone(shared.book()));
+    serve_admin(admin_sockets, &admin_changes, &operators, &mut background);
     readiness.set_ready();
     let closing = TaskTracker::new();
     doors.apply(next, &desks, &closing).await;
@@ -256,7 +274,12 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         fixed: Fixed {
             workers: plan.workers,
             admin: file.admin.address.0,
+            data_dir: file.data_dir.as_ref().map(|path| path.value.clone()),
         },
+        store,
+        entries,
+        registry,
+        guard,
         file,
         known,
         lessons,
@@ -290,20 +313,23 @@ fn refuse_head(head: &Parts, fault: &Fault) -> Response<Body> {
     refuse::refuse(identify(head), fault)
 }
 
-fn admin_settings(file: &File) -> Settings {
-    Settings::new(file.limits.over(&Limits::default()), refuse_head)
+fn admin_settings(file: &File) -> Result<Settings, TlsError> {
+    let tls = match config::listener_tls(file, file.admin.tls.as_ref()) {
+        None => None,
+        Some(files) => Some(doors::load(&files)?),
+    };
+    Ok(Settings {
+        tls,
+        ..Settings::new(file.limits.over(&Limits::default()), refuse_head)
+    })
 }
 
 fn serve_admin(
     mut sockets: Sockets,
     settings: &watch::Receiver<Arc<Settings>>,
-    (metrics, limits): (&Metrics, &Arc<Book>),
-    readiness: &Arc<Readiness>,
+    admin: &Admin,
     background: &mut JoinSet<()>,
 ) {
-    let metrics = metrics.clone();
-    let admin =
-        Admin::new(Arc::clone(readiness), move || metrics.text(), refuse_head).telling_of(Arc::clone(limits));
     let connections = Connections::new(&settings.borrow().limits);
     for socket in sockets.take(0) {
         // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
@@ -317,28 +343,45 @@ fn serve_admin(
     }
 }
 
-/// Does what signals say, and resolves when one tells the process to end.
-async fn signals(controls: &Controls) -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    // Aside, so that a signal to end is heard meanwhile.
-    let mut reloads = JoinSet::new();
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => {}
-        }
-        while reloads.try_join_next().is_some() {}
-        tracing::info!("told to reload");
-        let controls = controls.clone();
-        reloads.spawn(async move {
-            // What becomes of it is in the log.
-            if let Err(unheard) = controls.reload().await {
-                tracing::warn!(%unheard, "the configuration is not reloaded");
+/// The signals that the process listens to, from the moment on at which this is made: one that comes while the gateway
+/// starts is not lost, and does not end the process by surprise.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Does what signals say, and resolves when one, or an operator, tells the process to end.
+    async fn obey(mut self, controls: &Controls) {
+        // Aside, so that a signal to end is heard meanwhile.
+        let mut reloads = JoinSet::new();
+        let ended = controls.ended();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                () = &mut ended => return,
+                _ = self.hang_up.recv() => {}
             }
-        });
+            while reloads.try_join_next().is_some() {}
+            tracing::info!("told to reload");
+            let controls = controls.clone();
+            reloads.spawn(async move {
+                // What becomes of it is in the log.
+                if let Err(unheard) = controls.reload().await {
+                    tracing::warn!(%unheard, "the configuration is not reloaded");
+                }
+            });
+        }
     }
 }

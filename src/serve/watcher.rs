@@ -69,7 +69,7 @@ pub(super) async fn run(mut watched: watch::Receiver<Watched>, controls: Control
                 return;
             };
             last = Some(look);
-            if digest != Some(found) && !tell(&controls).await {
+            if digest != Some(found) && !tell(&controls, found).await {
                 return;
             }
         }
@@ -83,10 +83,10 @@ pub(super) async fn run(mut watched: watch::Receiver<Watched>, controls: Control
 }
 
 /// Has the configuration read again; false when the gateway is about to end.
-async fn tell(controls: &Controls) -> bool {
+async fn tell(controls: &Controls, found: Digest) -> bool {
     loop {
-        match controls.reload().await {
-            Ok(_) => return true,
+        match controls.changed(found).await {
+            Ok(()) => return true,
             Err(Unheard::Busy) => tokio::time::sleep(PERIOD).await,
             Err(Unheard::Ending) => return false,
         }

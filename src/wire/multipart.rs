@@ -101,7 +101,12 @@ fn parameter(value: &str, wanted: &str) -> Option<String> {
                 (text.trim_end().to_owned(), left)
             }
         };
-        if name.trim().trim_start_matches(';').trim().eq_ignore_ascii_case(wanted) {
+        if name
+            .trim()
+            .trim_start_matches(';')
+            .trim()
+            .eq_ignore_ascii_case(wanted)
+        {
             return Some(text);
         }
         rest = left.trim_start().trim_start_matches(';');
@@ -135,7 +140,10 @@ mod tests {
             Content-Type: text/plain\r\n\r\none\r\n\r\n--x\r\n--x y  \r\ncontent-disposition: form-data; name=plain\r\n\r\n\r\n--x y--\r\n";
         let parts = parts(TYPE, body, 2).unwrap();
         assert_eq!(parts.len(), 2);
-        assert_eq!((parts[0].name.as_str(), parts[0].file_name.as_deref()), ("a/b.proto", Some("b.proto")));
+        assert_eq!(
+            (parts[0].name.as_str(), parts[0].file_name.as_deref()),
+            ("a/b.proto", Some("b.proto"))
+        );
         assert_eq!(parts[0].body, b"one\r\n\r\n--x");
         assert_eq!((parts[1].name.as_str(), parts[1].body), ("plain", &b""[..]));
         assert_eq!(super::parts(TYPE, body, 1), Err(FormError::Many(1)));
@@ -149,15 +157,31 @@ mod tests {
             ("multipart/form-data; boundary=", "", FormError::Boundary),
             (TYPE, "", FormError::Cut),
             (TYPE, named, FormError::Cut),
-            (TYPE, "--x y\r\ncontent-type: a/b\r\n\r\nb\r\n--x y--", FormError::Name),
-            (TYPE, "--x y\r\ncontent-disposition: form-data; name=\"a\r\n\r\nb\r\n--x y--", FormError::Name),
+            (
+                TYPE,
+                "--x y\r\ncontent-type: a/b\r\n\r\nb\r\n--x y--",
+                FormError::Name,
+            ),
+            (
+                TYPE,
+                "--x y\r\ncontent-disposition: form-data; name=\"a\r\n\r\nb\r\n--x y--",
+                FormError::Name,
+            ),
         ] {
-            assert_eq!(parts(content_type, body.as_bytes(), 9), Err(error), "{content_type} {body}");
+            assert_eq!(
+                parts(content_type, body.as_bytes(), 9),
+                Err(error),
+                "{content_type} {body}"
+            );
         }
         let whole = format!("{named}\r\n--x y--");
         assert_eq!(parts(TYPE, whole.as_bytes(), 9).unwrap()[0].body, b"b");
         for at in 0..whole.len() {
-            assert_eq!(parts(TYPE, &whole.as_bytes()[..at], 9).is_ok(), at >= whole.len(), "{at}");
+            assert_eq!(
+                parts(TYPE, &whole.as_bytes()[..at], 9).is_ok(),
+                at >= whole.len(),
+                "{at}"
+            );
         }
     }
 }

@@ -180,9 +180,7 @@ fn unsupported(name: &str, what: &'static str) -> ZipError {
 }
 
 fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], ZipError> {
-    bytes
-        .get(at..at.saturating_add(length))
-        .ok_or(ZipError::Damaged)
+    bytes.get(at..at.saturating_add(length)).ok_or(ZipError::Damaged)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Result<u16, ZipError> {
@@ -227,7 +225,11 @@ mod tests {
     fn archive(files: &[(&str, u16, &[u8], u16)]) -> Vec<u8> {
         let (mut out, mut directory) = (Vec::new(), Vec::new());
         for (name, method, text, flags) in files {
-            let packed = if *method == 8 { deflated(text) } else { text.to_vec() };
+            let packed = if *method == 8 {
+                deflated(text)
+            } else {
+                text.to_vec()
+            };
             let mut sum = Crc::new();
             sum.update(text);
             let at = u32::try_from(out.len()).unwrap();
@@ -288,11 +290,22 @@ mod tests {
     #[test]
     fn bounds_hold_before_anything_is_unpacked_whole() {
         let all = |_: &str| true;
-        let many = archive(&[("a", 0, b"", 0), ("b", 0, b"", 0), ("c", 0, b"", 0), ("d", 0, b"", 0)]);
-        assert!(matches!(files(&many, LIMITS, all), Err(ZipError::TooMuch { what: "files", .. })));
+        let many = archive(&[
+            ("a", 0, b"", 0),
+            ("b", 0, b"", 0),
+            ("c", 0, b"", 0),
+            ("d", 0, b"", 0),
+        ]);
+        assert!(matches!(
+            files(&many, LIMITS, all),
+            Err(ZipError::TooMuch { what: "files", .. })
+        ));
         let bomb = archive(&[("a", 8, &[0; 100_000], 0)]);
         assert!(bomb.len() < 1000);
-        assert!(matches!(files(&bomb, LIMITS, all), Err(ZipError::TooMuch { what: "bytes", .. })));
+        assert!(matches!(
+            files(&bomb, LIMITS, all),
+            Err(ZipError::TooMuch { what: "bytes", .. })
+        ));
         let enough = archive(&[("a", 8, &[0; 1000], 0)]);
         assert_eq!(files(&enough, LIMITS, all).unwrap()[0].1.len(), 1000);
     }
@@ -300,10 +313,16 @@ mod tests {
     #[test]
     fn what_is_no_archive_or_a_broken_one_is_said() {
         let all = |_: &str| true;
-        assert_eq!(files(b"syntax = \"proto3\";", LIMITS, all), Err(ZipError::NoArchive));
+        assert_eq!(
+            files(b"syntax = \"proto3\";", LIMITS, all),
+            Err(ZipError::NoArchive)
+        );
         assert_eq!(files(b"", LIMITS, all), Err(ZipError::NoArchive));
         let secret = archive(&[("a", 0, b"x", 1)]);
-        assert!(matches!(files(&secret, LIMITS, all), Err(ZipError::Unsupported { .. })));
+        assert!(matches!(
+            files(&secret, LIMITS, all),
+            Err(ZipError::Unsupported { .. })
+        ));
         let good = archive(&[("a.proto", 8, b"some text", 0)]);
         // No byte that is turned around, and no cut, makes it panic or pass as something else.
         for at in 0..good.len() {

@@ -211,7 +211,7 @@ pub(crate) async fn send(gateway: &Gateway, version: Version, request: Request<r
 }
 
 /// Whether an answer says that nobody knows who calls, in whatever way its dialect does.
-fn is_unauthenticated(answer: &Answer) -> bool {
+pub(crate) fn is_unauthenticated(answer: &Answer) -> bool {
     let text = String::from_utf8_lossy(&answer.body);
     let framed = base64_simd::STANDARD
         .decode_to_vec(&answer.body)

@@ -15,7 +15,10 @@ use prost::Message as _;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::auth::{BOOK, Headers, KEY, RPC, backend, calls, get, now, post, send, sha256, site};
+use crate::auth::{
+    BOOK, Headers, KEY, RPC, SECRET, backend, calls, get, is_unauthenticated, now, post, send, sha256, site,
+    token_with,
+};
 use crate::support::backends::{Backend, grpc_head, grpc_trailers, messages, raw};
 use crate::support::clients::rest::{Rest, Version, once, request};
 use crate::support::clients::websocket::{Client, handshake};
@@ -23,6 +26,7 @@ use crate::support::gateway::Gateway;
 use crate::support::messages::DESCRIPTORS;
 use crate::support::origin::{Answering, Origin, answer, json as in_json};
 use crate::support::within;
+use tokio_tungstenite::tungstenite::Message;
 
 /// A gateway whose one `auth` block has these lines; `/open/**` is open to anybody.
 async fn gateway(backend: &Backend, origin: &Origin, members: &str) -> Gateway {
@@ -100,6 +104,14 @@ async fn a_name_and_a_password_let_in_whoever_has_them() {
         let challenge = answer.header("www-authenticate");
         assert_eq!(challenge, "Basic realm=\"members\", charset=\"UTF-8\"", "{wrong}");
     }
+    let before = backend.begun();
+    for credential in [&[][..], &[("authorization", &*basic("ada", "sesame"))]] {
+        for (name, version, call) in calls(credential) {
+            let answer = send(&gateway, version, call).await;
+            assert!(is_unauthenticated(&answer), "{name} {credential:?}: {answer:?}");
+        }
+    }
+    assert_eq!(backend.begun(), before, "nothing went upstream");
     // A browser sends it by itself, whoever wrote the page.
     let foreign = [
         ("authorization", good.as_str()),
@@ -629,4 +641,84 @@ async fn a_ticket_opens_one_socket_and_an_api_key_as_a_subprotocol_any_number() 
         once(gateway.address, call).await.error(401, 16);
     }
     assert!(!gateway.said().contains(&unused) && !gateway.said().contains(KEY));
+}
+
+#[tokio::test]
+async fn a_first_message_says_who_calls_where_that_is_wanted() {
+    let (backend, seen) = backend().await;
+    let origin = site().await;
+    let jwt = format!("    jwt: {{issuer: tests, audiences: [library], secret: \"{SECRET}\"}}");
+    let closed = gateway(&backend, &origin, &jwt).await;
+    let protocols = [("sec-websocket-protocol", "sabir.v1.json")];
+    let refused = Client::ask(closed.address, handshake(closed.address, RPC, &protocols)).await;
+    assert_eq!(refused.err().unwrap().status(), 401, "it is off");
+
+    let gateway = gateway(&backend, &origin, &format!("{jwt}\n    first_message: true")).await;
+    for other in ["", "sabir.v1.proto", "grpc-websockets"] {
+        let protocols = [("sec-websocket-protocol", other)];
+        let headers = if other.is_empty() { &[][..] } else { &protocols[..] };
+        let refused = Client::ask(gateway.address, handshake(gateway.address, RPC, headers)).await;
+        assert_eq!(refused.err().unwrap().status(), 401, "{other}");
+    }
+    // What is there and wrong is refused at once.
+    let wrong = [
+        ("sec-websocket-protocol", "sabir.v1.json"),
+        ("authorization", "Bearer x.y.z"),
+    ];
+    let refused = Client::ask(gateway.address, handshake(gateway.address, RPC, &wrong)).await;
+    assert_eq!(refused.err().unwrap().status(), 401);
+
+    let word = |token: &str| json!({"$auth": token}).to_string();
+    let expired = token_with(&json!({"exp": now() - 100}));
+    for (said, code) in [
+        (json!({"name": "x"}).to_string(), 16),
+        (json!({"$open": {}}).to_string(), 16),
+        (json!({"$auth": 7}).to_string(), 16),
+        (word("x.y.z"), 16),
+        (word(&expired), 16),
+        (word("a\r\nb: c"), 16),
+        (word(&"x".repeat(20_000)), 8),
+    ] {
+        let mut client = Client::open(gateway.address, RPC, "sabir.v1.json").await;
+        client.send(Message::text(said.clone())).await;
+        let status = client.hear().await;
+        assert_eq!(status["$status"]["code"], code, "{said}: {status}");
+        match client.next().await {
+            Message::Close(Some(frame)) => {
+                let expected = if code == 8 { 1009 } else { 1008 };
+                assert_eq!(u16::from(frame.code), expected, "{said}: {frame:?}");
+            }
+            other => panic!("{said}: {other:?}"),
+        }
+    }
+    assert_eq!(backend.begun(), 0, "nothing went upstream");
+
+    // On an rpc path, and where the path says all and the call begins at once.
+    for (path, message) in [(RPC, true), (BOOK, false)] {
+        let mut client = Client::open(gateway.address, path, "sabir.v1.json").await;
+        client.send(Message::text(word(&token_with(&json!({}))))).await;
+        if message {
+            client.send(Message::text("{}")).await;
+        }
+        let mut status = client.hear().await;
+        while status["$status"].is_null() {
+            status = client.hear().await;
+        }
+        assert_eq!(status["$status"]["code"], 0, "{path}: {status}");
+        let headers = seen.lock().pop().unwrap();
+        assert_eq!(told(&headers, "x-sabir-principal"), "ada");
+        assert!(!headers.contains_key("authorization"));
+    }
+    // The socket ends with the token here too: with the leeway, this one has a second or two left.
+    let mut client = Client::open(gateway.address, RPC, "sabir.v1.json").await;
+    client
+        .send(Message::text(word(&token_with(&json!({"exp": now() - 28})))))
+        .await;
+    let status = client.hear().await;
+    assert_eq!(status["$status"]["code"], 16, "{status}");
+    match client.next().await {
+        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1008, "{frame:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!gateway.said().contains("eyJ"), "a token is in the log");
 }

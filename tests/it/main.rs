@@ -14,6 +14,7 @@
 // The largest messages of the tests are one `json!` each.
 #![recursion_limit = "256"]
 
+mod admin;
 mod auth;
 mod backpressure;
 mod bindings;

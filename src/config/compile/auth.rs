@@ -54,6 +54,7 @@ pub(super) fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
         introspection: written.introspection.as_deref().map(|it| introspection(file, it)),
         certificates: written.client_certificates.is_some(),
         ext_authz: written.ext_authz.as_deref().and_then(|it| ext_authz(file, it)),
+        first_message: written.first_message.value,
         tickets: written.tickets.as_deref().map(|tickets| TicketSetup {
             path: tickets.path.value.clone(),
             ttl: tickets.ttl.as_ref().map_or(TICKET_TTL, |ttl| ttl.0),

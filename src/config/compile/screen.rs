@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::place;
 use crate::config::file::{self, Addresses, Block, File};
 use crate::config::located::Located;
-use crate::listen::screen::{Rule, Screen};
 use crate::translate::hygiene::{DebugInfo, Hygiene, ServerMessages};
+use crate::wire::screen::{Rule, Screen};
 
 pub(in crate::config) fn screen(file: &File, addresses: &Addresses, block: &[Located<Block>]) -> Screen {
     Screen {

@@ -32,6 +32,11 @@ pub struct Auth {
     pub ext_authz: Option<Located<ExtAuthz>>,
     /// Tickets that open WebSockets.
     pub tickets: Option<Located<TicketsSection>>,
+    /// Whether a WebSocket that speaks `sabir.v1.json` may be opened before its client has said who it is. Its first message
+    /// is then `{"$auth": "TOKEN"}`, within 10 s, and nothing goes upstream before. Needs `jwt` or `introspection`.
+    #[serde(default = "no")]
+    #[schemars(extend("default" = false))]
+    pub first_message: Located<bool>,
     /// Whether backends get the credential that was checked. Without it, they get `x-sabir-*` alone.
     #[serde(default)]
     pub forward_credentials: bool,
@@ -39,6 +44,10 @@ pub struct Auth {
     /// `x-sabir-scopes` and `x-sabir-roles`.
     #[serde(default)]
     pub forward_claims: Vec<Located<ClaimName>>,
+}
+
+fn no() -> Located<bool> {
+    Located::default_of(false)
 }
 
 /// Client certificates have no settings.

@@ -26,7 +26,8 @@ pub struct Backend {
     /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
     #[serde(default)]
     pub http2: Located<bool>,
-    /// Where the descriptors of the services come from: `reflection`, `{protos: …}` or `{descriptors: …}`. Default:
+    /// Where the descriptors of the services come from: `reflection`, `{protos: …}`, `{descriptors: …}`
+    /// or `{registry: …}`. Default:
     /// `reflection` for `grpc`; none for `rest`, which is then reached by routes with a `path`.
     pub schema: Option<Located<SchemaSource>>,
     /// How calls become requests of a `rest` backend that has descriptors.
@@ -136,7 +137,24 @@ pub enum SchemaSource {
     Protos(ProtoFiles),
     /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
     Descriptors(Located<PathBuf>),
+    /// What is registered under this name through the admin API.
+    Registry(Located<String>),
 }
+
+/// Whether a schema can be registered under this name.
+pub fn is_schema_name(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|first| letter(*first))
+        && bytes
+            .iter()
+            .all(|byte| letter(*byte) || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// What such a name is, for errors.
+pub const SCHEMA_NAME: &str =
+    "write letters in lower case, digits, \".\", \"_\" and \"-\", a letter or a digit first, 64 at most";
 
 /// `.proto` files and where their imports are.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,15 +176,24 @@ struct SchemaKeys {
     proto_paths: Option<Vec<Located<PathBuf>>>,
     /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
     descriptors: Option<Located<PathBuf>>,
+    /// The name of a schema that is registered through the admin API while the gateway runs. Until it is, calls are
+    /// answered with 503.
+    registry: Option<Located<String>>,
 }
 
-const SCHEMA_FORMS: &str =
-    "write reflection, {protos: [FILES or FOLDERS], proto_paths: [FOLDERS]} or {descriptors: FILE}";
+const SCHEMA_FORMS: &str = "write reflection, {protos: [FILES or FOLDERS], proto_paths: [FOLDERS]}, {descriptors: FILE} or \
+                            {registry: NAME}";
 
 impl TryFrom<SchemaKeys> for SchemaSource {
     type Error = String;
 
     fn try_from(keys: SchemaKeys) -> Result<Self, String> {
+        if let Some(name) = keys.registry {
+            return match (keys.protos, keys.proto_paths, keys.descriptors) {
+                (None, None, None) => Ok(Self::Registry(name)),
+                _ => Err(format!("has something beside registry; {SCHEMA_FORMS}")),
+            };
+        }
         match (keys.protos, keys.proto_paths, keys.descriptors) {
             (Some(protos), paths, None) if !protos.is_empty() => Ok(Self::Protos(ProtoFiles {
                 protos,

@@ -52,6 +52,10 @@ impl Check<'_> {
         if let Some(written) = &auth.ext_authz {
             self.ext_authz(written, found);
         }
+        if auth.first_message.value && auth.jwt.0.is_empty() && auth.introspection.is_none() {
+            let message = "needs \"jwt\" or \"introspection\": a first message holds a token";
+            found.push(self.key_error(auth.first_message.spot, message));
+        }
         if let Some(tickets) = &auth.tickets {
             self.tickets(tickets, auth, found);
         }

@@ -214,6 +214,14 @@ pub(super) fn read(head: &Parts, options: &WebSocket) -> Result<Accepted, Fault>
     })
 }
 
+/// Whether `sabir.v1.json` is what will be spoken.
+pub(super) fn chooses_json(head: &Parts) -> bool {
+    matches!(
+        choose(&handshake::subprotocols(&head.headers)),
+        Ok((Protocol::Json, _))
+    )
+}
+
 /// The first subprotocol that is known.
 fn choose(offered: &[&str]) -> Result<(Protocol, Option<&'static str>), Fault> {
     for name in offered {
@@ -251,6 +259,7 @@ mod tests {
             origins: origins.iter().map(|origin| origin.parse().unwrap()).collect(),
             deflate: false,
             max_message_bytes: 1,
+            max_fragments: 1,
             ping_interval: Duration::ZERO,
             pong_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
