@@ -19,6 +19,7 @@ mod auth;
 mod backpressure;
 mod bindings;
 mod cancel;
+mod cluster;
 mod conditions;
 mod connect;
 mod cors;
