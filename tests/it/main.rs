@@ -38,6 +38,7 @@ mod reload;
 mod rest_backend;
 mod routes;
 mod support;
+mod takeover;
 mod threats;
 mod throttle;
 mod tls;

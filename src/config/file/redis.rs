@@ -7,8 +7,8 @@ use super::super::located::Located;
 use super::super::value::{Period, RedisUrl};
 
 /// Redis or Valkey, by which the nodes of a cluster share `rate_limits`: rates and quotas, not calls in flight. Each node
-/// borrows a twentieth of a limit at a time (one at least, a thousand at most), so that calls seldom wait for it. While it
-/// answers, a rate is exceeded by no more than that for each node, and a quota never.
+/// borrows a twentieth of a limit at a time (one at least, a thousand at most), so that calls below
+/// a limit seldom wait for it. While it answers in time, a rate is exceeded by no more than that for each node, and a quota never.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
