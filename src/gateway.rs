@@ -41,6 +41,8 @@ use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
+#[cfg(feature = "redis")]
+use crate::policy::redis::Lender;
 use crate::policy::setup::SetupError;
 use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
@@ -121,21 +123,30 @@ struct Checked {
     _keepers: DropGuard,
 }
 
-/// Keeps the keys of one issuer fresh for as long as the plan needs them.
+/// Keeps something fresh for as long as the plan needs it.
 #[derive(Debug)]
-pub struct KeeperTask {
-    keeper: Keeper,
-    end: CancellationToken,
+pub enum KeeperTask {
+    /// The keys of one issuer.
+    Keys(Box<Keeper>, CancellationToken),
+    /// What is borrowed of the limits that a cluster shares.
+    #[cfg(feature = "redis")]
+    Limits(Box<Lender>),
 }
 
 impl KeeperTask {
-    /// Runs until a plan without the issuer is in place.
+    /// Runs until a plan that does without is in place.
     ///
     /// # Cancel safety
-    /// The keys that were fetched last stay.
+    /// What was fetched last stays.
     pub async fn run(self) {
-        // It ends in no other way than by being told.
-        let _ = self.end.run_until_cancelled(self.keeper.run()).await;
+        match self {
+            Self::Keys(keeper, end) => {
+                // It ends in no other way than by being told.
+                let _ = end.run_until_cancelled(keeper.run()).await;
+            }
+            #[cfg(feature = "redis")]
+            Self::Limits(lender) => lender.run().await,
+        }
     }
 }
 
@@ -178,8 +189,13 @@ impl Shared {
             .lock()
             .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
         let own = own::all(&plan.limits, &plan.offer);
+        let cluster = self.book.cluster(plan.cluster.as_ref());
+        #[cfg(feature = "redis")]
+        if let Some(lender) = cluster.as_ref().and_then(Lender::new) {
+            self.keepers.lock().push(KeeperTask::Limits(Box::new(lender)));
+        }
         Ok(Prepared {
-            counters: self.book.counters(&plan.rate_limits),
+            counters: self.book.counters(&plan.rate_limits, cluster.as_ref()),
             book: Arc::clone(&self.book),
             plan,
             backends,
@@ -211,10 +227,7 @@ impl Shared {
                 .load()
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
             let end = CancellationToken::new();
-            let task = |keeper| KeeperTask {
-                keeper,
-                end: end.clone(),
-            };
+            let task = |keeper| KeeperTask::Keys(Box::new(keeper), end.clone());
             self.keepers.lock().extend(keepers.into_iter().map(task));
             let authenticator = Arc::new(one);
             all.push(Arc::clone(&authenticator));
@@ -659,6 +672,7 @@ impl Worker {
             idle_timeout: plan.limits.idle_timeout,
             hygiene: Hygiene::default(),
             asks_messages: false,
+            pace: None,
         };
         let desks = self.desks(prepared);
         let entries = plan
@@ -673,6 +687,7 @@ impl Worker {
                 let params = stack::Params {
                     hygiene: entry.route.hygiene,
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
+                    pace: entry.checks.pace,
                     ..params
                 };
                 let stack = match &entry.outbound {

@@ -85,6 +85,7 @@ impl Api {
             hygiene: Hygiene::default(),
             idle_timeout: plan.limits.idle_timeout,
             asks_messages: false,
+            pace: None,
         };
         let stacks = plan
             .entries

@@ -147,15 +147,8 @@ impl Relay {
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
-                let holds_for = permit.holds_for();
-                handshake.accept(
-                    *head,
-                    upstream,
-                    options.clone(),
-                    holds_for,
-                    tally,
-                    (in_flight, place),
-                )
+                let terms = (permit.holds_for(), self.route.checks.pace);
+                handshake.accept(*head, upstream, options.clone(), terms, tally, (in_flight, place))
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(

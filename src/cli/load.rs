@@ -43,8 +43,24 @@ pub(super) async fn authenticator(setup: &Setup) -> Result<Authenticator, Failur
     Ok(authenticator)
 }
 
+/// Fetches the keys of issuers once; what went wrong.
+pub(super) async fn keys(setup: &Setup) -> Result<Vec<String>, Failure> {
+    let (_authenticator, keepers) = setup.load().map_err(|error| Failure::Failed(told(&error)))?;
+    let mut problems = Vec::new();
+    for mut keeper in keepers {
+        if let Err(error) = keeper.once().await {
+            problems.push(format!(
+                "the keys of {} can't be fetched: {}",
+                keeper.issuer(),
+                told(&error)
+            ));
+        }
+    }
+    Ok(problems)
+}
+
 /// Asks the endpoints one after the other until one answers.
-async fn ask(file: &File, backend: &Backend) -> SchemaState {
+pub(super) async fn ask(file: &File, backend: &Backend) -> SchemaState {
     let mut reasons = Vec::new();
     for endpoint in &backend.endpoints.value {
         match config::learn(file, backend, endpoint.0.clone(), PATIENCE).await {

@@ -114,6 +114,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .map(|(name, written)| setup(file, name, written))
             .collect(),
         rate_limits: throttle::limits(file),
+        cluster: throttle::cluster(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod cors;
 pub mod limits;
 pub mod outside;
+pub mod redis;
 pub mod relay;
 pub mod route;
 pub mod screen;
@@ -27,6 +28,7 @@ pub use backend::{
 pub use cors::Cors;
 pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
+pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     DeclaredPolicies, Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash,
@@ -86,6 +88,8 @@ pub struct File {
     /// How often callers may call, by the name that routes use.
     #[serde(default)]
     pub rate_limits: BTreeMap<String, Located<RateLimit>>,
+    /// By what the nodes of a cluster share limits. Default: each has its own.
+    pub redis: Option<Located<Redis>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,

@@ -365,6 +365,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         auth: BTreeMap::new(),
         reflection: Reflection::default(),
         rate_limits: BTreeMap::new(),
+        redis: None,
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -398,6 +399,7 @@ fn all_of(backend: &str) -> Route {
         errors: Errors::default(),
         rate_limit: None,
         max_in_flight: None,
+        stream_limits: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),

@@ -17,6 +17,7 @@ use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
 use crate::policy::throttle::Limit;
+use crate::policy::throttle::cluster::ClusterSetup;
 use crate::route::cors::Preflight;
 use crate::route::entry::Offer;
 use crate::route::relay::EncodedSlash;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub auth: Vec<Setup>,
     /// How often callers may call, in the order in which routes count it.
     pub rate_limits: Vec<Limit>,
+    /// By what the nodes of a cluster share them.
+    pub cluster: Option<ClusterSetup>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.

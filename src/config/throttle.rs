@@ -7,11 +7,14 @@ use prost_reflect::{Kind, MessageDescriptor};
 
 use super::compile::Resolved;
 use super::diagnostic::Diagnostic;
-use super::file::throttle::{KeyPart, RateLimit};
+use super::file::throttle::{KeyPart, RateLimit, StreamLimits};
 use super::file::{self, File};
 use super::located::{Located, Spot};
 use super::value::{Count, Methods, PerWindow};
+use crate::policy::setup::Secret;
 use crate::policy::throttle::calendar::Calendar;
+use crate::policy::throttle::cluster::{ClusterSetup, OnLoss};
+use crate::policy::throttle::pace::Pace;
 use crate::policy::throttle::{Allowance, Check, Checks, Limit, Part, Rate};
 use crate::schema::Method;
 
@@ -52,6 +55,24 @@ fn limit(name: &str, written: &RateLimit) -> Option<Limit> {
     })
 }
 
+/// How long a call waits for Redis, where nothing is written.
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+/// By what the nodes of a cluster share limits.
+pub(super) fn cluster(file: &File) -> Option<ClusterSetup> {
+    let written = file.redis.as_ref()?;
+    Some(ClusterSetup {
+        url: Secret(written.url.0.clone()),
+        prefix: written.prefix.clone().unwrap_or_else(|| "sabir".to_owned()),
+        timeout: written.timeout.map_or(TIMEOUT, |period| period.0),
+        on_loss: match written.on_loss {
+            file::OnLoss::Share => OnLoss::Share,
+            file::OnLoss::Open => OnLoss::Open,
+            file::OnLoss::Closed => OnLoss::Closed,
+        },
+    })
+}
+
 fn part(written: &KeyPart) -> Option<Part> {
     match written {
         KeyPart::Principal => Some(Part::Principal),
@@ -84,6 +105,26 @@ pub(super) fn checks(file: &File, written: &file::Route, method: Option<&Method>
     Checks {
         checks: checks.collect(),
         max_in_flight: written.max_in_flight.map(|most| most.0),
+        pace: written.stream_limits.as_deref().map(pace),
+    }
+}
+
+/// How fast the messages of a stream may come, with what holds where nothing is written.
+fn pace(written: &StreamLimits) -> Pace {
+    const SECOND: Duration = Duration::from_secs(1);
+    let rate = |count, period| Rate {
+        count,
+        period,
+        burst: count,
+    };
+    Pace {
+        messages: written
+            .messages
+            .map_or_else(|| rate(100, SECOND), |often| rate(often.count, often.period)),
+        bytes: written
+            .bytes
+            .map_or_else(|| rate(1 << 20, SECOND), |often| rate(often.bytes, often.period)),
+        patience: written.patience.map_or(10 * SECOND, |period| period.0),
     }
 }
 
@@ -173,6 +214,12 @@ impl Review<'_> {
         }
         for route in &self.file.routes {
             self.route(route, found);
+        }
+        if let Some(redis) = &self.file.redis
+            && !cfg!(feature = "redis")
+        {
+            let message = "needs a gateway that was built with the feature \"redis\"";
+            found.push(self.file.origin.key_error(redis.spot, "redis", message));
         }
     }
 
@@ -280,6 +327,19 @@ impl Review<'_> {
     }
 
     fn route(&self, route: &file::Route, found: &mut Vec<Diagnostic>) {
+        let speaks = self
+            .file
+            .backends
+            .get(&route.backend.value)
+            .map(|backend| backend.protocol);
+        if let Some(limits) = &route.stream_limits
+            && route.path.is_some()
+            && speaks.is_some_and(|protocol| protocol != file::Protocol::WebSocket)
+        {
+            let message =
+                "means nothing here: requests of a path are no streams of messages, but for WebSockets";
+            found.push(self.key_error(limits.spot, message));
+        }
         let Some(names) = &route.rate_limit else { return };
         if names.0.is_empty() {
             found.push(self.key_error(names.spot, "names no limit; leave it out where there is none"));

@@ -108,6 +108,11 @@ written_as_text! {
         "type": "string",
         "examples": ["library.v1.Library/GetBook", "library.v1.Library/*", "*"]
     };
+    RedisUrl, "RedisUrl", {
+        "type": "string",
+        "pattern": "^rediss?://",
+        "examples": ["redis://127.0.0.1:6379", "rediss://gateway:${REDIS_PASSWORD}@redis.example.com"]
+    };
     SecretText, "SecretText", {
         "type": "string",
         "minLength": 32,
@@ -132,6 +137,11 @@ written_as_text! {
         "type": "string",
         "pattern": "^[1-9][0-9]*/([1-9][0-9]*)?(ms|s|m|h)$",
         "examples": ["100/s", "1000/m", "5/10s"]
+    };
+    BytesOften, "BytesOften", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*(B|KiB|MiB|GiB)?/([1-9][0-9]*)?(ms|s|m|h)$",
+        "examples": ["1MiB/s", "64KiB/s"]
     };
     PerWindow, "PerWindow", {
         "type": "string",
@@ -615,6 +625,29 @@ impl Text for Often {
     }
 }
 
+/// So many bytes in a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BytesOften {
+    /// How many.
+    pub bytes: u32,
+    /// In which time.
+    pub period: Duration,
+}
+
+impl Text for BytesOften {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not =
+            || "is no rate of bytes; write how many in which time, such as 1MiB/s or 64KiB/s".to_owned();
+        let (size, time) = text.split_once('/').ok_or_else(not)?;
+        let size = Size::from_text(size.trim()).map_err(|_| not())?;
+        let (_, period) = super::throttle::often(&format!("1/{time}")).ok_or_else(not)?;
+        Ok(Self {
+            bytes: size.0,
+            period,
+        })
+    }
+}
+
 /// So many in each window of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerWindow {
@@ -648,6 +681,34 @@ impl fmt::Debug for SecretText {
 impl Text for SecretText {
     fn from_text(text: &str) -> Result<Self, String> {
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where Redis is. It may have a password in it, which no error and no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(pub String);
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisUrl")
+    }
+}
+
+impl Text for RedisUrl {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let scheme = text
+            .strip_prefix("redis://")
+            .or_else(|| text.strip_prefix("rediss://"));
+        let host = scheme
+            .and_then(|rest| rest.rsplit('@').next())
+            .and_then(|rest| rest.split('/').next());
+        match host {
+            Some(host) if !host.is_empty() && !host.starts_with(':') => Ok(Self(text.to_owned())),
+            _ => Err(
+                "is no URL of Redis; write such as redis://127.0.0.1:6379 or rediss://redis.example.com"
+                    .to_owned(),
+            ),
+        }
     }
 }
 

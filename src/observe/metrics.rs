@@ -321,6 +321,23 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
         let labels = [("limit", room.name()), ("decision", Verdict::Refused.name())];
         ConstCounter::new(room.refused()).encode(family.encode_family(&labels)?)?;
     }
+    if let Some(cluster) = book.shared_by() {
+        for (name, help, value) in [
+            (
+                "sabir_cluster_up",
+                "Whether the store that limits are shared by can be asked.",
+                i64::from(cluster.is_up()),
+            ),
+            (
+                "sabir_cluster_nodes",
+                "Gateways that share limits, as this one saw them last.",
+                i64::from(cluster.nodes()),
+            ),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+    }
     let mut family = encoder.encode_descriptor(
         "sabir_ratelimit_keys",
         "Callers that a limit knows.",

@@ -21,6 +21,8 @@ mod json;
 pub mod jwks;
 pub mod jwt;
 pub mod passwords;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod refusal;
 mod remote;
 pub mod setup;
@@ -304,9 +306,10 @@ impl Gate {
             .map_err(|no| self.fault(&no))?;
         let pass = match &self.throttle {
             None => None,
-            Some(throttle) => Some(Box::new(
-                throttle.admit(caller(head, peer, found.identity()), now)?,
-            )),
+            Some(throttle) => {
+                let pass = throttle.admit(caller(head, peer, found.identity()), now).await?;
+                Some(Box::new(pass))
+            }
         };
         Ok(Permit {
             pass,

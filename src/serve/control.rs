@@ -25,6 +25,7 @@ use crate::schema::Schema;
 use crate::schema::reflection::Learned;
 use crate::serve::doors::Doors;
 use crate::serve::lessons::{Lessons, State};
+use crate::serve::notify::Manager;
 use crate::serve::registry::{self, Entries, Store};
 use crate::serve::watcher::Watched;
 use crate::serve::workers::{Desks, Placed};
@@ -186,6 +187,7 @@ pub(super) struct Control {
     pub(super) file: Arc<File>,
     pub(super) known: Known,
     pub(super) lessons: Lessons,
+    pub(super) manager: Arc<Manager>,
     pub(super) fixed: Fixed,
     pub(super) store: Store,
     pub(super) entries: Entries,
@@ -230,12 +232,12 @@ impl Control {
     async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Reload(answer) => {
-                let _ = answer.send(self.reload().await);
+                let _ = answer.send(self.told_reload().await);
             }
             Order::Changed(digest, answer) => {
                 // Somebody else may have been faster.
                 if self.watched.borrow().digest != Some(digest) {
-                    self.reload().await;
+                    self.told_reload().await;
                 }
                 let _ = answer.send(());
             }
@@ -262,6 +264,14 @@ impl Control {
                 let _ = answer.send(outcome);
             }
         }
+    }
+
+    /// Reloads, and has the service manager know when it begins and ends.
+    async fn told_reload(&mut self) -> Reloaded {
+        self.manager.reloading();
+        let reloaded = self.reload().await;
+        self.manager.ready();
+        reloaded
     }
 
     /// Registers a schema: it is compiled, and the plan that it leads to, and it is kept, before it counts.

@@ -4,10 +4,12 @@
 //! connections; one that is new is bound before anything else changes; one that is gone finishes what it does.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +31,59 @@ pub(super) struct House {
     pub(super) counters: Arc<Counters>,
     pub(super) pressure: Arc<Pressure>,
     pub(super) drain: Drain,
+    /// Copies of all sockets, if they may be handed over.
+    pub(super) spares: Spares,
+}
+
+/// Copies of listening sockets, for a process that takes over. While they are here, the sockets stay open.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spares(Option<Arc<Copies>>);
+
+/// By the address of the listener.
+type Copies = Mutex<HashMap<SocketAddr, Vec<TcpListener>>>;
+
+impl Spares {
+    /// Spares that are kept.
+    pub(super) fn kept() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Copies the sockets of a listener, before workers take them.
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub(super) fn keep(&self, sockets: &Sockets) -> io::Result<()> {
+        if let Some(spares) = &self.0 {
+            spares.lock().insert(sockets.address(), sockets.copies()?);
+        }
+        Ok(())
+    }
+
+    fn forget(&self, address: SocketAddr) {
+        if let Some(spares) = &self.0 {
+            spares.lock().remove(&address);
+        }
+    }
+
+    /// Closes all of them.
+    pub(super) fn close(&self) {
+        if let Some(spares) = &self.0 {
+            spares.lock().clear();
+        }
+    }
+
+    /// Copies of them.
+    pub(super) fn copies(&self) -> Vec<TcpListener> {
+        let spares = self.0.iter().flat_map(|spares| {
+            let all = spares.lock();
+            let copies = all
+                .values()
+                .flatten()
+                .filter_map(|socket| socket.try_clone().ok());
+            copies.collect::<Vec<_>>()
+        });
+        spares.collect()
+    }
 }
 
 /// The listeners that are open.
@@ -156,6 +211,9 @@ impl Doors {
                 let (settings, changes) = watch::channel(door.settings);
                 let drain = self.house.drain.part();
                 let address = sockets.address();
+                if let Err(error) = self.house.spares.keep(&sockets) {
+                    tracing::error!(%error, %address, "the listener can't be handed over");
+                }
                 for worker in 0..self.house.workers {
                     let opened = Opened {
                         sockets: sockets.take(worker),
@@ -175,6 +233,7 @@ impl Doors {
         }
         for gone in before {
             tracing::info!("no longer listening on {}", gone.address);
+            self.house.spares.forget(gone.address);
             let drain = gone.drain;
             tasks.spawn(async move { drain.part_done().await });
         }

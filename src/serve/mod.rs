@@ -6,13 +6,16 @@
 mod control;
 mod doors;
 mod lessons;
+mod notify;
 mod registry;
+mod takeover;
 mod watcher;
 mod workers;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -41,11 +44,15 @@ use crate::observe::{Log, LogFormat, Metrics};
 use crate::wire::body::Body;
 
 use control::{Control, Fixed, Known, announce, compile};
+use doors::Spares;
 use doors::{Doors, House};
 use lessons::Lessons;
+use notify::Manager;
 use registry::Store;
+use takeover::Offer;
+pub use takeover::TakeoverError;
 use watcher::Watched;
-use workers::Common;
+use workers::{Common, Desks};
 
 /// Why the gateway can't run.
 #[derive(Debug, Error)]
@@ -62,6 +69,9 @@ pub enum ServeError {
     /// TLS towards a backend or what checks callers can't be set up.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The sockets of another process can't be taken over, or this one's not be offered.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The admin service can't be served.
     #[error(transparent)]
     Admin(#[from] ApiError),
@@ -73,13 +83,19 @@ pub enum ServeError {
     Panicked(#[from] Panicked),
 }
 
-/// Runs a gateway until a signal ends it. Blocks the calling thread.
+/// Runs a gateway until a signal ends it, or another process takes over. Blocks the calling thread.
 ///
-/// `ready` is called once every listener accepts.
+/// With `handover`, the path of a UNIX socket, it takes over from the process that offers its sockets there, if there is
+/// one, and offers its own. `ready` is called once every listener accepts.
 ///
 /// # Errors
 /// [`ServeError`]: why it can't start, or did not end well.
-pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -> Result<(), ServeError> {
+pub fn run(
+    source: &Source,
+    format: LogFormat,
+    handover: Option<&Path>,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), ServeError> {
     let file = config::load(source).map_err(ServeError::Config)?;
     raise_descriptors();
     let (log, writer) = Log::start(format)?;
@@ -90,10 +106,45 @@ pub fn run(source: &Source, format: LogFormat, ready: impl FnOnce(&Addresses)) -
         .build()?;
     let outcome = runtime.block_on(async {
         let signals = Signals::listen()?;
-        let running = start(&file, log).await?;
+        let (before, sockets) = match handover {
+            None => (None, Vec::new()),
+            Some(path) => match takeover::ask(path).await? {
+                None => (None, Vec::new()),
+                Some((before, sockets)) => (Some(before), sockets),
+            },
+        };
+        let manager = Arc::new(Manager::of_environment());
+        let launch = Launch {
+            sockets,
+            spares: handover.map_or_else(Spares::default, |_| Spares::kept()),
+            manager: Arc::clone(&manager),
+        };
+        let mut running = launched(&file, log, launch).await?;
+        let offer = handover.map(Offer::at).transpose()?;
+        if let Some(before) = before {
+            before.ready().await;
+        }
+        manager.ready();
+        if let Some(period) = notify::watchdog() {
+            running
+                .background
+                .spawn(watch_over(period, running.desks.clone(), manager));
+        }
         ready(&running.addresses);
-        signals.obey(&running.controls).await;
-        running.stop().await
+        let spares = running.spares.clone();
+        let taken = async {
+            match offer {
+                Some(offer) => offer.taken(async || spares.copies()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.obey(&running.controls) => running.stop().await,
+            () = taken => {
+                tracing::info!("another process has taken over");
+                running.stop_at_once().await
+            }
+        }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     Writer::join(writer);
@@ -126,6 +177,11 @@ pub struct Running {
     readiness: Arc<Readiness>,
     controls: Controls,
     drain: Drain,
+    /// Of the admin listener.
+    admin_drain: Drain,
+    spares: Spares,
+    desks: Desks,
+    manager: Arc<Manager>,
     workers: Workers,
     background: JoinSet<()>,
 }
@@ -162,9 +218,24 @@ impl Running {
     ///
     /// # Cancel safety
     /// The gateway goes on stopping, and nobody waits for it.
-    pub async fn stop(mut self) -> Result<(), ServeError> {
+    pub async fn stop(self) -> Result<(), ServeError> {
         self.readiness.set_draining();
+        self.manager.stopping();
+        self.finish().await
+    }
+
+    /// The same where another process accepts already: nobody has to be given time to look elsewhere, and who asks the
+    /// admin listener is answered by the other.
+    async fn stop_at_once(self) -> Result<(), ServeError> {
+        self.readiness.set_draining();
+        self.admin_drain.begin();
+        self.finish().await
+    }
+
+    async fn finish(mut self) -> Result<(), ServeError> {
         tracing::info!("draining");
+        // The last copies of the sockets but those that the workers have.
+        self.spares.close();
         match self.drain.done().await {
             Drained::Clean => tracing::info!("drained"),
             Drained::Cut { .. } => tracing::warn!("the drain time-out passed; what was left is cut"),
@@ -186,6 +257,25 @@ impl Running {
 /// # Cancel safety
 /// A half-started gateway is left behind: call it to its end.
 pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
+    launched(file, log, Launch::default()).await
+}
+
+/// What a process brings along that starts.
+#[derive(Debug, Default)]
+struct Launch {
+    /// Listening sockets of the process before.
+    sockets: Vec<TcpListener>,
+    /// Where copies of the sockets are kept for the process after.
+    spares: Spares,
+    manager: Arc<Manager>,
+}
+
+async fn launched(file: &File, log: Log, launch: Launch) -> Result<Running, ServeError> {
+    let Launch {
+        sockets: mut inherited,
+        spares,
+        manager,
+    } = launch;
     let since = file.origin.read_at().unwrap_or_else(SystemTime::now);
     let file = Arc::new(file.clone());
     let mut known = Known::default();
@@ -214,9 +304,11 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         counters,
         pressure: Arc::clone(&pressure),
         drain: drain.clone(),
+        spares: spares.clone(),
     });
-    let next = doors.prepare(&plan.listeners, &mut Vec::new())?;
-    let admin_sockets = Sockets::bind(file.admin.address.0, 1)?;
+    let next = doors.prepare(&plan.listeners, &mut inherited)?;
+    let admin_sockets = Sockets::with(file.admin.address.0, 1, &mut inherited)?;
+    spares.keep(&admin_sockets)?;
     let admin_address = admin_sockets.address();
     let (plans, plans_there) = watch::channel(Arc::new(shared.prepare(Arc::clone(&plan))?));
     let (threads, desks, placed) = workers::start(
@@ -257,7 +349,15 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         refuse_head,
     )?
     .telling_of(Arc::clone(shared.book()));
-    serve_admin(admin_sockets, &admin_changes, &operators, &mut background);
+    // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
+    let admin_drain = Drain::new(Duration::ZERO);
+    serve_admin(
+        admin_sockets,
+        &admin_changes,
+        &operators,
+        &admin_drain,
+        &mut background,
+    );
     readiness.set_ready();
     let closing = TaskTracker::new();
     doors.apply(next, &desks, &closing).await;
@@ -271,6 +371,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         background.spawn(watcher::run(watched_there, controls.clone()));
     }
     let control = Control {
+        manager: Arc::clone(&manager),
         fixed: Fixed {
             workers: plan.workers,
             admin: file.admin.address.0,
@@ -288,7 +389,7 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         readiness: Arc::clone(&readiness),
         metrics,
         doors,
-        desks,
+        desks: desks.clone(),
         placed,
         connections,
         drain: drain.clone(),
@@ -303,9 +404,25 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
         readiness,
         controls,
         drain,
+        admin_drain,
+        spares,
+        desks,
+        manager,
         workers: threads,
         background,
     })
+}
+
+/// Tells the service manager that the process is alive for as long as every worker is.
+async fn watch_over(period: Duration, desks: Desks, manager: Arc<Manager>) {
+    loop {
+        tokio::time::sleep(period).await;
+        match tokio::time::timeout(period, desks.beat()).await {
+            Ok(true) => manager.alive(),
+            // The manager ends what it does not hear of.
+            Ok(false) | Err(_) => tracing::error!("a worker does not answer"),
+        }
+    }
 }
 
 /// Renders what the listener refuses, in the dialect of the request.
@@ -328,12 +445,12 @@ fn serve_admin(
     mut sockets: Sockets,
     settings: &watch::Receiver<Arc<Settings>>,
     admin: &Admin,
+    drain: &Drain,
     background: &mut JoinSet<()>,
 ) {
     let connections = Connections::new(&settings.borrow().limits);
     for socket in sockets.take(0) {
-        // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
-        let own = Drain::new(Duration::ZERO);
+        let own = drain.clone();
         let (admin, settings, connections) = (admin.clone(), settings.clone(), Arc::clone(&connections));
         background.spawn(async move {
             if let Err(error) = listen::serve(socket, settings, connections, own, admin.handler()).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) enum Order {
     /// Serve a listener's sockets.
     Serve(Opened),
+    /// Say that it is alive.
+    Beat(oneshot::Sender<()>),
 }
 
 /// What a worker has of one listener.
@@ -48,6 +50,22 @@ impl Desks {
         {
             tracing::error!(worker, "a worker has ended");
         }
+    }
+}
+
+impl Desks {
+    /// Whether every worker says that it is alive, however long that takes.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn beat(&self) -> bool {
+        for desk in &self.0 {
+            let (answer, heard) = oneshot::channel();
+            if desk.send(Order::Beat(answer)).await.is_err() || heard.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -182,11 +200,18 @@ impl Share {
         let replaced = tasks.spawn(replace(Arc::clone(&gateway), self.plans, number, self.placed));
         let mut serving = JoinSet::new();
         while let Some(next) = next(&mut self.orders, &mut serving, &self.drain).await {
-            let Order::Serve(Opened {
+            let Opened {
                 sockets,
                 settings,
                 drain,
-            }) = next;
+            } = match next {
+                Order::Serve(opened) => opened,
+                Order::Beat(answer) => {
+                    // Who asked may have lost patience.
+                    let _ = answer.send(());
+                    continue;
+                }
+            };
             for socket in sockets {
                 let gateway = Arc::clone(&gateway);
                 let handler = move |request, peer| {

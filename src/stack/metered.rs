@@ -64,7 +64,7 @@ async fn ask(mut call: Call) -> Result<Call, Fault> {
     };
     if let Some(message) = call.messages.as_whole() {
         let field = |numbers: &[u32]| scalar::text(input, numbers, message);
-        deferred.ask(field, Instant::now()).inspect_err(told)?;
+        deferred.ask(field, Instant::now()).await.inspect_err(told)?;
         return Ok(call);
     }
     // Messages are counted where they come out.
@@ -75,7 +75,7 @@ async fn ask(mut call: Call) -> Result<Call, Fault> {
         Some(Part::End(_)) | None => &[],
     };
     let field = |numbers: &[u32]| scalar::text(input, numbers, message);
-    deferred.ask(field, Instant::now()).inspect_err(told)?;
+    deferred.ask(field, Instant::now()).await.inspect_err(told)?;
     let parts = stream::try_unfold((first, rest), async |(first, mut rest)| {
         let part = match first {
             Some(part) => Some(part),

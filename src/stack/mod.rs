@@ -3,6 +3,7 @@
 pub mod deadline;
 pub mod judge;
 pub mod metered;
+pub mod paced;
 
 use tower::ServiceBuilder;
 use tower::layer::layer_fn;
@@ -10,6 +11,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
+use crate::policy::throttle::pace::Pace;
 use crate::translate::Hygiene;
 
 /// What a frontend calls: a backend under the layers of its route.
@@ -24,6 +26,8 @@ pub struct Params {
     pub hygiene: Hygiene,
     /// Whether limits go by a field of the first message.
     pub asks_messages: bool,
+    /// How fast the messages of a client may come.
+    pub pace: Option<Pace>,
 }
 
 /// The call, with the metadata by which a backend is told who calls.
@@ -41,6 +45,12 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Before messages are looked at: nobody reads ahead.
+        .option_layer(
+            params
+                .pace
+                .map(|pace| layer_fn(move |inner| paced::Paced::new(inner, pace))),
+        )
         // Before anything is sent, and before anything is sent twice.
         .layer_fn(|inner| judge::Judged::new(inner, params.idle_timeout))
         // Whatever comes between, it sees what clients do.

@@ -476,3 +476,66 @@ async fn a_reload_keeps_what_is_registered() {
     );
     assert_eq!(shop(gateway.address, "/v1/open").await, 200);
 }
+
+/// The command line against a running gateway: descriptors are pushed and pulled, and a configuration is compared.
+#[tokio::test]
+async fn the_command_line_registers_schemas_and_tells_what_would_change() {
+    let backend = backend().await;
+    let gateway = Gateway::with_config(&registry(backend.address, "")).await;
+    let folder = gateway.folder().to_owned();
+    for (name, text) in files(&["Open"]) {
+        std::fs::create_dir_all(folder.join("shop")).unwrap();
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let admin = gateway.admin.to_string();
+    let sabir = async |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sabir"));
+        command.args(arguments).current_dir(&folder);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout) + &text(output.stderr))
+    };
+    // Of a folder, imports are relative to it.
+    let (code, said) = sabir(&["schema", "."]).await;
+    assert!(
+        code == Some(0) && said.contains("shop.v1.Shop/Open (shop.v1.M) returns (shop.v1.M)"),
+        "{said}"
+    );
+    let (code, said) = sabir(&["schema", "push", "shop", ".", "--admin", &admin]).await;
+    assert!(
+        code == Some(0) && said.contains("+ method shop.v1.Shop/Open"),
+        "{said}"
+    );
+    assert_eq!(shop(gateway.address, "/v1/open").await, 200);
+    let (code, said) = sabir(&["schema", "list", "--admin", &admin]).await;
+    assert!(code == Some(0) && said.contains("shop  revision 1"), "{said}");
+    let (code, said) = sabir(&["schema", "pull", "shop", "-o", "shop.binpb", "--admin", &admin]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = sabir(&["schema", "diff", "shop.binpb", "."]).await;
+    assert!(code == Some(0) && said.contains("no difference"), "{said}");
+
+    let online = |text: &str| {
+        let text = text.replacen(
+            "admin: {address: \"127.0.0.1:0\"}",
+            &format!("admin: {{address: \"{admin}\"}}"),
+            1,
+        );
+        std::fs::write(folder.join("next.yaml"), text).unwrap();
+    };
+    online(&registry(backend.address, ""));
+    let (code, said) = sabir(&["check", "--online", "next.yaml"]).await;
+    assert!(code == Some(0) && said.contains("runs the same"), "{said}");
+    online(&registry(backend.address, "limits: {drain_timeout: 3s}\n"));
+    let (code, said) = sabir(&["check", "--online", "next.yaml"]).await;
+    assert!(code == Some(0) && said.contains("    ~ limits"), "{said}");
+    online(&registry("127.0.0.1:1".parse().unwrap(), ""));
+    let (code, said) = sabir(&["check", "--online", "next.yaml"]).await;
+    assert!(
+        code == Some(1) && said.contains("~ backend shop") && said.contains("can't be reached"),
+        "{said}"
+    );
+    let (code, said) = sabir(&["schema", "remove", "shop", "--admin", &admin]).await;
+    assert!(code == Some(1) && said.contains("go by"), "{said}");
+}

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
+use crate::support::backends::{Backend, grpc_head, grpc_trailers, messages, raw};
 use crate::support::clients::rest::{Answer, Rest, Sending, Version, once, pieces, request, whole};
 use crate::support::clients::websocket::{Client, handshake};
 use crate::support::gateway::{Gateway, Settings};
@@ -546,4 +547,162 @@ async fn a_socket_that_is_open_stays_open_and_counts_once() {
     assert_eq!(socket.hear().await, json!({"$headers": {}}));
     assert_eq!(socket.hear().await, json!({}));
     assert_eq!(socket.status().await, 0);
+}
+
+/// A configuration whose streams may bring ten messages a second, in front of a backend that echoes them.
+async fn paced(patience: &str) -> (Backend, Gateway) {
+    let backend = raw(
+        |request: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>| async move {
+            let Ok(mut stream) = answer.send_response(grpc_head(), false) else {
+                return;
+            };
+            let mut messages = std::pin::pin!(messages(request.into_body()));
+            while let Some(Ok(message)) = messages.next().await {
+                let length = u32::try_from(message.len()).unwrap();
+                let frame = [&[0][..], &length.to_be_bytes(), &message].concat();
+                if stream.send_data(frame.into(), false).is_err() {
+                    return;
+                }
+            }
+            let _ = stream.send_trailers(grpc_trailers("0"));
+        },
+    )
+    .await;
+    let route = format!("stream_limits: {{messages: 10/s, bytes: 64KiB/s, patience: {patience}}}");
+    let gateway = Gateway::with_config(&yaml(&backend, "unused: {rate: 1/s}", &route, "")).await;
+    (backend, gateway)
+}
+
+/// Frames of empty messages.
+fn frames(count: usize) -> Bytes {
+    vec![0; 5 * count].into()
+}
+
+const CHAT: &str = "/library.v1.ReadingRoom/Chat";
+
+#[tokio::test]
+async fn a_stream_that_comes_too_fast_is_read_later_and_loses_nothing() {
+    let (_backend, gateway) = paced("1m").await;
+    let began = std::time::Instant::now();
+    let mut connection = Rest::connect(gateway.address, Version::Http2).await;
+    let (sender, body) = pieces();
+    let call = Request::post(CHAT)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    let answered = connection.start(call);
+    let sent = async {
+        for _ in 0..25 {
+            sender.send(frames(1)).await.unwrap();
+        }
+        drop(sender);
+    };
+    let (answered, ()) = futures_util::future::join(answered, sent).await;
+    let answer = crate::support::clients::rest::collect(answered.unwrap()).await;
+    assert_eq!(answer.trailers["grpc-status"], "0", "{answer:?}");
+    assert_eq!(answer.body.len(), 25 * 5, "all of it is there");
+    // Ten at once, and fifteen at ten a second: a machine that is busy can only be slower.
+    assert!(
+        began.elapsed() >= Duration::from_millis(1400),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_slow_down_is_refused_in_its_dialect() {
+    let (_backend, gateway) = paced("200ms").await;
+    let flood = |content_type: &'static str, more: &[(&str, &str)]| {
+        let (sender, body) = pieces();
+        let call = with(
+            Request::post(CHAT)
+                .header("content-type", content_type)
+                .body(body)
+                .unwrap(),
+            more,
+        );
+        let sending = tokio::spawn(async move {
+            // One piece after the other, until nobody takes them.
+            while sender.send(frames(20)).await.is_ok() {}
+        });
+        (call, sending)
+    };
+    for (name, content_type, more) in [
+        ("grpc", "application/grpc", vec![("te", "trailers")]),
+        ("grpc-web", "application/grpc-web+proto", vec![]),
+        (
+            "connect stream",
+            "application/connect+proto",
+            vec![("connect-protocol-version", "1")],
+        ),
+    ] {
+        let (call, sending) = flood(content_type, &more);
+        let answer = send(&gateway, Version::Http2, call).await;
+        sending.abort();
+        let told = match name {
+            "grpc" => answer.grpc_status().unwrap_or_default().to_owned(),
+            name => code(name, &answer),
+        };
+        let expected = if name == "connect stream" {
+            "resource_exhausted"
+        } else {
+            "8"
+        };
+        assert_eq!(told, expected, "{name}: {answer:?}");
+    }
+    // A WebSocket is told, and closed for a breach of policy.
+    let mut socket = Client::open(gateway.address, CHAT, "sabir.v1.proto").await;
+    for _ in 0..200 {
+        socket.send(Message::binary(vec![0])).await;
+    }
+    let code = within("the end", async {
+        loop {
+            match socket.next().await {
+                Message::Close(Some(close)) => return u16::from(close.code),
+                Message::Close(None) => return 0,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(code, 1008);
+    let line = gateway.says("\"close_code\":1008").await;
+    assert!(
+        line.contains("RATE_LIMITED") && line.contains("stream_limits"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn a_relayed_socket_keeps_the_pace_too() {
+    let (upstream, _handshakes) = crate::websocket::upstream_echo().await;
+    let yaml = format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+workers: 1
+backends:
+  echo: {{protocol: websocket, endpoints: [\"ws://{upstream}\"]}}
+routes:
+  - {{path: /echo, backend: echo, stream_limits: {{messages: 10/s, patience: 200ms}}}}
+"
+    );
+    let gateway = Gateway::with_config(&yaml).await;
+    let mut socket = Client::open(gateway.address, "/echo", "").await;
+    for _ in 0..200 {
+        socket.send(Message::text("x")).await;
+    }
+    let (echoed, code) = within("the end", async {
+        let mut echoed = 0;
+        loop {
+            match socket.next().await {
+                Message::Close(Some(close)) => return (echoed, u16::from(close.code)),
+                Message::Close(None) => return (echoed, 0),
+                _ => echoed += 1,
+            }
+        }
+    })
+    .await;
+    assert_eq!(code, 1008);
+    assert!((10..100).contains(&echoed), "{echoed}");
 }

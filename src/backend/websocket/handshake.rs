@@ -16,6 +16,7 @@ use crate::backend::websocket::Bridge;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::listen::tunnel::Tunnel;
+use crate::policy::throttle::pace::Pace;
 use crate::route::entry::WebSocket;
 use crate::translate::Tally;
 use crate::wire::body::Body;
@@ -82,7 +83,7 @@ impl Handshake {
         head: response::Parts,
         upstream: TokioIo<Upgraded>,
         options: WebSocket,
-        holds_for: Option<Duration>,
+        (holds_for, pace): (Option<Duration>, Option<Pace>),
         tally: Arc<Tally>,
         held: impl Send + 'static,
     ) -> Result<Response<Body>, Fault> {
@@ -122,6 +123,7 @@ impl Handshake {
             );
             Bridge::new(client, upstream, &options, leave, tally)
                 .holding_for(holds_for)
+                .at_pace(pace)
                 .run()
         })
         .holding(held)

@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::super::located::Located;
-use super::super::value::{Count, HeaderWord, Often, PerWindow};
+use super::super::value::{BytesOften, Count, HeaderWord, Often, PerWindow, Period};
 
 /// What each caller may: one of `rate`, `quota` and `in_flight`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -216,4 +216,20 @@ impl JsonSchema for LimitNames {
             {"type": "array", "minItems": 1, "items": {"type": "string"}}
         ]})
     }
+}
+
+/// How fast the messages of one stream may come from a client: those of a gRPC stream, of a WebSocket, of a streamed
+/// upload. Who is faster is read later, and who does not slow down is refused, a WebSocket with 1008.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamLimits {
+    /// So many messages, and as many at once.
+    #[schemars(extend("default" = "100/s"))]
+    pub messages: Option<Often>,
+    /// So many bytes of messages, and as many at once; a message that is larger is taken, and waited for afterwards.
+    #[schemars(extend("default" = "1MiB/s"))]
+    pub bytes: Option<BytesOften>,
+    /// How long a client may have more to send than is taken.
+    #[schemars(extend("default" = "10s"))]
+    pub patience: Option<Period>,
 }

@@ -134,7 +134,7 @@ async fn first_word<S: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(Err(Failure::Gone(None)));
             }
             if let Poll::Ready(event) = socket.poll_event(cx, true) {
-                return Poll::Ready(event.map_err(broken));
+                return Poll::Ready(event.map_err(|error| broken(&error)));
             }
             if leave.poll(cx).is_ready() {
                 let fault = Fault::gateway(Kind::Overloaded, "the gateway is stopping; connect again");
@@ -162,7 +162,7 @@ async fn first_word<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn broken(error: SocketError) -> Failure {
+fn broken(error: &SocketError) -> Failure {
     match error {
         SocketError::Gone(_) => Failure::Gone(None),
         SocketError::Frame(error) => {

@@ -7,52 +7,53 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Counter, Limit, Now, Room};
-use crate::policy::time::unix_now;
+use super::cluster::{Cluster, ClusterSetup};
+use super::{Allowance, Clock, Counter, Limit, Now, Room};
 
 /// How often those who have used nothing lately are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Every counter in use, by the limit that it is of, and the clock that they go by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Book {
-    epoch: Instant,
+    clock: Clock,
     counters: Mutex<HashMap<Limit, Arc<Counter>>>,
+    cluster: Mutex<Option<Arc<Cluster>>>,
     rooms: Mutex<HashMap<String, Arc<Room>>>,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self {
-            epoch: Instant::now(),
-            counters: Mutex::default(),
-            rooms: Mutex::default(),
-        }
-    }
 }
 
 impl Book {
     /// An instant on both clocks; the calendar's is looked at where it is asked for.
     pub(super) fn now(&self, now: Instant, by_calendar: bool) -> Now {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        Now {
-            // 584 years of uptime.
-            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
-            unix: if by_calendar { unix_now() } else { 0 },
+        self.clock.now(now, by_calendar)
+    }
+
+    /// The store that limits are shared by from here on: the same one, as long as it is set up alike.
+    pub fn cluster(&self, setup: Option<&ClusterSetup>) -> Option<Arc<Cluster>> {
+        let mut known = self.cluster.lock();
+        if known.as_ref().map(|cluster| cluster.setup()) != setup {
+            *known = setup.map(|setup| Arc::new(Cluster::new(setup.clone())));
         }
+        known.clone()
     }
 
     /// The counters of these limits, in their order. A limit that was there before keeps what was used of it; those that
     /// are not wanted any more go when the last call lets go of them.
-    pub fn counters(&self, limits: &[Limit]) -> Vec<Arc<Counter>> {
+    pub fn counters(&self, limits: &[Limit], cluster: Option<&Arc<Cluster>>) -> Vec<Arc<Counter>> {
         let mut known = self.counters.lock();
-        known.retain(|limit, _| limits.contains(limit));
+        let is_same = |counter: &Counter| match (counter.cluster(), cluster) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (None, Some(_)) => matches!(counter.limit().allowance, Allowance::InFlight(_)),
+            (Some(_), None) => false,
+        };
+        known.retain(|limit, counter| limits.contains(limit) && is_same(counter));
         limits
             .iter()
             .map(|limit| {
                 let counter = known
                     .entry(limit.clone())
-                    .or_insert_with(|| Arc::new(Counter::new(limit.clone())));
+                    .or_insert_with(|| Arc::new(Counter::new(limit.clone(), self.clock, cluster)));
                 Arc::clone(counter)
             })
             .collect()
@@ -68,6 +69,11 @@ impl Book {
             .or_insert_with(|| Arc::new(Room::new(name.to_owned(), most)));
         room.resize(most);
         Arc::clone(room)
+    }
+
+    /// The store that limits are shared by, if they are.
+    pub fn shared_by(&self) -> Option<Arc<Cluster>> {
+        self.cluster.lock().clone()
     }
 
     /// Every counter in use, in the order of their names.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::Now;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
+
 use super::calendar::{Calendar, Window};
+use super::cluster::{Ask, Cluster, OnLoss};
 use super::gcra::{Level, Rate, Standing};
 use super::key::Part;
+use super::lease::{Asked, Grant, Lease, Wanted};
 use super::store::{Keep, Store};
+use super::{Clock, Now};
 
 /// A limit, as data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,17 +73,23 @@ pub enum Verdict {
     Allowed,
     /// It was used up.
     Refused,
+    /// The store of the cluster could not be asked, and calls are let in without.
+    Open,
+    /// The same, and none is.
+    Closed,
 }
 
 impl Verdict {
     /// Every one, in the order in which they are counted.
-    pub const ALL: [Self; 2] = [Self::Allowed, Self::Refused];
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Refused, Self::Open, Self::Closed];
 
     /// The word in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
+            Self::Open => "open",
+            Self::Closed => "closed",
         }
     }
 }
@@ -91,6 +102,9 @@ pub type Verdicts = [u64; Verdict::ALL.len()];
 pub struct Counter {
     limit: Limit,
     accounts: Store<Account>,
+    clock: Clock,
+    /// The store that a cluster shares, if there is one, and this is a limit that it can share.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// What is kept of one caller.
@@ -99,6 +113,7 @@ enum Account {
     Rate(Rate, Level),
     Quota { window: Window, used: u64 },
     InFlight(Arc<AtomicU32>),
+    Leased(Allowance, Box<Lease>),
 }
 
 impl Keep for Account {
@@ -107,6 +122,7 @@ impl Keep for Account {
             Self::Rate(rate, level) => rate.until_full(*level, now.nanos).is_zero(),
             Self::Quota { window, used } => *used == 0 || window.end <= now.unix,
             Self::InFlight(count) => count.load(Ordering::Relaxed) == 0,
+            Self::Leased(allowance, lease) => lease.rests(allowance, now),
         }
     }
 
@@ -115,8 +131,22 @@ impl Keep for Account {
             Self::Rate(rate, level) => Some(rate.until_full(*level, now.nanos).as_nanos()),
             Self::Quota { used, .. } => Some((*used).into()),
             Self::InFlight(_) => None,
+            Self::Leased(_, lease) => lease.loss(),
         }
     }
+}
+
+/// What a limit answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It allows, or refuses.
+    Taken(Taken),
+    /// The store of the cluster is asked: ask again when it has answered, and say when you wait no more.
+    Wait(OwnedNotified),
+    /// The store can't be asked, and no call is let in without.
+    Closed,
+    /// No more callers can be told apart.
+    Crowded,
 }
 
 /// What came of asking a limit.
@@ -171,11 +201,19 @@ pub struct Usage {
 
 impl Counter {
     /// A limit of which nobody has used anything.
-    pub fn new(limit: Limit) -> Self {
+    pub fn new(limit: Limit, clock: Clock, cluster: Option<&Arc<Cluster>>) -> Self {
+        let is_local = matches!(limit.allowance, Allowance::InFlight(_));
         Self {
             accounts: Store::new(limit.max_keys),
             limit,
+            clock,
+            cluster: cluster.filter(|_| !is_local).cloned(),
         }
+    }
+
+    /// The store of the cluster that shares the limit.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
     }
 
     /// The limit.
@@ -183,26 +221,97 @@ impl Counter {
         &self.limit
     }
 
-    /// Takes `units` of what the owner of `key` may, if they are there. `None` where no more owners can be told apart.
-    pub(super) fn take(&self, key: &[u8], units: u64, now: Now) -> Option<Taken> {
-        self.accounts.with(
-            key,
-            now,
-            || self.open(now),
-            |account, verdicts| {
-                let taken = self.ask(account, units, now);
-                let verdict = match taken.standing.wait {
-                    None => Verdict::Allowed,
-                    Some(_) => Verdict::Refused,
+    /// Takes `units` of what the owner of `key` may, if they are there.
+    pub(super) fn take(self: &Arc<Self>, key: &[u8], units: u64, now: Now) -> Answer {
+        self.with(key, now, |account, verdicts| match account {
+            Account::Leased(allowance, lease) => {
+                let ask = |wanted| {
+                    let ask = || Ask {
+                        counter: Arc::clone(self),
+                        key: key.to_vec(),
+                        wanted,
+                    };
+                    self.cluster.as_ref().is_some_and(|cluster| cluster.ask(ask()))
                 };
-                count(verdicts, verdict, 1);
-                taken
-            },
-        )
+                match lease.take(allowance, units, now, ask) {
+                    Asked::Told(standing) => told(verdicts, Taken::of(standing)),
+                    Asked::Wait(told) => Answer::Wait(told),
+                    Asked::Alone => self.alone(lease, units, now, verdicts),
+                }
+            }
+            account => told(verdicts, self.ask(account, units, now)),
+        })
+    }
+
+    /// The same without asking the store.
+    pub(super) fn take_alone(&self, key: &[u8], units: u64, now: Now) -> Answer {
+        self.with(key, now, |account, verdicts| match account {
+            Account::Leased(_, lease) => self.alone(lease, units, now, verdicts),
+            account => told(verdicts, self.ask(account, units, now)),
+        })
+    }
+
+    fn with(&self, key: &[u8], now: Now, act: impl FnOnce(&mut Account, &mut Verdicts) -> Answer) -> Answer {
+        let answer = self.accounts.with(key, now, || self.open(now), act);
+        answer.unwrap_or(Answer::Crowded)
+    }
+
+    /// What the node decides that can't ask the store.
+    fn alone(&self, lease: &mut Lease, units: u64, now: Now, verdicts: &mut Verdicts) -> Answer {
+        let (on_loss, nodes) = match &self.cluster {
+            Some(cluster) => (cluster.setup().on_loss, cluster.nodes()),
+            None => (OnLoss::Share, 1),
+        };
+        match on_loss {
+            OnLoss::Share => {
+                let standing = lease.take_alone(&self.limit.allowance, units, nodes, now);
+                told(verdicts, Taken::of(standing))
+            }
+            OnLoss::Open => {
+                count(verdicts, Verdict::Open, 1);
+                Answer::Taken(Taken::of(lease.look(now)))
+            }
+            OnLoss::Closed => {
+                count(verdicts, Verdict::Closed, 1);
+                Answer::Closed
+            }
+        }
+    }
+
+    /// Somebody who waited for `units` waits no more.
+    pub(super) fn waited(&self, key: &[u8], units: u64) {
+        self.accounts.find(key, |account, _| {
+            if let Account::Leased(allowance, lease) = account {
+                lease.waited(allowance, units);
+            }
+        });
+    }
+
+    /// The store has answered what was `wanted` for a key.
+    pub fn granted(&self, key: &[u8], grant: Grant, wanted: &Wanted) {
+        let now = self.clock.now(Instant::now(), true);
+        self.accounts.find(key, |account, _| {
+            if let Account::Leased(_, lease) = account {
+                lease.granted(grant, wanted.window, wanted.owed, now);
+            }
+        });
+    }
+
+    /// The store has not answered.
+    pub fn unheard(&self, key: &[u8]) {
+        self.accounts.find(key, |account, _| {
+            if let Account::Leased(_, lease) = account {
+                lease.unheard();
+            }
+        });
     }
 
     fn open(&self, now: Now) -> Account {
-        match self.limit.allowance {
+        let allowance = self.limit.allowance;
+        if self.cluster.is_some() {
+            return Account::Leased(allowance, Box::new(Lease::new(&allowance, now)));
+        }
+        match allowance {
             Allowance::Rate(rate) => Account::Rate(rate, Level::default()),
             Allowance::Quota { calendar, .. } => Account::Quota {
                 window: calendar.window(now.unix),
@@ -227,6 +336,7 @@ impl Counter {
                 };
                 Taken { standing, place }
             }
+            Account::Leased(_, lease) => Taken::of(lease.look(now)),
         }
     }
 
@@ -259,6 +369,7 @@ impl Counter {
                 Account::Quota { used, .. } => *used = used.saturating_sub(units),
                 // Its place is given back by dropping it.
                 Account::InFlight(_) => {}
+                Account::Leased(_, lease) => lease.give_back(units),
             }
             if let Some(allowed) = verdicts.get_mut(Verdict::Allowed as usize) {
                 *allowed = allowed.saturating_sub(1);
@@ -308,6 +419,10 @@ impl Counter {
                 let taken = u64::from(taken.load(Ordering::Relaxed));
                 (self.limit.allowance.most().saturating_sub(taken), Duration::ZERO)
             }
+            (Account::Leased(_, lease), _) => {
+                let standing = lease.look(now);
+                (standing.left, standing.reset)
+            }
         };
         Some(Usage {
             key: key.to_vec(),
@@ -336,6 +451,16 @@ impl Counter {
 /// When a place may be free again: nobody knows, and a client that asks at once asks too often.
 const SOON: Duration = Duration::from_secs(1);
 
+/// What was taken or refused, which is counted.
+fn told(verdicts: &mut Verdicts, taken: Taken) -> Answer {
+    let verdict = match taken.standing.wait {
+        None => Verdict::Allowed,
+        Some(_) => Verdict::Refused,
+    };
+    count(verdicts, verdict, 1);
+    Answer::Taken(taken)
+}
+
 fn count(verdicts: &mut Verdicts, verdict: Verdict, by: u64) {
     if let Some(count) = verdicts.get_mut(verdict as usize) {
         *count += by;
@@ -347,13 +472,21 @@ mod tests {
     use super::*;
     use crate::policy::time::Moment;
 
-    fn counter(allowance: Allowance) -> Counter {
-        Counter::new(Limit {
+    fn counter(allowance: Allowance) -> Arc<Counter> {
+        let limit = Limit {
             name: "a".into(),
             key: Vec::new(),
             allowance,
             max_keys: 1000,
-        })
+        };
+        Arc::new(Counter::new(limit, Clock::default(), None))
+    }
+
+    fn taken(counter: &Arc<Counter>, key: &[u8], units: u64, now: Now) -> Taken {
+        match counter.take(key, units, now) {
+            Answer::Taken(taken) => taken,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn at(text: &str) -> Now {
@@ -363,8 +496,8 @@ mod tests {
         }
     }
 
-    fn wait(counter: &Counter, units: u64, now: Now) -> Option<Duration> {
-        counter.take(b"k", units, now).unwrap().standing.wait
+    fn wait(counter: &Arc<Counter>, units: u64, now: Now) -> Option<Duration> {
+        taken(counter, b"k", units, now).standing.wait
     }
 
     #[test]
@@ -391,7 +524,7 @@ mod tests {
         assert!(wait(&month, 1, last).is_some());
         month.give_back(b"k", 1);
         assert_eq!(wait(&month, 1, at("2028-03-31T23:59:59Z")), None);
-        assert_eq!(month.verdicts(), [4, 3]);
+        assert_eq!(month.verdicts(), [4, 3, 0, 0]);
     }
 
     #[test]
@@ -411,14 +544,14 @@ mod tests {
     fn places_are_free_again_when_they_are_dropped() {
         let slots = counter(Allowance::InFlight(2));
         let now = at("2027-01-01");
-        let first = slots.take(b"k", 1, now).unwrap();
-        let second = slots.take(b"k", 1, now).unwrap();
+        let first = taken(&slots, b"k", 1, now);
+        let second = taken(&slots, b"k", 1, now);
         assert_eq!((first.standing.left, second.standing.left), (1, 0));
-        let third = slots.take(b"k", 1, now).unwrap();
+        let third = taken(&slots, b"k", 1, now);
         assert!(third.standing.wait.is_some() && third.place.is_none());
-        assert!(slots.take(b"other", 1, now).unwrap().place.is_some());
+        assert!(taken(&slots, b"other", 1, now).place.is_some());
         drop(first);
-        assert!(slots.take(b"k", 1, now).unwrap().place.is_some());
+        assert!(taken(&slots, b"k", 1, now).place.is_some());
         drop((second, third));
         slots.sweep(now);
         assert_eq!(slots.keys(), 0);
@@ -434,8 +567,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5_000 {
-                        let taken = slots.take(b"k", 1, now).unwrap();
-                        if taken.place.is_some() {
+                        let got = taken(&slots, b"k", 1, now);
+                        if got.place.is_some() {
                             let inside = busy.fetch_add(1, Ordering::SeqCst) + 1;
                             most.fetch_max(inside, Ordering::SeqCst);
                             std::thread::yield_now();
@@ -458,7 +591,7 @@ mod tests {
         }));
         let now = at("2027-01-01");
         for (key, units) in [("a", 5), ("b", 50), ("c", 20)] {
-            rate.take(key.as_bytes(), units, now).unwrap();
+            taken(&rate, key.as_bytes(), units, now);
         }
         let (top, all) = rate.usages(2, now);
         let told: Vec<_> = top

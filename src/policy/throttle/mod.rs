@@ -6,9 +6,12 @@
 
 pub mod book;
 pub mod calendar;
+pub mod cluster;
 mod counter;
 pub mod gcra;
 pub mod key;
+pub mod lease;
+pub mod pace;
 mod pass;
 mod report;
 mod room;
@@ -19,6 +22,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use smallvec::SmallVec;
+use tokio::sync::futures::OwnedNotified;
+use tokio::time::{Instant, timeout_at};
 
 pub use book::Book;
 pub use counter::{Allowance, Counter, Limit, Place, Usage, Verdict, Verdicts};
@@ -28,7 +33,10 @@ pub use pass::{Deferred, Pass, Places, Standings};
 pub use room::Room;
 
 use crate::fault::{Fault, Kind, Side};
+use crate::policy::time::unix_now;
+use counter::Answer;
 use gcra::Standing;
+use pace::Pace;
 use pass::{Field, Held};
 
 /// An instant, on both clocks: rates go by the one that never jumps, quotas by the calendar.
@@ -38,6 +46,28 @@ pub struct Now {
     pub nanos: u64,
     /// Seconds of Unix time.
     pub unix: u64,
+}
+
+/// What tells instants: those of one process count from the same one.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock {
+    /// An instant on both clocks; the calendar's is looked at where it is asked for.
+    pub(super) fn now(&self, now: Instant, by_calendar: bool) -> Now {
+        let nanos = now.saturating_duration_since(self.0).as_nanos();
+        Now {
+            // 584 years of uptime.
+            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
+            unix: if by_calendar { unix_now() } else { 0 },
+        }
+    }
 }
 
 /// One question that a method on a route asks, as data.
@@ -58,6 +88,8 @@ pub struct Checks {
     pub checks: Vec<Check>,
     /// Calls in flight on the whole route.
     pub max_in_flight: Option<u32>,
+    /// How fast the messages of a stream may come.
+    pub pace: Option<Pace>,
 }
 
 /// What a method on a route asks, with the counters that answer.
@@ -138,11 +170,10 @@ impl Throttle {
     ///
     /// # Errors
     /// The refusal of the first limit that does not allow it; nothing was taken from the others then.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        caller: Caller<'_>,
-        now: tokio::time::Instant,
-    ) -> Result<Pass, Fault> {
+    ///
+    /// # Cancel safety
+    /// What was taken is given back.
+    pub(super) async fn admit(self: &Arc<Self>, caller: Caller<'_>, now: Instant) -> Result<Pass, Fault> {
         let caller = Caller {
             method: self.method.as_deref().unwrap_or(caller.method),
             ..caller
@@ -158,7 +189,7 @@ impl Throttle {
                 continue;
             }
             let key = key::text(&question.counter.limit().key, caller);
-            round.ask(at, key)?;
+            round.ask(at, key).await?;
         }
         places.extend(std::mem::take(&mut round.places));
         let standings = round.end();
@@ -193,12 +224,20 @@ impl<'t> Round<'t> {
         }
     }
 
-    fn ask(&mut self, at: usize, key: key::Text) -> Result<(), Fault> {
+    async fn ask(&mut self, at: usize, key: key::Text) -> Result<(), Fault> {
         let Some(question) = self.throttle.questions.get(at) else {
             return Ok(());
         };
-        let Some(taken) = question.counter.take(&key, question.cost, self.now) else {
-            return Err(crowded(question.counter.limit()));
+        let limit = question.counter.limit();
+        let answer = match question.counter.take(&key, question.cost, self.now) {
+            // Boxed: it is rare, and large.
+            Answer::Wait(told) => Box::pin(self.wait(question, &key, told)).await,
+            answer => answer,
+        };
+        let taken = match answer {
+            Answer::Taken(taken) => taken,
+            Answer::Crowded => return Err(crowded(limit)),
+            Answer::Closed | Answer::Wait(_) => return Err(unknown(limit)),
         };
         let held = Held {
             at,
@@ -212,6 +251,34 @@ impl<'t> Round<'t> {
                 Ok(())
             }
             Some(wait) => Err(self.refusal(&held, wait)),
+        }
+    }
+
+    /// Waits for the store of the cluster, within reason.
+    async fn wait(&self, question: &Question, key: &[u8], mut told: OwnedNotified) -> Answer {
+        let counter = &question.counter;
+        let patience = counter
+            .cluster()
+            .map_or(Duration::ZERO, |cluster| cluster.setup().timeout);
+        let give_up = Instant::now() + patience;
+        loop {
+            let waiting = Waiting {
+                counter,
+                key,
+                units: question.cost,
+            };
+            let heard = timeout_at(give_up, told).await;
+            let now = self.throttle.book.now(Instant::now(), self.throttle.by_calendar);
+            let answer = match heard {
+                Ok(()) => counter.take(key, question.cost, now),
+                Err(_elapsed) => counter.take_alone(key, question.cost, now),
+            };
+            // After it was taken: what nobody waits for any more may be let go.
+            drop(waiting);
+            match answer {
+                Answer::Wait(again) => told = again,
+                answer => return answer,
+            }
         }
     }
 
@@ -257,6 +324,30 @@ impl Drop for Round<'_> {
             }
         }
     }
+}
+
+/// A call that waits for the store; it waits no more when this is dropped.
+struct Waiting<'a> {
+    counter: &'a Counter,
+    key: &'a [u8],
+    units: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.counter.waited(self.key, self.units);
+    }
+}
+
+/// The fault of a limit of which it is not known how it stands.
+fn unknown(limit: &Limit) -> Fault {
+    let message = format!(
+        "how the limit \"{}\" stands can't be told now; try again",
+        limit.name
+    );
+    Fault::new(Kind::Overloaded, Side::Gateway, message)
+        .retry_after(Duration::from_secs(1))
+        .of_limit(limit.name.as_str())
 }
 
 /// The fault of a limit that is used up.

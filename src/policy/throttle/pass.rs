@@ -201,21 +201,29 @@ impl Deferred {
     ///
     /// # Errors
     /// The refusal of the first one that does not allow the call.
-    pub fn ask(self, field: impl Fn(&[u32]) -> Option<Vec<u8>>, now: Instant) -> Result<(), Fault> {
-        let now = self.throttle.book.now(now, self.throttle.by_calendar);
-        let mut round = Round::new(&self.throttle, now);
-        for (at, mut key) in self.keys {
-            let Some(wanted) = self
-                .throttle
+    ///
+    /// # Cancel safety
+    /// What was taken is given back.
+    pub async fn ask(self, field: impl Fn(&[u32]) -> Option<Vec<u8>>, now: Instant) -> Result<(), Fault> {
+        let Self {
+            throttle,
+            mut keys,
+            principal,
+        } = self;
+        for (at, key) in &mut keys {
+            let wanted = throttle
                 .questions
-                .get(at)
-                .and_then(|question| question.field.as_ref())
-            else {
-                continue;
-            };
-            let value = field(&wanted.numbers);
-            key::with_field(&mut key, &wanted.names, value.as_deref(), &self.principal);
-            round.ask(at, key)?;
+                .get(*at)
+                .and_then(|question| question.field.as_ref());
+            if let Some(wanted) = wanted {
+                let value = field(&wanted.numbers);
+                key::with_field(key, &wanted.names, value.as_deref(), &principal);
+            }
+        }
+        drop(field);
+        let mut round = Round::new(&throttle, throttle.book.now(now, throttle.by_calendar));
+        for (at, key) in keys {
+            round.ask(at, key).await?;
         }
         round.end();
         Ok(())

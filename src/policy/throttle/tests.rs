@@ -1,5 +1,6 @@
 //! What a method asks of several limits at once.
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
@@ -38,7 +39,7 @@ struct Fixture {
 impl Fixture {
     fn new(limits: &[Limit], costs: &[u64]) -> Self {
         let book = Arc::new(Book::default());
-        let counters = book.counters(limits);
+        let counters = book.counters(limits, None);
         let checks = costs.iter().enumerate().map(|(at, cost)| Check {
             limit: at,
             cost: *cost,
@@ -51,7 +52,7 @@ impl Fixture {
         });
         let checks = Checks {
             checks: checks.collect(),
-            max_in_flight: None,
+            ..Checks::default()
         };
         let throttle = Throttle::new(&book, &checks, Vec::new(), &counters, Some("a.B/C")).unwrap();
         Self {
@@ -72,7 +73,11 @@ impl Fixture {
             headers: &headers,
             method: "GET",
         };
-        self.throttle.admit(caller, self.began + after)
+        // Nobody has to be asked.
+        self.throttle
+            .admit(caller, self.began + after)
+            .now_or_never()
+            .unwrap()
     }
 }
 
@@ -104,10 +109,10 @@ fn all_limits_have_to_allow_and_who_refuses_takes_nothing_from_the_others() {
     assert_eq!(fixture.counters[0].usage(key, now).unwrap().used, 3);
     assert_eq!(
         fixture.counters[0].verdicts(),
-        [3, 0],
+        [3, 0, 0, 0],
         "what was given back was not allowed"
     );
-    assert_eq!(fixture.counters[1].verdicts(), [3, 50]);
+    assert_eq!(fixture.counters[1].verdicts(), [3, 50, 0, 0]);
     assert!(fixture.ask("bob", Duration::ZERO).is_ok(), "somebody else");
     assert!(fixture.ask("ada", Duration::from_millis(999)).is_err());
     assert!(fixture.ask("ada", Duration::from_secs(1)).is_ok());
@@ -140,8 +145,8 @@ fn a_refusal_says_how_all_limits_stand_and_when_to_come_back() {
 fn what_was_used_stays_used_when_the_plan_changes_and_the_limit_does_not() {
     let book = Arc::new(Book::default());
     let (same, changed) = (rate("same", 1, 1), rate("other", 1, 1));
-    let before = book.counters(&[same.clone(), changed]);
-    let after = book.counters(&[rate("other", 1, 2), same]);
+    let before = book.counters(&[same.clone(), changed], None);
+    let after = book.counters(&[rate("other", 1, 2), same], None);
     assert!(Arc::ptr_eq(&before[0], &after[1]));
     assert!(!Arc::ptr_eq(&before[1], &after[0]));
     let room = book.room("route \"a\"", 1);
@@ -182,6 +187,8 @@ fn a_limit_by_a_field_is_asked_when_the_message_is_there() {
         pass.take_deferred()
             .unwrap()
             .ask(field, fixture.began)
+            .now_or_never()
+            .unwrap()
             .map_err(|fault| fault.kind())
     };
     assert_eq!(ask(Some("a")), Ok(()));

@@ -228,16 +228,27 @@ impl Process {
         Self::run(Path::new(env!("CARGO_BIN_EXE_sabir")), arguments, folder)
     }
 
+    /// The same with variables of the environment.
+    pub(crate) fn with_environment(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sabir"));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, arguments, folder)
+    }
+
     /// Runs any program.
     pub(crate) fn run(program: &Path, arguments: &[&str], folder: &Path) -> Self {
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(program), arguments, folder)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str], folder: &Path) -> Self {
+        let mut child = command
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let output = Arc::new(Output {
             open: AtomicUsize::new(2),
             ..Output::default()
