@@ -88,6 +88,8 @@ pub enum Kind {
     UpstreamUnavailable,
     /// The upstream broke the connection or reset the stream.
     UpstreamReset,
+    /// The upstream fails too often, and is sent nothing for a while.
+    CircuitOpen,
     /// The upstream's stream ended without a status.
     Truncated,
     /// The upstream sent what its protocol does not allow.
@@ -102,7 +104,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -131,6 +133,7 @@ impl Kind {
         Self::SchemaPending,
         Self::UpstreamUnavailable,
         Self::UpstreamReset,
+        Self::CircuitOpen,
         Self::Truncated,
         Self::UpstreamProtocol,
         Self::UpstreamMessage,
@@ -169,6 +172,7 @@ impl Kind {
             Self::SchemaPending => "SCHEMA_PENDING",
             Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::UpstreamReset => "UPSTREAM_RESET",
+            Self::CircuitOpen => "CIRCUIT_OPEN",
             Self::Truncated => "UPSTREAM_TRUNCATED",
             Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
             Self::UpstreamMessage => "UPSTREAM_MESSAGE",
@@ -200,6 +204,7 @@ impl Kind {
             | Self::SchemaPending
             | Self::IdentityUnavailable
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::UpstreamReset => Code::Unavailable,
             Self::CredentialsMissing | Self::CredentialsInvalid | Self::CredentialsExpired => {
                 Code::Unauthenticated
@@ -245,6 +250,7 @@ impl Kind {
             | Self::QuotaExhausted
             | Self::ConcurrencyLimited
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::Internal => self.code().http_status(),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -24,10 +24,12 @@ use crate::backend::own::{self, Answers, Own};
 use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
-use crate::balance::{Balance, Endpoint, Target};
+use crate::balance::health::{self, Check};
+use crate::balance::{Balance, Endpoint, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::config::watch::Digest;
+use crate::discover::endpoints::{self, Source};
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::ticket::Booth;
 use crate::frontend::{self, Admitted, refuse};
@@ -48,13 +50,15 @@ use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standin
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
+use crate::route::relay::Action;
 use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Hygiene, Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
-use crate::upstream::{Connector, Pool, tls};
+use crate::upstream::pools::{Dialling, Pools};
+use crate::upstream::tls;
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
@@ -81,30 +85,33 @@ pub struct Prepared {
 
 #[derive(Clone, Debug)]
 struct PreparedBackend {
-    endpoints: Vec<Arc<Endpoint>>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    group: Arc<Group>,
+    dialling: Dialling,
 }
 
 impl Prepared {
     /// The endpoints of a backend, by its index in the plan, with their figures.
-    pub fn endpoints(&self, backend: usize) -> &[Arc<Endpoint>] {
-        self.backends
-            .get(backend)
-            .map_or(&[], |backend| backend.endpoints.as_slice())
+    pub fn endpoints(&self, backend: usize) -> Vec<Arc<Endpoint>> {
+        let members = self.backends.get(backend).map(|backend| backend.group.members());
+        let endpoints = members.iter().flat_map(|members| members.list());
+        endpoints.map(|member| Arc::clone(&member.endpoint)).collect()
     }
 }
 
 impl PreparedBackend {
     fn uses(&self, config: &Arc<rustls::ClientConfig>) -> bool {
-        self.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, config))
+        let tls = self.dialling.tls.as_ref();
+        tls.is_some_and(|tls| Arc::ptr_eq(tls, config))
     }
 }
 
 /// What outlives a plan and is shared by all workers.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// By backend and URL: an endpoint keeps its figures when the plan changes.
-    endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
+    /// By backend: endpoints keep their figures when the plan changes.
+    groups: Mutex<HashMap<String, Arc<Known>>>,
+    /// What is done for groups in the background, until somebody runs it.
+    watchers: Mutex<Vec<Watcher>>,
     /// By what is written and what is in the files.
     tls: Mutex<HashMap<(plan::BackendTls, Digest), Arc<rustls::ClientConfig>>>,
     /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
@@ -150,6 +157,40 @@ impl KeeperTask {
     }
 }
 
+/// A group and what it was made of.
+#[derive(Debug)]
+struct Known {
+    source: Source,
+    health: Option<Check>,
+    dialling: Dialling,
+    group: Arc<Group>,
+}
+
+/// What is done for a group in the background.
+#[derive(Debug)]
+struct Watcher {
+    group: Weak<Group>,
+    source: Source,
+    health: Option<Check>,
+    dialling: Dialling,
+}
+
+impl Watcher {
+    /// Finds endpoints, checks them and compares them, until the group is gone.
+    async fn run(self) {
+        let checks = async {
+            if let Some(check) = self.health {
+                health::watch(Weak::clone(&self.group), check, self.dialling).await;
+            }
+        };
+        tokio::join!(
+            endpoints::watch(self.source, Weak::clone(&self.group)),
+            checks,
+            outliers::watch(Weak::clone(&self.group)),
+        );
+    }
+}
+
 /// Why a plan can't be made ready.
 #[derive(Debug, Error)]
 pub enum PrepareError {
@@ -172,16 +213,11 @@ impl Shared {
         let backends = plan
             .backends
             .iter()
-            .map(|backend| self.backend(backend))
+            .map(|backend| self.backend(backend, &plan.limits))
             .collect::<Result<Vec<_>, _>>()?;
-        let used: Vec<_> = backends
-            .iter()
-            .flat_map(|backend| &backend.endpoints)
-            .map(Arc::as_ptr)
-            .collect();
-        self.endpoints
+        self.groups
             .lock()
-            .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
+            .retain(|name, _| plan.backends.iter().any(|backend| backend.name == *name));
         self.tls
             .lock()
             .retain(|_, config| backends.iter().any(|backend| backend.uses(config)));
@@ -240,24 +276,70 @@ impl Shared {
         Ok(all)
     }
 
-    fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
-        let mut known = self.endpoints.lock();
-        let endpoints = backend
-            .endpoints
-            .iter()
-            .map(|uri| {
-                let endpoint = known
-                    .entry((backend.name.clone(), uri.clone()))
-                    .or_insert_with(|| Arc::new(Endpoint::new(uri.clone())));
-                Arc::clone(endpoint)
-            })
-            .collect();
-        let secure = backend
-            .endpoints
-            .iter()
-            .any(|uri| uri.scheme() == Some(&http::uri::Scheme::HTTPS));
+    fn backend(&self, backend: &Backend, limits: &Limits) -> Result<PreparedBackend, tls::TlsError> {
+        let secure = backend.source.is_secure();
         let tls = secure.then(|| self.tls(&backend.tls)).transpose()?;
-        Ok(PreparedBackend { endpoints, tls })
+        let dialling = dialling(backend, tls, limits);
+        Ok(PreparedBackend {
+            group: self.group(backend, &dialling),
+            dialling,
+        })
+    }
+
+    /// The endpoints of a backend: the same group while what is configured of them stays, and else one in which endpoints
+    /// that stay keep their figures.
+    fn group(&self, backend: &Backend, dialling: &Dialling) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        let before = groups.get(&backend.name);
+        if let Some(known) = before
+            && known.source == backend.source
+            && known.health == backend.health
+            && known.dialling.is(dialling)
+            && *known.group.settings() == backend.balancing
+        {
+            return Arc::clone(&known.group);
+        }
+        // What was found by the same source before is better than nothing, until it tells.
+        let listed = match before {
+            Some(known) if known.source == backend.source => known.group.members().listed().collect(),
+            Some(_) | None => backend.source.known().to_vec(),
+        };
+        let group = Arc::new(Group::new(
+            &backend.name,
+            backend.balancing.clone(),
+            &listed,
+            before.map(|known| &*known.group),
+        ));
+        let (source, health) = (backend.source.clone(), backend.health.clone());
+        let watcher = Watcher {
+            group: Arc::downgrade(&group),
+            source: source.clone(),
+            health: health.clone(),
+            dialling: dialling.clone(),
+        };
+        self.watchers.lock().push(watcher);
+        let known = Known {
+            source,
+            health,
+            dialling: dialling.clone(),
+            group: Arc::clone(&group),
+        };
+        groups.insert(backend.name.clone(), Arc::new(known));
+        group
+    }
+
+    /// What is to be done for groups in the background and nobody does yet: each runs until its group is gone.
+    pub fn watchers(&self) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let watchers = std::mem::take(&mut *self.watchers.lock());
+        watchers.into_iter().map(Watcher::run).collect()
+    }
+
+    /// The endpoints of every backend, by the names of the backends.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        let groups = self.groups.lock();
+        let mut groups: Vec<_> = groups.values().map(|known| Arc::clone(&known.group)).collect();
+        groups.sort_by(|a, b| a.name().cmp(b.name()));
+        groups
     }
 
     /// The TLS set-up for these files; the same one as long as what is in them is, so that sessions resume.
@@ -314,16 +396,13 @@ pub struct Gateway {
 
 /// What a worker keeps from plan to plan.
 struct Worker {
-    pools: Mutex<HashMap<PoolKey, Pool>>,
+    pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
     health: Health,
 }
-
-/// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -339,7 +418,7 @@ impl Gateway {
         drain: Drain,
     ) -> io::Result<Self> {
         let worker = Worker {
-            pools: Mutex::default(),
+            pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
             tasks,
             shard,
@@ -667,8 +746,8 @@ async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Resu
 impl Worker {
     fn build(&self, prepared: &Prepared) -> io::Result<Live> {
         let plan = Arc::clone(&prepared.plan);
-        let backends = self.backends(prepared)?;
-        let params = stack::Params {
+        let backends = self.backends(prepared);
+        let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
             hygiene: Hygiene::default(),
             asks_messages: false,
@@ -688,11 +767,13 @@ impl Worker {
                     hygiene: entry.route.hygiene,
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     pace: entry.checks.pace,
-                    ..params
+                    idle_timeout: idle_timeout(&plan, entry.route.backend),
                 };
                 let stack = match &entry.outbound {
-                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
-                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
+                    Outbound::Rest(rest) => {
+                        stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
+                    }
                 };
                 Ok(self.entry(entry, &desks, throttle, stack))
             })
@@ -707,8 +788,8 @@ impl Worker {
             .iter()
             .map(|own| {
                 let stack = match own.answers {
-                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
-                    Answers::Health => stack::build(params, self.health.clone()),
+                    Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(own_params, self.health.clone()),
                 };
                 self.entry(&own.entry, &desks, None, stack)
             })
@@ -760,7 +841,15 @@ impl Worker {
         desks: &[Arc<Desk>],
         prepared: &Prepared,
     ) -> io::Result<LivePath> {
-        let idle_timeout = prepared.plan.limits.idle_timeout;
+        let idle_timeout = match &route.action {
+            Action::Relay(relay) => relay
+                .shares
+                .first()
+                .map_or(prepared.plan.limits.idle_timeout, |(at, _)| {
+                    idle_timeout(&prepared.plan, *at)
+                }),
+            Action::Redirect(_) => prepared.plan.limits.idle_timeout,
+        };
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
@@ -817,49 +906,50 @@ impl Worker {
         })
     }
 
-    /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
-        let mut known = self.pools.lock();
-        let mut wanted = HashMap::new();
-        let mut backends = Vec::new();
-        for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
-            let mut targets = Vec::new();
-            for endpoint in &ready.endpoints {
-                let settings = settings(backend.speaks, &prepared.plan.limits);
-                let key: PoolKey = (
-                    endpoint.uri.clone(),
-                    ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
-                    backend.tls.server_name.clone(),
-                    backend.connect_timeout,
-                    settings,
-                );
-                let pool = match known.get(&key) {
-                    Some(pool) => pool.clone(),
-                    None => {
-                        let name = backend.tls.server_name.as_deref();
-                        let connector = Connector::new(
-                            &endpoint.uri,
-                            ready.tls.clone(),
-                            name,
-                            backend.connect_timeout,
-                            settings,
-                        )?;
-                        Pool::new(connector, self.tasks.clone())
-                    }
-                };
-                wanted.insert(key, pool.clone());
-                targets.push(Target {
-                    endpoint: Arc::clone(endpoint),
-                    pool,
-                });
-            }
-            let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            let dispatch = Dispatch::new(&backend.name, Arc::new(balance), self.tasks.clone());
-            backends.push(dispatch.with_room(at_backend(&prepared.book, backend)));
-        }
-        *known = wanted;
-        Ok(backends)
+    /// The backends over this worker's pools; those that several plans want are shared, and the others go.
+    fn backends(&self, prepared: &Prepared) -> Vec<Dispatch> {
+        let balance = |ready: &PreparedBackend| {
+            Balance::new(
+                Arc::clone(&ready.group),
+                Arc::clone(&self.pools),
+                ready.dialling.clone(),
+            )
+        };
+        let balances: Vec<_> = prepared.backends.iter().map(balance).map(Arc::new).collect();
+        let dispatch = |balance: &Arc<Balance>, fallback| {
+            Dispatch::new(Arc::clone(balance), self.tasks.clone(), fallback)
+        };
+        let backends = prepared.plan.backends.iter().zip(&balances);
+        backends
+            .map(|(backend, balance)| {
+                let fallback = backend.fallback.and_then(|at| balances.get(at));
+                dispatch(balance, fallback.map(|other| dispatch(other, None)))
+                    .with_room(at_backend(&prepared.book, backend))
+            })
+            .collect()
     }
+}
+
+/// How the endpoints of a backend are dialled.
+fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &Limits) -> Dialling {
+    Dialling {
+        tls,
+        server_name: backend
+            .tls
+            .server_name
+            .clone()
+            .or_else(|| backend.source.server_name()),
+        authority: backend.source.authority(),
+        connect_timeout: backend.connect_timeout,
+        settings: settings(backend.speaks, limits),
+    }
+}
+
+/// How long a stream of a backend may be silent.
+fn idle_timeout(plan: &Plan, backend: usize) -> Duration {
+    plan.backends
+        .get(backend)
+        .map_or(plan.limits.idle_timeout, |backend| backend.idle_timeout)
 }
 
 /// What a method asks of limits.

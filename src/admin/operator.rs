@@ -145,7 +145,7 @@ impl Operator {
                 Speaks::Http1Alone => "HTTP/1.1",
             }
             .to_owned(),
-            load_balancing: format!("{:?}", backend.load_balancing),
+            load_balancing: backend.balancing.policy.name().to_owned(),
             endpoints: prepared
                 .endpoints(at)
                 .iter()

@@ -56,7 +56,7 @@ async fn online(name: &str, file: &File) -> Result<(), Failure> {
     let mut schemas = config::schemas(file).map_err(Failure::Config)?;
     let mut problems = Vec::new();
     for (name, backend) in &file.backends {
-        for problem in reach(backend).await {
+        for problem in reach(file, backend).await {
             problems.push(format!("backend \"{name}\": {problem}"));
         }
         let state = match backend.source() {
@@ -123,23 +123,31 @@ async fn online(name: &str, file: &File) -> Result<(), Failure> {
 }
 
 /// Connects to each endpoint; what went wrong.
-async fn reach(backend: &Backend) -> Vec<String> {
+async fn reach(file: &File, backend: &Backend) -> Vec<String> {
     let mut problems = Vec::new();
-    for endpoint in &backend.endpoints.value {
-        let uri = endpoint.dialled();
+    let found = match config::source(file, backend).once().await {
+        Ok(found) => found,
+        Err(error) => return vec![format!("its endpoints can't be found: {}", told(&error))],
+    };
+    for listed in found {
+        let uri = &listed.uri;
         let host = uri
             .host()
             .unwrap_or_default()
             .trim_start_matches('[')
             .trim_end_matches(']');
-        let usual = if endpoint.is_secure() { 443 } else { 80 };
+        let usual = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
         let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(usual)));
         let problem = match tokio::time::timeout(PATIENCE, connecting).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no connection within {PATIENCE:?}"),
         };
-        problems.push(format!("{} can't be reached: {problem}", endpoint.value.0));
+        problems.push(format!("{uri} can't be reached: {problem}"));
     }
     problems
 }

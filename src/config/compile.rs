@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::{balancing, health_check};
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::expose::{expose, path_options};
@@ -12,9 +13,9 @@ use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
+use super::sources::source;
 use super::throttle;
 use super::value::{Count, HeaderPattern, Origin, Services};
-use crate::balance::LoadBalancing;
 use crate::limits::Limits;
 use crate::route::cors::{Cors, Names, Origins};
 use crate::route::entry::{Doubt, Offer, StreamEnvelope};
@@ -95,11 +96,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .map(|written| listener(file, written, &limits))
             .collect(),
         admin: Some(file.admin.address.0),
-        backends: file
-            .backends
-            .iter()
-            .map(|(name, written)| backend(file, name, written, &limits))
-            .collect(),
+        backends: backends(file),
         schemas: states
             .iter()
             .map(|state| match state {
@@ -214,24 +211,35 @@ pub fn backend_tls(file: &File, written: &file::Backend) -> BackendTls {
     tls.unwrap_or_default()
 }
 
+/// The backends of a file, which need no schema to be known.
+pub fn backends(file: &File) -> Vec<Backend> {
+    let limits = file.limits.over(&Limits::default());
+    let written = file.backends.iter();
+    written
+        .map(|(name, written)| backend(file, name, written, &limits))
+        .collect()
+}
+
 fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
     Backend {
         name: name.to_owned(),
-        endpoints: written
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.dialled())
-            .collect(),
+        source: source(file, written),
         speaks: match written.protocol {
             file::Protocol::Grpc => Speaks::Http2,
             file::Protocol::Rest if written.http2.value => Speaks::Http2,
             file::Protocol::Rest => Speaks::Http1,
             file::Protocol::WebSocket => Speaks::Http1Alone,
         },
-        load_balancing: match written.load_balancing {
-            file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
-            file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
-        },
+        balancing: balancing(file, written),
+        health: health_check(written),
+        fallback: written
+            .fallback
+            .as_ref()
+            .and_then(|other| file.backends.keys().position(|name| *name == other.value)),
+        idle_timeout: written
+            .timeout
+            .idle
+            .map_or(limits.idle_timeout, |period| period.0),
         connect_timeout: written
             .timeout
             .connect

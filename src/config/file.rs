@@ -3,7 +3,9 @@
 
 pub mod auth;
 pub mod backend;
+pub mod balance;
 pub mod cors;
+pub mod endpoints;
 pub mod limits;
 pub mod outside;
 pub mod redis;
@@ -22,10 +24,15 @@ use serde::Deserialize;
 
 pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
 pub use backend::{
-    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SCHEMA_NAME,
-    SchemaSource, Statuses, StreamEnvelope, is_schema_name,
+    Backend, BackendTimeout, BackendTls, ProtoFiles, Protocol, Rest, SCHEMA_NAME, SchemaSource, Statuses,
+    StreamEnvelope, is_schema_name,
+};
+pub use balance::{
+    CircuitBreaker, Ejection, HealthCheck, HealthKind, Hedge, HedgeAfter, LoadBalancing, Retry, SlowAnswers,
+    Sticky, SuccessRate, Switch,
 };
 pub use cors::Cors;
+pub use endpoints::{Endpoints, Found, Listed};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use redis::{OnLoss, Redis};
@@ -69,6 +76,9 @@ pub struct File {
     pub data_dir: Option<Located<PathBuf>>,
     /// Worker threads. Default: one per core.
     pub workers: Option<Count>,
+    /// The zone that the gateway runs in, such as `${ZONE}`. Endpoints of the same zone are preferred, as long as 70 % of
+    /// them are healthy. Default: none.
+    pub zone: Option<String>,
     /// Limits and time-outs for every listener, backend and route.
     #[serde(default)]
     pub limits: LimitsSection,

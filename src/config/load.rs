@@ -8,10 +8,10 @@ use std::time::SystemTime;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Errors, File, Json,
-    LimitsSection, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol,
-    Query, Reflection, Route, RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope, Streaming,
-    TrailingSlash, WebSocketSection, is_schema_name,
+    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Endpoints, Errors, File,
+    Found, HealthCheck, HealthKind, Json, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing,
+    PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Retry, Route, RouteLimits, SCHEMA_NAME,
+    SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -333,7 +333,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
     let backend = Backend {
         protocol: Protocol::Grpc,
         endpoints: Located::flag(
-            vec![Located::flag(flags.backend.clone(), "--backend")],
+            Endpoints::List(vec![Located::flag(flags.backend.clone().into(), "--backend")]),
             "--backend",
         ),
         http2: Located::default_of(false),
@@ -343,6 +343,15 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         rules: Vec::new(),
         reflection_interval: super::file::backend::default_reflection_interval(),
         load_balancing: LoadBalancing::default(),
+        sticky: None,
+        slow_start: None,
+        panic_threshold: None,
+        ejection: Switch::default(),
+        health_check: None,
+        retry: Retry::default(),
+        hedge: None,
+        circuit_breaker: None,
+        fallback: None,
         timeout: BackendTimeout::default(),
         tls: None,
     };
@@ -359,6 +368,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         admin: Admin::at(Located::flag(admin, "--admin")),
         data_dir: None,
         workers: None,
+        zone: None,
         limits: LimitsSection::default(),
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
@@ -525,18 +535,24 @@ impl Check<'_> {
     }
 
     fn backend(&self, name: &str, backend: &Located<Backend>, found: &mut Vec<Diagnostic>) {
-        if backend.endpoints.is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
+        if let Endpoints::Found(found_by) = &backend.endpoints.value {
+            self.found(found_by, backend, found);
+        } else if backend.endpoints.listed().is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
             found.push(self.key_error(
                 backend.endpoints.spot,
                 format!("backend \"{name}\" has no endpoint"),
             ));
         }
-        let mut seen: Vec<&Located<Endpoint>> = Vec::new();
-        for endpoint in &backend.endpoints.value {
-            if seen.contains(&endpoint) {
+        let mut seen: Vec<Endpoint> = Vec::new();
+        for listed in backend.endpoints.listed() {
+            let endpoint = &Located {
+                value: listed.url.clone(),
+                spot: listed.spot,
+            };
+            if seen.contains(&endpoint.value) {
                 found.push(self.error(endpoint.spot, format!("{} is given twice", endpoint.0)));
             }
-            seen.push(endpoint);
+            seen.push(endpoint.value.clone());
             let message = match (backend.protocol, endpoint.value.is_websocket()) {
                 (Protocol::WebSocket, false) => {
                     "is no WebSocket; write ws:// or wss:// with `protocol: websocket`"
@@ -557,6 +573,112 @@ impl Check<'_> {
         {
             let message = format!("\"{}\" is no name of a schema; {SCHEMA_NAME}", name.value);
             found.push(self.error(name.spot, message));
+        }
+        self.resilience(name, backend, found);
+    }
+
+    /// Who knows where endpoints are.
+    fn found(&self, by: &Found, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        for url in [&by.dns, &by.srv].into_iter().flatten() {
+            if url.is_websocket() {
+                found.push(self.error(url.spot, "is a WebSocket; write an http:// or https:// URL"));
+            }
+            let host = url.0.host().unwrap_or_default();
+            if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
+                found.push(self.error(
+                    url.spot,
+                    "is an address and no name; write it in a list of endpoints",
+                ));
+            }
+        }
+        if let Some(srv) = &by.srv
+            && srv.0.port().is_some()
+        {
+            found.push(self.error(srv.spot, "has a port, which SRV records tell"));
+        }
+        if let Some(kubernetes) = &by.kubernetes {
+            if kubernetes.namespace.is_none() && super::sources::own_namespace().is_none() {
+                let message = "no \"namespace\", and the gateway does not run in a pod that could say it";
+                found.push(self.key_error(kubernetes.spot, message));
+            }
+            if kubernetes.server.is_none() && super::sources::own_server().is_none() {
+                let message = "no \"server\", and the gateway does not run in a pod that could say it";
+                found.push(self.key_error(kubernetes.spot, message));
+            }
+        }
+        if backend.protocol == Protocol::WebSocket
+            && by.kubernetes.is_none()
+            && by.consul.is_none()
+            && by.dns.is_none()
+        {
+            let message =
+                "can't be found so with `protocol: websocket`; write a list, dns, consul or kubernetes";
+            found.push(self.key_error(backend.endpoints.spot, message));
+        }
+    }
+
+    fn health_check(&self, check: &Located<HealthCheck>, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        let kind = super::balancing::health_kind(check, backend.protocol);
+        if let Some(written) = &check.kind
+            && written.value == HealthKind::Grpc
+            && backend.protocol != Protocol::Grpc
+        {
+            found.push(self.error(written.spot, "is for `protocol: grpc`; write http or tcp"));
+        }
+        if let Some(service) = check.service.as_ref().filter(|_| kind != HealthKind::Grpc) {
+            found.push(self.key_error(service.spot, "is for checks by grpc"));
+        }
+        let pages = [
+            check.path.as_ref().map(|path| path.spot),
+            check.contains.as_ref().map(|text| text.spot),
+            check.expected.first().map(|status| status.spot),
+        ];
+        for spot in pages.into_iter().flatten().filter(|_| kind != HealthKind::Http) {
+            found.push(self.key_error(spot, "is for checks by http"));
+        }
+        match &check.path {
+            Some(path)
+                if path.value.parse::<http::uri::PathAndQuery>().is_err() || !path.starts_with('/') =>
+            {
+                let message = format!("\"{}\" is no path; write such as /healthz", path.value);
+                found.push(self.error(path.spot, message));
+            }
+            None if kind == HealthKind::Http => {
+                found.push(self.key_error(check.spot, "no \"path\"; a check by http asks for a page"));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// What becomes of calls that fail.
+    fn resilience(&self, name: &str, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        if let Some(max) = &backend.retry.max
+            && max.value > 10
+        {
+            let message = format!("{} retries are too many; write a number from 0 to 10", max.value);
+            found.push(self.error(max.spot, message));
+        }
+        if let Some(check) = &backend.health_check {
+            self.health_check(check, backend, found);
+        }
+        let Some(fallback) = &backend.fallback else { return };
+        let known = self.file.backends.keys().map(String::as_str);
+        match self.file.backends.get(&fallback.value) {
+            _ if fallback.value == name => {
+                found.push(self.error(fallback.spot, "is the backend itself; name another one"));
+            }
+            None => {
+                let meant = did_you_mean(&fallback.value, known);
+                found.push(self.error(fallback.spot, format!("no backend \"{}\"{meant}", fallback.value)));
+            }
+            Some(other) if other.protocol != backend.protocol => {
+                let message = format!(
+                    "backend \"{}\" speaks another protocol; a fallback gets the same requests",
+                    fallback.value
+                );
+                found.push(self.error(fallback.spot, message));
+            }
+            Some(_) => {}
         }
     }
 
@@ -603,8 +725,9 @@ impl Check<'_> {
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
-        let secure = |endpoint: &Located<Endpoint>| endpoint.is_secure();
-        if !backend.endpoints.iter().any(secure) {
+        let secure = |listed: &Located<Listed>| listed.url.is_secure();
+        let listed = matches!(backend.endpoints.value, Endpoints::List(_));
+        if listed && !backend.endpoints.listed().iter().any(secure) {
             let message = "speaks of https:// or wss:// endpoints, and this backend has none";
             found.push(self.key_error(tls.spot, message));
         }

@@ -2,6 +2,7 @@
 //!
 //! [`load()`] reads a file, or flags, into a [`File`] and says everything that is wrong at once.
 
+mod balancing;
 mod choose;
 mod compile;
 pub mod diagnostic;
@@ -17,11 +18,12 @@ pub mod plan;
 mod read;
 mod relays;
 mod schemas;
+mod sources;
 mod throttle;
 pub mod value;
 pub mod watch;
 
-pub use compile::{SchemaState, backend_tls, compile, listener_tls};
+pub use compile::{SchemaState, backend_tls, backends, compile, listener_tls};
 pub use diagnostic::Diagnostic;
 pub use document::NodeId;
 pub use file::File;
@@ -32,6 +34,7 @@ pub use located::{Located, Spot};
 pub use plan::Plan;
 pub(crate) use schemas::told;
 pub use schemas::{SchemaCache, check, rules, schemas};
+pub use sources::source;
 
 pub use crate::limits::Limits;
 

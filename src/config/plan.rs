@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::HOST;
 use http::request::Parts;
-use http::{Method, Uri};
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
 use super::value::Services;
-use crate::balance::LoadBalancing;
+use crate::balance::Settings;
+use crate::balance::health::Check;
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
@@ -358,12 +360,18 @@ impl ListenerTls {
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints.
-    pub endpoints: Vec<Uri>,
+    /// Where its endpoints are.
+    pub source: Source,
     /// Which versions of HTTP they are spoken to in.
     pub speaks: Speaks,
-    /// How an endpoint is chosen.
-    pub load_balancing: LoadBalancing,
+    /// How calls are spread over them.
+    pub balancing: Settings,
+    /// How they are checked, if they are.
+    pub health: Option<Check>,
+    /// The index of the backend that is asked where this one can't answer.
+    pub fallback: Option<usize>,
+    /// How long a stream may be silent.
+    pub idle_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.

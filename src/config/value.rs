@@ -63,6 +63,20 @@ written_as_text! {
         "type": "string",
         "pattern": "^[0-9]*[1-9][0-9]*(ms|s|m|h)$"
     };
+    StatusRange, "StatusRange", {
+        "type": ["string", "integer"],
+        "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$",
+        "examples": [200, "200-299"]
+    };
+    Hidden, "Hidden", {
+        "type": "string",
+        "examples": ["${CONSUL_TOKEN}"]
+    };
+    Percent, "Percent", {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100
+    };
     Count, "Count", {
         "type": "integer",
         "minimum": 1
@@ -275,6 +289,53 @@ impl FromStr for Count {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// HTTP statuses: one, or from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange(pub u16, pub u16);
+
+impl Text for StatusRange {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| text.parse().ok().filter(|status| (100..600).contains(status));
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
+            _ => Err("is no HTTP status; write one such as 200, or a range such as 200-299".to_owned()),
+        }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden")
+    }
+}
+
+impl Text for Hidden {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A whole number of percent, 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Text for Percent {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent
+            .map(Self)
+            .ok_or_else(|| "is not a number of percent from 0 to 100".to_owned())
     }
 }
 

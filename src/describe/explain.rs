@@ -13,9 +13,11 @@ use http::HeaderMap;
 use http::request::Parts;
 
 use super::columns;
-use super::routes::{joined, kind, rpc, verb};
+use super::routes::{kind, rpc, verb};
+use crate::balance::Listed;
 use crate::call::metadata;
-use crate::config::plan::{self, Found, FoundPath, Lead, Listener, Plan};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Listener, Plan};
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
 use crate::peer::Peer;
@@ -374,7 +376,7 @@ impl Explanation<'_> {
             Ok(metadata) => metadata,
             Err(fault) => return refused(f, fault),
         };
-        let endpoints = backend.map_or_else(String::new, |backend| joined(&backend.endpoints));
+        let endpoints = backend.map_or_else(String::new, endpoints);
         writeln!(f, "\ncall {}\n  to {endpoints}", rpc(method))?;
         let mut metadata = metadata.clone();
         if let Some(decision) = &self.decision {
@@ -419,7 +421,7 @@ impl Explanation<'_> {
                 for (at, weight) in &relay.shares {
                     let backend = self.plan.backends.get(*at);
                     let to = backend.map_or_else(String::new, |backend| {
-                        format!("backend \"{}\", {}", backend.name, joined(&backend.endpoints))
+                        format!("backend \"{}\", {}", backend.name, endpoints(backend))
                     });
                     let share = if relay.shares.len() > 1 {
                         format!(" (share {weight})")
@@ -568,6 +570,36 @@ fn decoded(raw: &str) -> String {
         Ok(()) => text,
         Err(_) => raw.to_owned(),
     }
+}
+
+/// The endpoints of a backend, and how one is chosen where there are several.
+fn endpoints(backend: &Backend) -> String {
+    let policy = backend.balancing.policy.name();
+    match &backend.source {
+        Source::Listed(all) => match all.as_slice() {
+            [only] => listed(only),
+            all => {
+                let all: Vec<String> = all.iter().map(listed).collect();
+                format!("one of {} by {policy}", all.join(", "))
+            }
+        },
+        found => format!("one of the {found} by {policy}"),
+    }
+}
+
+fn listed(endpoint: &Listed) -> String {
+    let mut text = endpoint.uri.to_string();
+    let mut notes = Vec::new();
+    if endpoint.weight != 1 {
+        notes.push(format!("weight {}", endpoint.weight));
+    }
+    if let Some(zone) = &endpoint.zone {
+        notes.push(format!("zone {zone}"));
+    }
+    if !notes.is_empty() {
+        text.push_str(&format!(" ({})", notes.join(", ")));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -156,8 +156,12 @@ struct Inner {
     log: Log,
     generation: AtomicU64,
     reloads: [AtomicU64; 2],
+    others: Mutex<Vec<Others>>,
     limits: OnceLock<Arc<Book>>,
 }
+
+/// Writes metrics that somebody else counts.
+pub type Others = Box<dyn Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync>;
 
 impl Metrics {
     /// Metrics with a shard for each worker.
@@ -168,6 +172,7 @@ impl Metrics {
             log,
             generation: AtomicU64::new(0),
             reloads: Default::default(),
+            others: Mutex::default(),
             limits: OnceLock::new(),
         }))
     }
@@ -181,6 +186,11 @@ impl Metrics {
     /// The shard of a worker, counted from 0.
     pub fn shard(&self, worker: usize) -> Arc<Shard> {
         self.0.shards.get(worker).cloned().unwrap_or_default()
+    }
+
+    /// Puts the metrics of somebody else on the page too.
+    pub fn include(&self, others: Others) {
+        self.0.others.lock().push(others);
     }
 
     /// A plan was put in place.
@@ -238,6 +248,9 @@ impl Collector for Metrics {
         calls(&mut encoder, &sums)?;
         durations(&mut encoder, &sums)?;
         traffic(&mut encoder, &sums)?;
+        for others in &*self.0.others.lock() {
+            others(&mut encoder)?;
+        }
         if let Some(book) = self.0.limits.get() {
             limits(&mut encoder, book)?;
         }

@@ -170,6 +170,11 @@ impl Line<'_> {
                 record.lane
             );
         }
+        if let Some(endpoint) = record.tally.endpoint() {
+            text.push_str(",\"endpoint\":\"");
+            push_escaped(&mut text, &endpoint);
+            let _ = write!(text, "\",\"retries\":{}", record.tally.retries());
+        }
         let _ = write!(
             text,
             ",\"http_status\":{},\"grpc_status\":{}",
@@ -233,6 +238,16 @@ impl Line<'_> {
                 destination.rpc().unwrap_or_else(|| destination.route()),
             );
             let _ = write!(text, " ({})", record.lane);
+        }
+        if let Some(endpoint) = record.tally.endpoint() {
+            text.push_str(" at ");
+            push_escaped(&mut text, &endpoint);
+            match record.tally.retries() {
+                0 => {}
+                retries => {
+                    let _ = write!(text, " retries={retries}");
+                }
+            }
         }
         if let Outcome::Gateway(kind, side) = self.outcome
             && code != Code::Ok

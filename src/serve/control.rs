@@ -204,7 +204,7 @@ pub(super) struct Control {
     pub(super) drain: Drain,
     pub(super) admin: watch::Sender<Arc<Settings>>,
     pub(super) watched: watch::Sender<Watched>,
-    /// Those who keep keys fresh; each ends when no plan needs it.
+    /// Those who keep keys fresh, and those who find and check endpoints; each ends when no plan needs it.
     pub(super) keepers: JoinSet<()>,
     /// Listeners on their way out.
     pub(super) closing: TaskTracker,
@@ -519,6 +519,9 @@ impl Control {
         while self.keepers.try_join_next().is_some() {}
         for keeper in self.shared.keepers() {
             self.keepers.spawn(keeper.run());
+        }
+        for watcher in self.shared.watchers() {
+            self.keepers.spawn(watcher);
         }
         if let Err(problem) = self.placed.all(generation).await {
             tracing::error!(problem, generation, "not every worker goes by the plan");

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use crate::config::file::SchemaSource;
 use crate::config::watch::Digest;
 use crate::config::{self, File, Plan, backend_tls, told};
+use crate::discover::endpoints::Source;
 use crate::route::entry::Doubt;
 use crate::schema::reflection::Learned;
 use crate::upstream::dice;
@@ -68,7 +68,7 @@ struct Pupil {
 /// What makes a backend another one: it is asked anew.
 #[derive(Clone, Debug, PartialEq)]
 struct Asked {
-    endpoints: Vec<Uri>,
+    source: Source,
     tls: config::plan::BackendTls,
     files: Digest,
     longest: Duration,
@@ -131,7 +131,7 @@ impl Lessons {
                 number: self.numbered,
                 name: name.clone(),
                 file: Arc::clone(file),
-                endpoints: asked.endpoints.clone(),
+                source: asked.source.clone(),
                 longest: asked.longest,
                 known: match &state {
                     State::Told(learned) => Some(Arc::clone(learned)),
@@ -253,11 +253,7 @@ fn asked(file: &File, backend: &config::file::Backend) -> Option<Asked> {
     }
     let tls = backend_tls(file, backend);
     Some(Asked {
-        endpoints: backend
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.0.clone())
-            .collect(),
+        source: config::source(file, backend),
         files: Digest::of(&tls.paths()),
         tls,
         longest: backend.reflection_interval.0,
@@ -269,7 +265,7 @@ struct Student {
     number: u64,
     name: String,
     file: Arc<File>,
-    endpoints: Vec<Uri>,
+    source: Source,
     /// The longest pause once it has told something.
     longest: Duration,
     known: Option<Arc<Learned>>,
@@ -282,9 +278,9 @@ impl Student {
         let mut at = 0;
         let mut pause = FIRST_PAUSE;
         let mut said: Option<String> = None;
-        while let Some(endpoint) = self.endpoints.get(at % self.endpoints.len().max(1)).cloned() {
+        loop {
             let asked = Instant::now();
-            match self.ask(endpoint).await {
+            match self.ask(at).await {
                 Ok(learned) => {
                     said = None;
                     let is_news = self.known.as_deref() != Some(&learned);
@@ -366,7 +362,11 @@ impl Student {
             .await;
     }
 
-    async fn ask(&self, endpoint: Uri) -> Result<Learned, String> {
+    /// Asks one of the endpoints that are there now: `at` counts around.
+    async fn ask(&self, at: usize) -> Result<Learned, String> {
+        let endpoints = self.source.urls().await.map_err(|error| told(&error))?;
+        let endpoint = at.checked_rem(endpoints.len()).and_then(|at| endpoints.get(at));
+        let endpoint = endpoint.ok_or("it has no endpoint")?.clone();
         let Some(backend) = self.file.backends.get(&self.name) else {
             return Err("it is not configured".to_owned());
         };

@@ -25,9 +25,11 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, ApiError, Controls, Guard, Readiness, Reloaded, Unheard};
+use crate::balance;
 use crate::config::{self, Diagnostic, File, Source};
 use crate::fault::Fault;
 use crate::frontend::refuse;
@@ -294,6 +296,10 @@ async fn launched(file: &File, log: Log, launch: Launch) -> Result<Running, Serv
     let plan = Arc::new(compile(&file, &schemas, 1)?);
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
+    let groups = Arc::clone(&shared);
+    metrics.include(Box::new(move |encoder| {
+        balance::metrics::encode(&groups.groups(), encoder, Instant::now())
+    }));
     metrics.tell_of(Arc::clone(shared.book()));
     let readiness = Arc::new(Readiness::new());
     let pressure = Arc::new(Pressure::default());
@@ -330,6 +336,9 @@ async fn launched(file: &File, log: Log, launch: Launch) -> Result<Running, Serv
     let mut keepers = JoinSet::new();
     for keeper in shared.keepers() {
         keepers.spawn(keeper.run());
+    }
+    for watcher in shared.watchers() {
+        keepers.spawn(watcher);
     }
     background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
     let (registry, registry_there) = watch::channel(registry::view(&entries));

@@ -10,7 +10,9 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Count, Endpoint, Period};
+use super::super::value::{Count, Percent, Period};
+use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
+use super::endpoints::Endpoints;
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -21,8 +23,9 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Where they are: `http://` is HTTP/2 without TLS for `grpc` and HTTP/1.1 for `rest`; `https://` is what both sides
     /// speak over TLS; `ws://` and `wss://` for `websocket`. A path is a prefix.
-    #[schemars(length(min = 1))]
-    pub endpoints: Located<Vec<Located<Endpoint>>>,
+    /// Each is a URL, or `{url, weight, zone}`; or who knows them: `{file}`, `{dns}`, `{srv}`, `{consul}` or
+    /// `{kubernetes}`.
+    pub endpoints: Located<Endpoints>,
     /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
     #[serde(default)]
     pub http2: Located<bool>,
@@ -44,6 +47,29 @@ pub struct Backend {
     /// How an endpoint is chosen for a call.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
+    /// A cookie by which each client stays with its endpoint.
+    pub sticky: Option<Sticky>,
+    /// How long an endpoint that comes, or comes back, takes less than its share: a tenth at first, all of it at the end.
+    /// Default: 30s.
+    pub slow_start: Option<Switch<Period>>,
+    /// Percent of endpoints: where fewer are healthy, calls go to all of them, since the others could not carry the
+    /// load. Default: 50.
+    pub panic_threshold: Option<Percent>,
+    /// When endpoints are taken out because of the calls that they failed. Default: on.
+    #[serde(default)]
+    pub ejection: Switch<Ejection>,
+    /// How endpoints are checked. Default: not at all; `{}` turns it on.
+    pub health_check: Option<Located<HealthCheck>>,
+    /// When a request is sent again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// When a second copy of a request is sent. Default: never.
+    pub hedge: Option<Hedge>,
+    /// When nothing is sent for a while. Default: never; `{}` turns it on.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// The backend that is asked where this one can't be reached or is not available, for requests that were not sent,
+    /// or may be sent twice. It speaks the same protocol. Default: none.
+    pub fallback: Option<Located<String>>,
     /// How long connecting and calls may take.
     #[serde(default)]
     pub timeout: BackendTimeout,
@@ -261,23 +287,16 @@ impl JsonSchema for SchemaSource {
     }
 }
 
-/// How an endpoint is chosen for a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LoadBalancing {
-    /// One after the other.
-    RoundRobin,
-    /// Of two taken at random, the one with fewer calls in flight.
-    #[default]
-    LeastRequest,
-}
-
 /// How long a backend may take.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendTimeout {
     /// Connecting to an endpoint. Default: `limits.connect_timeout`.
     pub connect: Option<Period>,
+    /// One attempt, up to where its answer begins. Default: as long as the call may take.
+    pub per_try: Option<Period>,
+    /// A stream on which nobody says anything. Default: `limits.idle_timeout`.
+    pub idle: Option<Period>,
     /// A whole unary call. Default: `limits.request_timeout`.
     pub request: Option<Period>,
 }
