@@ -95,6 +95,8 @@ pub struct Endpoint {
     fingerprint: u64,
     state: AtomicU8,
     in_flight: AtomicUsize,
+    /// Calls that began here, ever.
+    calls: AtomicU64,
     /// Failures since the last success.
     failures: AtomicU32,
     /// Ejections with no good stretch between them.
@@ -134,6 +136,7 @@ impl Endpoint {
             uri,
             state: AtomicU8::new(0),
             in_flight: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
@@ -166,11 +169,19 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Calls that began here, those that could not be sent among them.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
-    pub(super) fn end(&self) {
+    /// A call begins here.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call ends here.
+    pub fn end(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -288,7 +299,7 @@ impl Endpoint {
     /// Moves the average: up at once, down slowly.
     ///
     /// Two workers that do so at once may lose one of the observations, which the next one makes up for.
-    pub(super) fn observe(&self, took: Duration, now: Instant) {
+    pub fn observe(&self, took: Duration, now: Instant) {
         let micros = micros(now);
         let then = self.observed.swap(micros, Ordering::Relaxed);
         let before = f64::from_bits(self.cost.load(Ordering::Relaxed));

@@ -33,6 +33,21 @@ pub fn encode(groups: &[Arc<Group>], encoder: &mut DescriptorEncoder<'_>, now: I
         |it| i64::try_from(it.in_flight()).unwrap_or(i64::MAX),
     )?;
     let mut family = encoder.encode_descriptor(
+        "sabir_endpoint_calls",
+        "Calls that began at an endpoint, those that could not be sent among them.",
+        None,
+        MetricType::Counter,
+    )?;
+    for group in groups {
+        for member in group.members().list() {
+            let labels = [
+                ("backend", &**group.name()),
+                ("endpoint", &**member.endpoint.label()),
+            ];
+            ConstCounter::new(member.endpoint.calls()).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
         "sabir_endpoint_ejections",
         "Times that an endpoint was taken out, by reason.",
         None,

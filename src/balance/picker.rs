@@ -45,6 +45,20 @@ pub struct Field<'m> {
     pub(super) now: Instant,
 }
 
+impl<'m> Field<'m> {
+    /// All healthy members, at this time: for who picks without a call, such as a simulation.
+    pub fn of(members: &'m Members, now: Instant) -> Self {
+        Self {
+            members,
+            tried: &[],
+            panics: false,
+            zones: Zones::Every,
+            slow_start: Duration::ZERO,
+            now,
+        }
+    }
+}
+
 impl Field<'_> {
     fn list(&self) -> &[Member] {
         &self.members.list

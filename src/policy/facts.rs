@@ -14,6 +14,10 @@ pub const MAX_READ_BYTES: usize = 256 << 10;
 
 /// The head of a request.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "cel"),
+    expect(dead_code, reason = "conditions alone read them")
+)]
 pub struct RequestFacts {
     pub(super) method: String,
     pub(super) path: String,

@@ -28,6 +28,7 @@ mod discover;
 mod drain;
 mod endpoints;
 mod examples;
+mod faults;
 mod gate;
 mod generated;
 mod grpc_web;
