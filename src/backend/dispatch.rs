@@ -114,8 +114,7 @@ impl Dispatch {
         }
     }
 
-    /// The same, with room for so many requests at once. It is for who asks here without a gate that has seen to it:
-    /// see [`Dispatch::enter`].
+    /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
     #[must_use]
     pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
         Self { room, ..self }
@@ -312,26 +311,41 @@ impl Dispatch {
                 return Err(failed);
             }
             if !is_free {
-                let now = Instant::now();
-                let Some(pause) = pause(&group.settings().retry, retried, &failed) else {
-                    return Err(failed);
-                };
-                if asked.deadline.is_some_and(|deadline| deadline.left(now) <= pause) {
-                    return Err(failed);
-                }
-                allowed = group.allow_retry(now);
-                if allowed.is_none() {
-                    group.retries().refuse();
-                    return Err(failed);
-                }
-                // What the upstream said so far is not held while waiting.
-                drop(failed);
-                sleep(pause).await;
+                allowed = Some(self.allow_again(asked, retried, failed).await?);
             }
             retried += 1;
             group.retries().count(why);
             asked.tally.retry();
         }
+    }
+
+    /// Waits until it is time for another attempt after one that `failed`. What is given counts against the budget until
+    /// it is dropped, when that attempt is over.
+    ///
+    /// # Errors
+    /// `failed` itself, where the upstream, the deadline or the budget are against another attempt.
+    async fn allow_again(
+        &self,
+        asked: &Asked<'_>,
+        retried: u32,
+        failed: Failed,
+    ) -> Result<Allowance, Failed> {
+        let group = self.inner.balance.group();
+        let now = Instant::now();
+        let Some(pause) = pause(&group.settings().retry, retried, &failed) else {
+            return Err(failed);
+        };
+        if asked.deadline.is_some_and(|deadline| deadline.left(now) <= pause) {
+            return Err(failed);
+        }
+        let Some(allowed) = group.allow_retry(now) else {
+            group.retries().refuse();
+            return Err(failed);
+        };
+        // What the upstream said so far is not held while waiting.
+        drop(failed);
+        sleep(pause).await;
+        Ok(allowed)
     }
 
     /// Sends a request, and a second copy of it to another endpoint where the answer takes long; who answers first wins,
@@ -348,6 +362,7 @@ impl Dispatch {
     {
         let group = self.inner.balance.group();
         let mut tried = Tried::new();
+        let mut allowed: Option<Allowance> = None;
         let mut retried = 0;
         loop {
             let (outcome, hedged) = self.race(asked, whole, head, &mut tried).await;
@@ -356,24 +371,15 @@ impl Dispatch {
                 Err(failed) => failed,
             };
             *went_out |= !matches!(failed, Failed::Untaken(_) | Failed::Unmade(_));
+            drop(allowed.take());
             retried += u32::from(hedged);
-            let now = Instant::now();
             let Some(why) = reason(&failed) else {
                 return Err(failed);
             };
-            let Some(pause) = pause(&group.settings().retry, retried, &failed) else {
-                return Err(failed);
-            };
-            let is_late = asked.deadline.is_some_and(|deadline| deadline.left(now) <= pause);
-            if retried >= group.settings().retry.max || is_late {
+            if retried >= group.settings().retry.max {
                 return Err(failed);
             }
-            let Some(_allowed) = group.allow_retry(now) else {
-                group.retries().refuse();
-                return Err(failed);
-            };
-            drop(failed);
-            sleep(pause).await;
+            allowed = Some(self.allow_again(asked, retried, failed).await?);
             retried += 1;
             group.retries().count(why);
             asked.tally.retry();

@@ -17,7 +17,7 @@ use crate::serve::ServeError;
 
 /// Orders that may wait for a worker: it takes them at once, and a reload sends one for each listener that is new.
 const ORDERS_WAITING: usize = 64;
-/// How long workers may take to put a plan in place. Not measured: ten thousand methods take a tenth of it.
+/// How long workers may take to put a plan in place before whoever asked for it is told that one has not.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a worker is told to do.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::json;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
+use crate::support::backends::{Backend, answering, grpc_head, grpc_trailers, raw};
 use crate::support::clients::grpc;
 use crate::support::clients::rest::{Answer, Rest, Version, once, request};
 use crate::support::framing::envelope;
@@ -15,18 +15,6 @@ use crate::support::origin::{self, Origin};
 use crate::support::within;
 
 const GET: &str = "library.v1.Library/GetBook";
-
-/// A backend that answers everything at once.
-async fn answering() -> Backend {
-    raw(|request, mut answer| async move {
-        let mut body = request.into_body();
-        while let Some(Ok(_)) = body.data().await {}
-        let mut body = answer.send_response(grpc_head(), false).unwrap();
-        body.send_data(envelope(b""), false).unwrap();
-        body.send_trailers(grpc_trailers("0")).unwrap();
-    })
-    .await
-}
 
 async fn three() -> [Backend; 3] {
     [answering().await, answering().await, answering().await]

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request};
+use http::Method;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
+use crate::support::backends::{Backend, answering};
 use crate::support::clients::rest::{Rest, Version, once, request};
 use crate::support::gateway::Gateway;
 use crate::support::messages::DESCRIPTORS;
@@ -14,19 +13,6 @@ use crate::support::redis::Redis;
 use crate::support::within;
 
 const BOOK: &str = "/v1/shelves/1/books/7";
-
-/// A backend that answers every call with an empty message.
-async fn backend() -> Backend {
-    raw(
-        |_: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>| async move {
-            if let Ok(mut stream) = answer.send_response(grpc_head(), false) {
-                let _ = stream.send_data(Bytes::from_static(&[0; 5]), false);
-                let _ = stream.send_trailers(grpc_trailers("0"));
-            }
-        },
-    )
-    .await
-}
 
 /// A gateway of the cluster, with this one limit.
 async fn node(backend: &Backend, redis: &Redis, on_loss: &str, limit: &str) -> Gateway {
@@ -87,7 +73,7 @@ async fn three_gateways_share_a_rate_within_the_bound() {
     let Some(redis) = Redis::start("limits shared by three gateways").await else {
         return;
     };
-    let backend = backend().await;
+    let backend = answering().await;
     let mut gateways = Vec::new();
     for _ in 0..3 {
         gateways.push(
@@ -125,7 +111,7 @@ async fn below_a_limit_redis_is_seldom_asked() {
     let Some(redis) = Redis::start("how seldom redis is asked").await else {
         return;
     };
-    let backend = backend().await;
+    let backend = answering().await;
     let mut gateways = Vec::new();
     for _ in 0..3 {
         gateways.push(node(&backend, &redis, "closed", "{rate: 20000/s, key: global}").await);
@@ -152,7 +138,7 @@ async fn a_quota_is_used_up_to_the_last_and_never_beyond() {
     let Some(redis) = Redis::start("a quota shared by three gateways").await else {
         return;
     };
-    let backend = backend().await;
+    let backend = answering().await;
     let mut gateways = Vec::new();
     for _ in 0..3 {
         gateways.push(node(&backend, &redis, "share", "{quota: 100/month, key: global}").await);
@@ -171,7 +157,7 @@ async fn without_redis_a_node_has_its_share_or_all_or_nothing_and_with_it_again_
     let Some(mut redis) = Redis::start("the loss of redis").await else {
         return;
     };
-    let backend = backend().await;
+    let backend = answering().await;
     let limit = "{rate: 90/h, burst: 90, key: global}";
     let mut gateways = Vec::new();
     for on_loss in ["share", "open", "closed"] {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
+use crate::support::backends::{Backend, answering, grpc_head, grpc_trailers, raw};
 use crate::support::clients::grpc;
 use crate::support::clients::rest::{once, request};
 use crate::support::framing::envelope;
@@ -30,15 +30,6 @@ use crate::support::origin::{Answering, Origin, answer};
 use crate::support::within;
 
 const GET: &str = "library.v1.Library/GetBook";
-
-async fn answering() -> Backend {
-    raw(|_, mut answer| async move {
-        let mut body = answer.send_response(grpc_head(), false).unwrap();
-        body.send_data(envelope(b""), false).unwrap();
-        body.send_trailers(grpc_trailers("0")).unwrap();
-    })
-    .await
-}
 
 /// A gateway whose one backend has these lines.
 async fn gateway(lines: &str) -> Gateway {

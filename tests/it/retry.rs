@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use h2::Reason;
 use http::{HeaderMap, Method};
 use serde_json::json;
 use tonic::Code;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
+use crate::support::backends::{Backend, grpc_head, grpc_trailers, messages, raw};
 use crate::support::clients::grpc;
 use crate::support::clients::rest::{Answer, Rest, Version, once, request};
 use crate::support::framing::envelope;
@@ -204,6 +205,61 @@ async fn a_budget_keeps_retries_from_being_the_load() {
             .await
             .contains("sabir_retries_refused_total{backend=\"library\"}")
     );
+}
+
+/// A retry counts against the budget until it is over, hedged or not.
+#[tokio::test]
+async fn a_retry_counts_for_as_long_as_it_takes() {
+    for hedges in [&[][..], &["hedge: {after: 60s}"]] {
+        // Who asks for nothing waits; who asks for something is told to come back, and waits the second time.
+        let told: Arc<parking_lot::Mutex<Vec<Bytes>>> = Arc::default();
+        let backend = raw(move |request, mut answer| {
+            let told = Arc::clone(&told);
+            async move {
+                let mut asked = Box::pin(messages(request.into_body()));
+                let asked = asked.next().await.unwrap().unwrap();
+                let is_new = {
+                    let mut told = told.lock();
+                    let is_new = !asked.is_empty() && !told.contains(&asked);
+                    told.push(asked);
+                    is_new
+                };
+                if is_new {
+                    let mut head = grpc_head();
+                    head.headers_mut().extend(grpc_trailers("14"));
+                    drop(answer.send_response(head, true));
+                } else {
+                    let _ = std::future::poll_fn(|context| answer.poll_reset(context)).await;
+                }
+            }
+        })
+        .await;
+        let mut lines = vec!["retry: {max: 1, budget_percent: 20, budget_per_second: 1}"];
+        lines.extend(hedges);
+        let gateway = gateway(&[&backend], &lines).await;
+        let mut calls = tokio::task::JoinSet::new();
+        let address = gateway.address;
+        for _ in 0..4 {
+            calls.spawn(grpc::unary(address, GET, Bytes::new()));
+        }
+        backend.calls_begun(4).await;
+        // One in five may be a retry, and one a second beside it: of five calls that fail one after the other, and whose
+        // retries do not end, not all are sent again.
+        let mut refused = 0;
+        for book in 1..=5 {
+            let retry = backend.begun() + 2;
+            calls.spawn(grpc::unary(address, GET, Bytes::from(vec![0x0a, 1, book])));
+            tokio::select! {
+                () = backend.calls_begun(retry) => {}
+                ended = calls.join_next() => {
+                    let status = ended.unwrap().unwrap().unwrap_err();
+                    assert_eq!(status.code(), Code::Unavailable, "{lines:?}: {status:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0, "{lines:?}");
+    }
 }
 
 /// What an upstream asks for by push-back is done.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::backends::{Backend, grpc_head, grpc_trailers, messages, raw};
+use crate::support::backends::{Backend, answering, grpc_head, grpc_trailers, messages, raw};
 use crate::support::clients::rest::{Answer, Rest, Sending, Version, once, pieces, request, whole};
 use crate::support::clients::websocket::{Client, handshake};
 use crate::support::gateway::{Gateway, Settings};
@@ -22,20 +22,6 @@ use crate::support::within;
 const BOOK: &str = "/v1/shelves/1/books/7";
 const RPC: &str = "/library.v1.Library/GetBook";
 const WATCH: &str = "/library.v1.Library/WatchBooks";
-
-/// A backend that answers every call with an empty message.
-async fn backend() -> Backend {
-    raw(
-        |_: Request<h2::RecvStream>, mut answer: h2::server::SendResponse<Bytes>| async move {
-            // A client that has left is no failure of the test.
-            if let Ok(mut stream) = answer.send_response(grpc_head(), false) {
-                let _ = stream.send_data(Bytes::from_static(&[0; 5]), false);
-                let _ = stream.send_trailers(grpc_trailers("0"));
-            }
-        },
-    )
-    .await
-}
 
 /// A backend that answers a call when it is let.
 async fn waiting(gate: Arc<Semaphore>) -> Backend {
@@ -179,7 +165,7 @@ fn code(name: &str, answer: &Answer) -> String {
 
 #[tokio::test]
 async fn a_limit_holds_in_every_dialect_and_says_when_to_come_back() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "few: {rate: 2/h, burst: 2, key: {header: x-who}}";
     let gateway = Gateway::with_config(&yaml(&backend, limits, "rate_limit: few", "")).await;
     let policy = "\"few\";q=2;w=3600";
@@ -265,7 +251,7 @@ async fn a_limit_holds_in_every_dialect_and_says_when_to_come_back() {
 
 #[tokio::test]
 async fn weights_quotas_and_bursts_go_together_and_what_was_used_can_be_asked_for() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "burst: {rate: 100/h, burst: 9, key: address, weights: {\"library.v1.Library/*\": 2, \"library.v1.Library/GetBook\": 3}}
   daily: {quota: 1000/day, key: global, weights: {\"*\": 10}}";
     let gateway = Gateway::with_config(&yaml(&backend, limits, "rate_limit: [burst, daily]", "")).await;
@@ -314,7 +300,7 @@ async fn weights_quotas_and_bursts_go_together_and_what_was_used_can_be_asked_fo
 
 #[tokio::test]
 async fn a_field_of_the_message_tells_callers_apart_in_every_dialect() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "by_name: {rate: 1/h, burst: 1, key: {message_field: name}}";
     let gateway = Gateway::with_config(&yaml(&backend, limits, "rate_limit: by_name", "")).await;
     let refused = |answer: &Answer| answer.status == 429;
@@ -455,7 +441,7 @@ async fn routes_and_backends_have_room_for_so_many_calls() {
 
 #[tokio::test]
 async fn paths_are_limited_like_methods() {
-    let backend = backend().await;
+    let backend = answering().await;
     let origin = Origin::start(|_| answer(200, "text/plain", "a page".to_owned())).await;
     let limits = "few: {rate: 2/h, key: address}";
     let config = yaml(&backend, limits, "rate_limit: few", "").replace(
@@ -481,7 +467,7 @@ async fn paths_are_limited_like_methods() {
 
 #[tokio::test]
 async fn who_a_client_is_behind_a_proxy_is_what_the_proxy_says_and_no_client() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "each: {rate: 1/h, key: address}";
     let config = yaml(&backend, limits, "rate_limit: each", "");
     let allowed = async |config: &str, addresses: &[&str]| {
@@ -516,7 +502,7 @@ async fn who_a_client_is_behind_a_proxy_is_what_the_proxy_says_and_no_client() {
 
 #[tokio::test]
 async fn a_flood_of_made_up_callers_does_not_grow_the_gateway() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "each: {rate: 1/h, key: {header: x-who}, max_keys: 1000}";
     let gateway = Gateway::with_config(&yaml(&backend, limits, "rate_limit: each", "")).await;
     let mut connection = Rest::connect(gateway.address, Version::Http2).await;
@@ -534,7 +520,7 @@ async fn a_flood_of_made_up_callers_does_not_grow_the_gateway() {
 
 #[tokio::test]
 async fn a_socket_that_is_open_stays_open_and_counts_once() {
-    let backend = backend().await;
+    let backend = answering().await;
     let limits = "few: {rate: 1/h, key: address}";
     let gateway = Gateway::with_config(&yaml(&backend, limits, "rate_limit: few", "")).await;
     let mut socket = Client::open(gateway.address, RPC, "sabir.v1.json").await;
