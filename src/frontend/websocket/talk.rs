@@ -289,6 +289,17 @@ fn hear_json(payload: Bytes) -> Result<Said, Fault> {
     }
 }
 
+/// The token of `{"$auth": "TOKEN"}`, as the value of an `Authorization` header.
+pub(super) fn hear_auth(payload: &[u8]) -> Option<HeaderValue> {
+    let (name, value) = control(payload)?;
+    let token: String = (name == "$auth")
+        .then(|| serde_json::from_slice(value).ok())
+        .flatten()?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 /// `$open` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
