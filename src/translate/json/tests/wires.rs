@@ -203,8 +203,7 @@ fn levels_that_are_all_tangled_cost_no_more_than_a_few_passes() {
 #[test]
 fn pieces_in_pieces_are_bounded() {
     let book = book(JsonOptions::default());
-    let name = around(b"\x0a", &[b'x'; 10_000]);
-    let mut message = name.clone();
+    let mut message = around(b"\x0a", &[b'x'; 10_000]);
     for _ in 0..90 {
         let mut outer = around(b"\x2a", b"\x10\x01");
         outer.extend(around(b"\x2a", &message));
