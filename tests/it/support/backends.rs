@@ -3,6 +3,8 @@
 //! A scripted backend plays its part of one conversation with everybody who calls. A raw one does to a stream what a
 //! test tells it to, broken things included.
 
+pub(crate) mod origin;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{Read as _, Write as _};
@@ -38,6 +40,7 @@ use tower::Service;
 
 use super::framing;
 use super::messages::{canonical, decode, dynamic, encode, message_type, method};
+use super::origin::Origin;
 use super::script::{Conversation, End, Step};
 use super::within;
 
@@ -47,6 +50,17 @@ pub(crate) enum Kind {
     Tonic,
     /// h2 alone, which sends its messages in pieces of three bytes.
     H2,
+    /// An origin that knows JSON over HTTP/1.1.
+    Http1,
+    /// The same over HTTP/2.
+    Http2,
+}
+
+impl Kind {
+    /// Whether it knows HTTP and JSON alone.
+    pub(crate) fn is_rest(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2)
+    }
 }
 
 /// A backend that listens until it is dropped.
@@ -176,6 +190,20 @@ pub(crate) async fn scripted(kind: Kind, conversation: Conversation) -> Backend 
             // The scripted record is the one that knows what went wrong.
             backend.record.problems = record.problems;
             backend
+        }
+        Kind::Http1 | Kind::Http2 => {
+            let origin = Origin::serve(kind == Kind::Http2, move |request| {
+                script.clone().play_over_http(request)
+            })
+            .await;
+            Backend {
+                address: origin.address,
+                record,
+                task: tokio::spawn(async move {
+                    let _origin = origin;
+                    std::future::pending().await
+                }),
+            }
         }
     }
 }

@@ -126,19 +126,32 @@ pub(crate) enum Frontend {
 }
 
 /// Plays a conversation through the gateway and checks both ends of it.
-pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: Kind) {
+pub(crate) async fn play(mut conversation: Conversation, frontend: Frontend, kind: Kind) {
     let backend = backends::scripted(kind, conversation.clone()).await;
+    let mut settings = Settings::to(backend.address);
+    if kind.is_rest() {
+        settings.protocol = "rest";
+        settings.rules = Some(backends::origin::rules(conversation.path));
+        settings = settings.backend(if kind == Kind::Http2 { "http2: true" } else { "" });
+        // An answer in JSON has headers and no trailers.
+        conversation.trailing.clear();
+    }
     let gateway = match frontend {
         Frontend::Nothing => None,
         Frontend::Rest(..)
         | Frontend::Web(..)
         | Frontend::Connect(..)
         | Frontend::WebSocket(..)
-        | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+        | Frontend::Grpc => Some(Gateway::start(&settings).await),
     };
     let address = gateway
         .as_ref()
         .map_or(backend.address, |gateway| gateway.address);
+    if kind.is_rest() && method(conversation.path).is_client_streaming() {
+        within("the refusal", is_refused(&conversation, frontend, address)).await;
+        assert_eq!(backend.begun(), 0, "{}", backend.problems());
+        return;
+    }
     within(
         "the conversation",
         converse(&conversation, frontend, address, &backend),
@@ -187,6 +200,16 @@ async fn converse(conversation: &Conversation, frontend: Frontend, address: Sock
     session.has_heard_metadata(conversation);
 }
 
+/// A stream of requests has no form in HTTP and JSON: it is refused before anything is sent.
+async fn is_refused(conversation: &Conversation, frontend: Frontend, address: SocketAddr) {
+    let mut session = Session::start(conversation, frontend, address).await;
+    session.half_close().await;
+    match session.next().await {
+        Heard::End(end) => assert_eq!(end.code, Code::Unimplemented, "{end:?}"),
+        Heard::Message(message) => panic!("a message instead of the refusal: {message}"),
+    }
+}
+
 /// Makes a module of a conversation, with a test for every frontend and backend.
 macro_rules! conversation {
     ($name:ident, $path:literal, [$($step:expr),+ $(,)?] $(, $with:ident ($($argument:tt)*))* $(,)?) => {
@@ -216,6 +239,17 @@ macro_rules! conversation {
                 websocket_json_http1_to_tonic = WebSocket(Http1, SabirJson) => Tonic,
                 websocket_json_http2_to_h2 = WebSocket(Http2, SabirJson) => H2,
                 websocket_proto_http1_to_h2 = WebSocket(Http1, SabirProto) => H2,
+                rest_http1_ndjson_to_http1 = Rest(Http1, Ndjson) => Http1,
+                rest_http2_sse_to_http2 = Rest(Http2, Sse) => Http2,
+                rest_http2_array_to_http1 = Rest(Http2, Array) => Http1,
+                web_binary_http1_to_http1 = Web(Http1, Binary) => Http1,
+                web_text_http2_to_http2 = Web(Http2, Text) => Http2,
+                connect_proto_http1_to_http2 = Connect(Http1, Proto) => Http2,
+                connect_json_http2_to_http1 = Connect(Http2, Json) => Http1,
+                grpc_to_http1 = Grpc => Http1,
+                grpc_to_http2 = Grpc => Http2,
+                websocket_json_http1_to_http1 = WebSocket(Http1, SabirJson) => Http1,
+                websocket_proto_http2_to_http2 = WebSocket(Http2, SabirProto) => Http2,
                 nothing_to_tonic = Nothing => Tonic,
                 nothing_to_h2 = Nothing => H2,
             );
