@@ -40,6 +40,9 @@ impl Script {
         let first = player.next().await;
         let mut response = match (first, self.method.is_server_streaming()) {
             (Answer::End(end), streams) if end.code != Code::Ok || !streams => refusal(&end),
+            (Answer::Message(message), false) if player.has_said_all() => {
+                self.whole(&player, &message, &seen.headers)
+            }
             (Answer::Message(message), false) => match player.next().await {
                 Answer::End(end) if end.code == Code::Ok => self.whole(&player, &message, &seen.headers),
                 Answer::End(end) => refusal(&end),

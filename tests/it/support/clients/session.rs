@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use prost_reflect::MethodDescriptor;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
 use super::super::backends::{gunzip, gzip, holds};
@@ -85,6 +85,21 @@ impl Session {
         }
     }
 
+    /// The code with which the gateway ends a call by itself, whose words are its own. Whatever else came before is
+    /// skipped: the answer's head may have been on its way.
+    pub(crate) async fn refused(&mut self) -> Code {
+        match self.next().await {
+            Heard::End(end) => end.code,
+            Heard::Message(message) => panic!("a message instead of the refusal: {message}"),
+        }
+    }
+
+    /// The last message of a client that is not taken: it may be cut short.
+    pub(crate) async fn send_refused(&mut self, message: &Value) {
+        self.send(message).await;
+        self.half_close().await;
+    }
+
     pub(crate) async fn half_close(&mut self) {
         match self {
             Self::Rest(session) => session.half_close().await,
@@ -146,9 +161,8 @@ fn is_unary(conversation: &Conversation) -> bool {
     !method.is_client_streaming() && !method.is_server_streaming()
 }
 
-pub(crate) fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+pub(crate) fn headers<'a>(pairs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> HeaderMap {
     pairs
-        .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect()
 }
@@ -170,7 +184,7 @@ impl GrpcSession {
         let (requests, started) = grpc::start(
             channel,
             conversation.path,
-            headers(&conversation.metadata),
+            headers(conversation.headers()),
             conversation.compressed,
         );
         Self {
@@ -266,7 +280,7 @@ enum Style {
 /// Where the answer stands.
 enum Answering {
     NotAsked,
-    Waiting(JoinHandle<hyper::Result<Response<Incoming>>>),
+    Waiting(AbortOnDropHandle<hyper::Result<Response<Incoming>>>),
     Stream {
         body: Incoming,
         reader: Reader,
@@ -293,7 +307,7 @@ impl RestSession {
         if conversation.compressed && !method.is_server_streaming() {
             head = head.header("accept-encoding", "gzip");
         }
-        for (name, value) in &conversation.metadata {
+        for (name, value) in conversation.headers() {
             head = head.header(*name, *value);
         }
         let mut session = Self {
@@ -327,7 +341,9 @@ impl RestSession {
     fn ask(&mut self, body: rest::Sending) {
         let request = std::mem::take(&mut self.head).body(body).unwrap();
         let mut connection = self.connection.take().unwrap();
-        self.answer = Answering::Waiting(tokio::spawn(async move { connection.start(request).await }));
+        self.answer = Answering::Waiting(AbortOnDropHandle::new(tokio::spawn(async move {
+            connection.start(request).await
+        })));
     }
 
     async fn send(&mut self, message: &Value) {

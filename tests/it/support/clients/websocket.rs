@@ -279,7 +279,7 @@ impl WebSocketSession {
         match subprotocol {
             Subprotocol::SabirJson => {
                 let mut metadata = serde_json::Map::new();
-                for (name, value) in &conversation.metadata {
+                for (name, value) in conversation.headers() {
                     let values = metadata.entry(*name).or_insert(json!([]));
                     values.as_array_mut().unwrap().push(json!(value));
                 }
@@ -287,7 +287,7 @@ impl WebSocketSession {
             }
             Subprotocol::SabirProto => {
                 let mut frame = vec![2];
-                for (name, value) in &conversation.metadata {
+                for (name, value) in conversation.headers() {
                     let mut entry = vec![0x0a, name.len() as u8];
                     entry.extend(name.as_bytes());
                     entry.extend([0x12, value.len() as u8]);
