@@ -240,7 +240,8 @@ async fn converse(conversation: &Conversation, frontend: Frontend, address: Sock
                 }
             }
             Step::RecvRefused(message, code) => {
-                session.send_refused(message).await;
+                session.send(message).await;
+                session.half_close().await;
                 assert_eq!(session.refused().await, *code, "{}", backend.problems());
                 return;
             }
