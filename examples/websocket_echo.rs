@@ -18,6 +18,7 @@ use sabir::wire::body::Body;
 use sabir::wire::websocket::deflate::Agreed;
 use sabir::wire::websocket::socket::SocketError;
 use sabir::wire::websocket::{Close, Event, Limits, Reader, Role, Socket, Unit, Writer, handshake};
+use tokio::sync::watch;
 
 /// The gateway's own default.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -32,8 +33,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let connections = Connections::new(&settings.limits);
     let drain = Drain::new(settings.limits.drain_timeout);
     println!("listening on {}", sockets.address());
-    let socket = sockets.take(0).ok_or("no socket")?;
-    serve(socket, Arc::new(settings), connections, drain, answer).await?;
+    let socket = sockets.take(0).pop().ok_or("no socket")?;
+    serve(
+        socket,
+        watch::channel(Arc::new(settings)).1,
+        connections,
+        drain,
+        answer,
+    )
+    .await?;
     Ok(())
 }
 

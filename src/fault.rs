@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use prost::Message as _;
 
 use crate::status::{Code, Status};
@@ -63,6 +63,12 @@ pub enum Kind {
     PermissionDenied,
     /// Who calls can't be checked now.
     IdentityUnavailable,
+    /// The caller calls more often than it may.
+    RateLimited,
+    /// The caller has used up what it may use in this window of the calendar.
+    QuotaExhausted,
+    /// The caller has as many calls in flight as it may.
+    ConcurrencyLimited,
     /// The client did not send its body in time.
     RequestTimeout,
     /// The deadline passed.
@@ -77,6 +83,8 @@ pub enum Kind {
     UpstreamUnavailable,
     /// The upstream broke the connection or reset the stream.
     UpstreamReset,
+    /// The upstream fails too often, and is sent nothing for a while.
+    CircuitOpen,
     /// The upstream's stream ended without a status.
     Truncated,
     /// The upstream sent what its protocol does not allow.
@@ -91,7 +99,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -108,6 +116,9 @@ impl Kind {
         Self::CredentialsExpired,
         Self::PermissionDenied,
         Self::IdentityUnavailable,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::ConcurrencyLimited,
         Self::RequestTimeout,
         Self::DeadlineExceeded,
         Self::Cancelled,
@@ -115,6 +126,7 @@ impl Kind {
         Self::SchemaPending,
         Self::UpstreamUnavailable,
         Self::UpstreamReset,
+        Self::CircuitOpen,
         Self::Truncated,
         Self::UpstreamProtocol,
         Self::UpstreamMessage,
@@ -141,6 +153,9 @@ impl Kind {
             Self::CredentialsExpired => "CREDENTIALS_EXPIRED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::QuotaExhausted => "QUOTA_EXHAUSTED",
+            Self::ConcurrencyLimited => "CONCURRENCY_LIMITED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",
@@ -148,6 +163,7 @@ impl Kind {
             Self::SchemaPending => "SCHEMA_PENDING",
             Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::UpstreamReset => "UPSTREAM_RESET",
+            Self::CircuitOpen => "CIRCUIT_OPEN",
             Self::Truncated => "UPSTREAM_TRUNCATED",
             Self::UpstreamProtocol => "UPSTREAM_PROTOCOL",
             Self::UpstreamMessage => "UPSTREAM_MESSAGE",
@@ -167,15 +183,19 @@ impl Kind {
             Self::OriginDenied => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
-            Self::MessageTooLarge | Self::HeadersTooLarge | Self::UpstreamMessageTooLarge => {
-                Code::ResourceExhausted
-            }
+            Self::MessageTooLarge
+            | Self::HeadersTooLarge
+            | Self::UpstreamMessageTooLarge
+            | Self::RateLimited
+            | Self::QuotaExhausted
+            | Self::ConcurrencyLimited => Code::ResourceExhausted,
             Self::RequestTimeout | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Cancelled => Code::Cancelled,
             Self::Overloaded
             | Self::SchemaPending
             | Self::IdentityUnavailable
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::UpstreamReset => Code::Unavailable,
             Self::CredentialsMissing | Self::CredentialsInvalid | Self::CredentialsExpired => {
                 Code::Unauthenticated
@@ -215,7 +235,11 @@ impl Kind {
             | Self::CredentialsExpired
             | Self::PermissionDenied
             | Self::IdentityUnavailable
+            | Self::RateLimited
+            | Self::QuotaExhausted
+            | Self::ConcurrencyLimited
             | Self::UpstreamUnavailable
+            | Self::CircuitOpen
             | Self::Internal => self.code().http_status(),
         }
     }
@@ -233,6 +257,8 @@ struct Inner {
     allow: Option<String>,
     challenges: Vec<HeaderValue>,
     retry_after: Option<Duration>,
+    beside: Vec<(HeaderName, HeaderValue)>,
+    limit: Option<Box<str>>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -248,6 +274,8 @@ impl Fault {
             allow: None,
             challenges: Vec::new(),
             retry_after: None,
+            beside: Vec::new(),
+            limit: None,
             source: None,
         }))
     }
@@ -295,6 +323,20 @@ impl Fault {
         self
     }
 
+    /// The same, with a header that goes with it in every dialect.
+    #[must_use]
+    pub fn beside(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.beside.push((name, value));
+        self
+    }
+
+    /// The same, with the name of the limit that was met: for the record.
+    #[must_use]
+    pub fn of_limit(mut self, name: &str) -> Self {
+        self.0.limit = Some(name.into());
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -318,6 +360,16 @@ impl Fault {
     /// The values of the `WWW-Authenticate` header, on a 401 or 403.
     pub fn challenges(&self) -> &[HeaderValue] {
         &self.0.challenges
+    }
+
+    /// Headers that go with it in every dialect.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.beside
+    }
+
+    /// The name of the limit that was met.
+    pub fn limit(&self) -> Option<&str> {
+        self.0.limit.as_deref()
     }
 
     /// When trying again may help.

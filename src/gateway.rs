@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::dispatch::Dispatch;
@@ -24,9 +25,12 @@ use crate::backend::own::{self, Answers, Own};
 use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
-use crate::balance::{Balance, Endpoint, Target};
+use crate::balance::health::{self, Check};
+use crate::balance::{Balance, Endpoint, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
+use crate::config::watch::Digest;
+use crate::discover::endpoints::{self, Source};
 use crate::fault::{Fault, Kind, Side};
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
@@ -39,17 +43,22 @@ use crate::observe::{Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
+#[cfg(feature = "redis")]
+use crate::policy::redis::Lender;
 use crate::policy::setup::SetupError;
+use crate::policy::throttle::{Book, Checks, Counter, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
+use crate::route::relay::Action;
 use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
 use crate::translate::{Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
-use crate::upstream::{Connector, Pool, tls};
+use crate::upstream::pools::{Dialling, Pools};
+use crate::upstream::tls;
 use crate::wire::body::{Body, Way};
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
@@ -69,24 +78,117 @@ pub struct Prepared {
     own: Vec<Own>,
     /// What checks callers, in the order in which routes count it.
     auth: Vec<Arc<Authenticator>>,
+    /// How often they may call, likewise.
+    counters: Vec<Arc<Counter>>,
+    book: Arc<Book>,
 }
 
 #[derive(Clone, Debug)]
 struct PreparedBackend {
-    endpoints: Vec<Arc<Endpoint>>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    group: Arc<Group>,
+    dialling: Dialling,
+}
+
+impl Prepared {
+    /// The endpoints of a backend, by its index in the plan, with their figures.
+    pub fn endpoints(&self, backend: usize) -> Vec<Arc<Endpoint>> {
+        let members = self.backends.get(backend).map(|backend| backend.group.members());
+        let endpoints = members.iter().flat_map(|members| members.list());
+        endpoints.map(|member| Arc::clone(&member.endpoint)).collect()
+    }
+}
+
+impl PreparedBackend {
+    fn uses(&self, config: &Arc<rustls::ClientConfig>) -> bool {
+        let tls = self.dialling.tls.as_ref();
+        tls.is_some_and(|tls| Arc::ptr_eq(tls, config))
+    }
 }
 
 /// What outlives a plan and is shared by all workers.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// By backend and URL: an endpoint keeps its figures when the plan changes.
-    endpoints: Mutex<HashMap<(String, Uri), Arc<Endpoint>>>,
-    tls: Mutex<HashMap<plan::BackendTls, Arc<rustls::ClientConfig>>>,
-    /// What checks callers stays, with the keys that were fetched, while its block of the configuration does.
-    auth: Mutex<HashMap<Setup, Arc<Authenticator>>>,
+    /// By backend: endpoints keep their figures when the plan changes.
+    groups: Mutex<HashMap<String, Arc<Known>>>,
+    /// What is done for groups in the background, until somebody runs it.
+    watchers: Mutex<Vec<Watcher>>,
+    /// By what is written and what is in the files.
+    tls: Mutex<HashMap<(plan::BackendTls, Digest), Arc<rustls::ClientConfig>>>,
+    /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
+    /// do.
+    auth: Mutex<HashMap<(Setup, Digest), Checked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
-    keepers: Mutex<Vec<Keeper>>,
+    keepers: Mutex<Vec<KeeperTask>>,
+    /// What was used of limits stays used.
+    book: Arc<Book>,
+}
+
+#[derive(Debug)]
+struct Checked {
+    authenticator: Arc<Authenticator>,
+    /// Ends those who keep its keys fresh when it is dropped.
+    _keepers: DropGuard,
+}
+
+/// Keeps something fresh for as long as the plan needs it.
+#[derive(Debug)]
+pub enum KeeperTask {
+    /// The keys of one issuer.
+    Keys(Box<Keeper>, CancellationToken),
+    /// What is borrowed of the limits that a cluster shares.
+    #[cfg(feature = "redis")]
+    Limits(Box<Lender>),
+}
+
+impl KeeperTask {
+    /// Runs until a plan that does without is in place.
+    ///
+    /// # Cancel safety
+    /// What was fetched last stays.
+    pub async fn run(self) {
+        match self {
+            Self::Keys(keeper, end) => {
+                // It ends in no other way than by being told.
+                let _ = end.run_until_cancelled(keeper.run()).await;
+            }
+            #[cfg(feature = "redis")]
+            Self::Limits(lender) => lender.run().await,
+        }
+    }
+}
+
+/// A group and what it was made of.
+#[derive(Debug)]
+struct Known {
+    source: Source,
+    health: Option<Check>,
+    dialling: Dialling,
+    group: Arc<Group>,
+}
+
+/// What is done for a group in the background.
+#[derive(Debug)]
+struct Watcher {
+    group: Weak<Group>,
+    source: Source,
+    health: Option<Check>,
+    dialling: Dialling,
+}
+
+impl Watcher {
+    /// Finds endpoints, checks them and compares them, until the group is gone.
+    async fn run(self) {
+        let checks = async {
+            if let Some(check) = self.health {
+                health::watch(Weak::clone(&self.group), check, self.dialling).await;
+            }
+        };
+        tokio::join!(
+            endpoints::watch(self.source, Weak::clone(&self.group)),
+            checks,
+            outliers::watch(Weak::clone(&self.group)),
+        );
+    }
 }
 
 /// Why a plan can't be made ready.
@@ -106,22 +208,31 @@ impl Shared {
     /// # Errors
     /// TLS towards a backend can't be set up, or a file of keys can't be used; the error names the file.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, PrepareError> {
+        // What may fail comes first, and nothing is forgotten until all is well.
+        let auth = self.authenticators(&plan)?;
         let backends = plan
             .backends
             .iter()
-            .map(|backend| self.backend(backend))
+            .map(|backend| self.backend(backend, &plan.limits))
             .collect::<Result<Vec<_>, _>>()?;
-        let used: Vec<_> = backends
-            .iter()
-            .flat_map(|backend| &backend.endpoints)
-            .map(Arc::as_ptr)
-            .collect();
-        self.endpoints
+        self.groups
             .lock()
-            .retain(|_, endpoint| used.contains(&Arc::as_ptr(endpoint)));
+            .retain(|name, _| plan.backends.iter().any(|backend| backend.name == *name));
+        self.tls
+            .lock()
+            .retain(|_, config| backends.iter().any(|backend| backend.uses(config)));
+        self.auth
+            .lock()
+            .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
         let own = own::all(&plan.limits);
-        let auth = self.authenticators(&plan)?;
+        let cluster = self.book.cluster(plan.cluster.as_ref());
+        #[cfg(feature = "redis")]
+        if let Some(lender) = cluster.as_ref().and_then(Lender::new) {
+            self.keepers.lock().push(KeeperTask::Limits(Box::new(lender)));
+        }
         Ok(Prepared {
+            counters: self.book.counters(&plan.rate_limits, cluster.as_ref()),
+            book: Arc::clone(&self.book),
             plan,
             backends,
             own,
@@ -129,8 +240,13 @@ impl Shared {
         })
     }
 
-    /// Those who keep keys fresh and have not been run yet.
-    pub fn keepers(&self) -> Vec<Keeper> {
+    /// What was used of limits.
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+
+    /// Those who keep keys fresh and have not been run yet. Ask after each plan that was prepared.
+    pub fn keepers(&self) -> Vec<KeeperTask> {
         std::mem::take(&mut self.keepers.lock())
     }
 
@@ -138,45 +254,99 @@ impl Shared {
         let mut known = self.auth.lock();
         let mut all = Vec::new();
         for setup in &plan.auth {
-            if let Some(one) = known.get(setup) {
-                all.push(Arc::clone(one));
+            let key = (setup.clone(), Digest::of(&setup.files()));
+            if let Some(one) = known.get(&key) {
+                all.push(Arc::clone(&one.authenticator));
                 continue;
             }
             let (one, keepers) = setup
                 .load()
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
-            self.keepers.lock().extend(keepers);
-            all.push(Arc::clone(
-                known.entry(setup.clone()).or_insert_with(|| Arc::new(one)),
-            ));
+            let end = CancellationToken::new();
+            let task = |keeper| KeeperTask::Keys(Box::new(keeper), end.clone());
+            self.keepers.lock().extend(keepers.into_iter().map(task));
+            let authenticator = Arc::new(one);
+            all.push(Arc::clone(&authenticator));
+            let checked = Checked {
+                authenticator,
+                _keepers: end.drop_guard(),
+            };
+            known.insert(key, checked);
         }
         Ok(all)
     }
 
-    fn backend(&self, backend: &Backend) -> Result<PreparedBackend, tls::TlsError> {
-        let mut known = self.endpoints.lock();
-        let endpoints = backend
-            .endpoints
-            .iter()
-            .map(|uri| {
-                let endpoint = known
-                    .entry((backend.name.clone(), uri.clone()))
-                    .or_insert_with(|| Arc::new(Endpoint::new(uri.clone())));
-                Arc::clone(endpoint)
-            })
-            .collect();
-        let secure = backend
-            .endpoints
-            .iter()
-            .any(|uri| uri.scheme() == Some(&http::uri::Scheme::HTTPS));
+    fn backend(&self, backend: &Backend, limits: &Limits) -> Result<PreparedBackend, tls::TlsError> {
+        let secure = backend.source.is_secure();
         let tls = secure.then(|| self.tls(&backend.tls)).transpose()?;
-        Ok(PreparedBackend { endpoints, tls })
+        let dialling = dialling(backend, tls, limits);
+        Ok(PreparedBackend {
+            group: self.group(backend, &dialling),
+            dialling,
+        })
     }
 
-    /// The TLS set-up for these files; the same one as long as the process lives, so that sessions resume.
+    /// The endpoints of a backend: the same group while what is configured of them stays, and else one in which endpoints
+    /// that stay keep their figures.
+    fn group(&self, backend: &Backend, dialling: &Dialling) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        let before = groups.get(&backend.name);
+        if let Some(known) = before
+            && known.source == backend.source
+            && known.health == backend.health
+            && known.dialling.is(dialling)
+            && *known.group.settings() == backend.balancing
+        {
+            return Arc::clone(&known.group);
+        }
+        // What was found by the same source before is better than nothing, until it tells.
+        let listed = match before {
+            Some(known) if known.source == backend.source => known.group.members().listed().collect(),
+            Some(_) | None => backend.source.known().to_vec(),
+        };
+        let group = Arc::new(Group::new(
+            &backend.name,
+            backend.balancing.clone(),
+            &listed,
+            before.map(|known| &*known.group),
+        ));
+        let (source, health) = (backend.source.clone(), backend.health.clone());
+        let watcher = Watcher {
+            group: Arc::downgrade(&group),
+            source: source.clone(),
+            health: health.clone(),
+            dialling: dialling.clone(),
+        };
+        self.watchers.lock().push(watcher);
+        let known = Known {
+            source,
+            health,
+            dialling: dialling.clone(),
+            group: Arc::clone(&group),
+        };
+        groups.insert(backend.name.clone(), Arc::new(known));
+        group
+    }
+
+    /// What is to be done for groups in the background and nobody does yet: each runs until its group is gone.
+    pub fn watchers(&self) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        let watchers = std::mem::take(&mut *self.watchers.lock());
+        watchers.into_iter().map(Watcher::run).collect()
+    }
+
+    /// The endpoints of every backend, by the names of the backends.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        let groups = self.groups.lock();
+        let mut groups: Vec<_> = groups.values().map(|known| Arc::clone(&known.group)).collect();
+        groups.sort_by(|a, b| a.name().cmp(b.name()));
+        groups
+    }
+
+    /// The TLS set-up for these files; the same one as long as what is in them is, so that sessions resume.
     fn tls(&self, files: &plan::BackendTls) -> Result<Arc<rustls::ClientConfig>, tls::TlsError> {
         let mut known = self.tls.lock();
-        if let Some(config) = known.get(files) {
+        let key = (files.clone(), Digest::of(&files.paths()));
+        if let Some(config) = known.get(&key) {
             return Ok(Arc::clone(config));
         }
         let config = Arc::new(tls::client_config(
@@ -186,7 +356,7 @@ impl Shared {
                 .as_ref()
                 .map(|(certificate, key)| (certificate.as_path(), key.as_path())),
         )?);
-        known.insert(files.clone(), Arc::clone(&config));
+        known.insert(key, Arc::clone(&config));
         Ok(config)
     }
 }
@@ -224,16 +394,13 @@ pub struct Gateway {
 
 /// What a worker keeps from plan to plan.
 struct Worker {
-    pools: Mutex<HashMap<PoolKey, Pool>>,
+    pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
     health: Health,
 }
-
-/// What makes two connections interchangeable.
-type PoolKey = (Uri, Option<usize>, Option<String>, Duration, Settings);
 
 impl Gateway {
     /// A worker's gateway over its first plan. Tasks that calls need are spawned on `tasks`; `drain` is the signal that
@@ -249,7 +416,7 @@ impl Gateway {
         drain: Drain,
     ) -> io::Result<Self> {
         let worker = Worker {
-            pools: Mutex::default(),
+            pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
             tasks,
             shard,
@@ -294,8 +461,9 @@ impl Gateway {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
                     let origin = head.headers.get(ORIGIN).cloned();
-                    let mut response = match entry.admit(dialect, &mut head, &peer).await {
-                        Ok(permit) => {
+                    let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let admitted = Admitted {
                                 head,
                                 body,
@@ -307,7 +475,8 @@ impl Gateway {
                                 tally,
                                 now,
                             };
-                            frontend::serve(dialect, admitted, entry.stack.clone()).await
+                            let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
+                            telling(told, response)
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -322,11 +491,12 @@ impl Gateway {
                 Ok(Reached::Path(path, found)) => {
                     record.relay(path, dialect);
                     let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
-                        Ok(()) => admit(&path.gate, &mut head, &peer).await,
+                        Ok(()) => admit(&path.gate, &mut head, &peer, now).await,
                         Err(fault) => Err(fault),
                     };
                     match admitted {
-                        Ok(permit) => {
+                        Ok(mut permit) => {
+                            let told = record.passed(&mut permit);
                             let counted = Arc::clone(&tally) as _;
                             let relayed = Relayed {
                                 head,
@@ -338,7 +508,10 @@ impl Gateway {
                                 tally: Arc::clone(&tally),
                             };
                             let response = path.relay.serve(relayed).await;
-                            response.unwrap_or_else(|fault| refused(spoken, &tally, &fault))
+                            telling(
+                                told,
+                                response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)),
+                            )
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -383,6 +556,7 @@ impl Gateway {
             http_status: 0,
             tally: Arc::default(),
             series,
+            places: Places::default(),
         }
     }
 }
@@ -396,6 +570,13 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Record {
+    /// Keeps the places of a call to its end, and gives what its client is told of limits.
+    fn passed(&mut self, permit: &mut Permit) -> Option<Standings> {
+        let pass = permit.pass()?;
+        self.places = pass.take_places();
+        pass.take_standings()
+    }
+
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
         self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
@@ -421,7 +602,18 @@ enum Reached<'l> {
     Path(&'l LivePath, FoundPath),
 }
 
+/// An answer with what its client is told of limits.
+fn telling(told: Option<Standings>, mut response: Response<Body>) -> Response<Body> {
+    if let Some(told) = told {
+        told.tell(response.headers_mut());
+    }
+    response
+}
+
 fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
+    if let Some(limit) = fault.limit() {
+        tally.met(limit);
+    }
     tally.end(Outcome::Gateway(fault.kind(), fault.side()));
     refuse::refuse(spoken, fault)
 }
@@ -497,15 +689,21 @@ impl Live {
 
 impl LiveEntry {
     /// Lets the gate decide.
-    async fn admit(&self, dialect: Dialect, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    async fn admit(
+        &self,
+        dialect: Dialect,
+        head: &mut Parts,
+        peer: &Peer,
+        now: Instant,
+    ) -> Result<Permit, Fault> {
         frontend::prepare(dialect, head, peer, &self.entry)?;
-        admit(&self.gate, head, peer).await
+        admit(&self.gate, head, peer, now).await
     }
 }
 
 /// Lets the gate of a route decide.
-async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
-    let permit = gate.admit(head, peer).await?;
+async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
+    let permit = gate.admit(head, peer, now).await?;
     let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
     forwarded::rewrite(&mut head.headers, peer, host.as_ref());
     Ok(permit)
@@ -514,9 +712,11 @@ async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer) -> Result<Permit, Fau
 impl Worker {
     fn build(&self, prepared: &Prepared) -> io::Result<Live> {
         let plan = Arc::clone(&prepared.plan);
-        let backends = self.backends(prepared)?;
-        let params = stack::Params {
+        let backends = self.backends(prepared);
+        let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
+            asks_messages: false,
+            pace: None,
         };
         let desks = self.desks(prepared);
         let entries = plan
@@ -527,27 +727,35 @@ impl Worker {
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                let stack = match &entry.outbound {
-                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch)),
-                    Outbound::Rest(rest) => stack::build(params, Rest::new(dispatch, Arc::clone(rest))),
+                let throttle = throttle(prepared, entry);
+                let params = stack::Params {
+                    asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
+                    pace: entry.checks.pace,
+                    idle_timeout: idle_timeout(&plan, entry.route.backend),
                 };
-                Ok(self.entry(entry, &desks, stack))
+                let stack = match &entry.outbound {
+                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
+                    Outbound::Rest(rest) => {
+                        stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
+                    }
+                };
+                Ok(self.entry(entry, &desks, throttle, stack))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, &desks, plan.limits.idle_timeout))
+            .map(|route| self.path(route, &backends, &desks, prepared))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
             .iter()
             .map(|own| {
                 let stack = match own.answers {
-                    Answers::Reflection => stack::build(params, Reflection::new(plan.reflection.clone())),
-                    Answers::Health => stack::build(params, self.health.clone()),
+                    Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
+                    Answers::Health => stack::build(own_params, self.health.clone()),
                 };
-                self.entry(&own.entry, &desks, stack)
+                self.entry(&own.entry, &desks, None, stack)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -587,19 +795,42 @@ impl Worker {
         route: &Arc<PathRoute>,
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
-        idle_timeout: Duration,
+        prepared: &Prepared,
     ) -> io::Result<LivePath> {
+        let idle_timeout = match &route.action {
+            Action::Relay(relay) => relay
+                .shares
+                .first()
+                .map_or(prepared.plan.limits.idle_timeout, |(at, _)| {
+                    idle_timeout(&prepared.plan, *at)
+                }),
+            Action::Redirect(_) => prepared.plan.limits.idle_timeout,
+        };
         let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
             route: Arc::clone(route),
-            gate: gate(route.auth, route.access.as_ref(), None, desks),
+            gate: gate(route.auth, route.access.as_ref(), None, desks).throttled(Throttle::new(
+                &prepared.book,
+                &route.checks,
+                on_route(&prepared.book, &route.name, &route.checks)
+                    .into_iter()
+                    .collect(),
+                &prepared.counters,
+                None,
+            )),
             relay,
             series: self.all_series(&route.name, ""),
         })
     }
 
-    fn entry(&self, entry: &Arc<Entry>, desks: &[Arc<Desk>], stack: CallService) -> LiveEntry {
+    fn entry(
+        &self,
+        entry: &Arc<Entry>,
+        desks: &[Arc<Desk>],
+        throttle: Option<Arc<Throttle>>,
+        stack: CallService,
+    ) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
@@ -609,7 +840,8 @@ impl Worker {
                 entry.access.as_ref(),
                 entry.route.cors.as_ref(),
                 desks,
-            ),
+            )
+            .throttled(throttle),
             stack,
             series,
         }
@@ -625,52 +857,83 @@ impl Worker {
         })
     }
 
-    /// The backends over this worker's pools; pools that no backend wants any more are let go.
-    fn backends(&self, prepared: &Prepared) -> io::Result<Vec<Dispatch>> {
-        let mut known = self.pools.lock();
-        let mut wanted = HashMap::new();
-        let mut backends = Vec::new();
-        for (backend, ready) in prepared.plan.backends.iter().zip(&prepared.backends) {
-            let mut targets = Vec::new();
-            for endpoint in &ready.endpoints {
-                let settings = settings(backend.speaks, &prepared.plan.limits);
-                let key: PoolKey = (
-                    endpoint.uri.clone(),
-                    ready.tls.as_ref().map(|tls| Arc::as_ptr(tls) as usize),
-                    backend.tls.server_name.clone(),
-                    backend.connect_timeout,
-                    settings,
-                );
-                let pool = match known.get(&key) {
-                    Some(pool) => pool.clone(),
-                    None => {
-                        let name = backend.tls.server_name.as_deref();
-                        let connector = Connector::new(
-                            &endpoint.uri,
-                            ready.tls.clone(),
-                            name,
-                            backend.connect_timeout,
-                            settings,
-                        )?;
-                        Pool::new(connector, self.tasks.clone())
-                    }
-                };
-                wanted.insert(key, pool.clone());
-                targets.push(Target {
-                    endpoint: Arc::clone(endpoint),
-                    pool,
-                });
-            }
-            let balance = Balance::new(targets, backend.load_balancing, backend.connect_timeout);
-            backends.push(Dispatch::new(
-                &backend.name,
-                Arc::new(balance),
-                self.tasks.clone(),
-            ));
-        }
-        *known = wanted;
-        Ok(backends)
+    /// The backends over this worker's pools; those that several plans want are shared, and the others go.
+    fn backends(&self, prepared: &Prepared) -> Vec<Dispatch> {
+        let balance = |ready: &PreparedBackend| {
+            Balance::new(
+                Arc::clone(&ready.group),
+                Arc::clone(&self.pools),
+                ready.dialling.clone(),
+            )
+        };
+        let balances: Vec<_> = prepared.backends.iter().map(balance).map(Arc::new).collect();
+        let dispatch = |balance: &Arc<Balance>, fallback| {
+            Dispatch::new(Arc::clone(balance), self.tasks.clone(), fallback)
+        };
+        let backends = prepared.plan.backends.iter().zip(&balances);
+        backends
+            .map(|(backend, balance)| {
+                let fallback = backend.fallback.and_then(|at| balances.get(at));
+                dispatch(balance, fallback.map(|other| dispatch(other, None)))
+                    .with_room(at_backend(&prepared.book, backend))
+            })
+            .collect()
     }
+}
+
+/// How the endpoints of a backend are dialled.
+fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &Limits) -> Dialling {
+    Dialling {
+        tls,
+        server_name: backend
+            .tls
+            .server_name
+            .clone()
+            .or_else(|| backend.source.server_name()),
+        authority: backend.source.authority(),
+        connect_timeout: backend.connect_timeout,
+        settings: settings(backend.speaks, limits),
+    }
+}
+
+/// How long a stream of a backend may be silent.
+fn idle_timeout(plan: &Plan, backend: usize) -> Duration {
+    plan.backends
+        .get(backend)
+        .map_or(plan.limits.idle_timeout, |backend| backend.idle_timeout)
+}
+
+/// What a method asks of limits.
+fn throttle(prepared: &Prepared, entry: &Entry) -> Option<Arc<Throttle>> {
+    let book = &prepared.book;
+    let at_backend = prepared
+        .plan
+        .backends
+        .get(entry.route.backend)
+        .and_then(|backend| at_backend(book, backend));
+    let rooms = on_route(book, &entry.route.name, &entry.checks)
+        .into_iter()
+        .chain(at_backend);
+    let method = entry.method.path.trim_start_matches('/');
+    Throttle::new(
+        book,
+        &entry.checks,
+        rooms.collect(),
+        &prepared.counters,
+        Some(method),
+    )
+}
+
+/// Room for the calls of a route, if that is bounded.
+fn on_route(book: &Book, route: &str, checks: &Checks) -> Option<Arc<Room>> {
+    let most = checks.max_in_flight?;
+    Some(book.room(&format!("route \"{route}\""), most))
+}
+
+/// Room for the calls of a backend, if that is bounded.
+fn at_backend(book: &Book, backend: &Backend) -> Option<Arc<Room>> {
+    let most = backend.max_in_flight?;
+    Some(book.room(&format!("backend \"{}\"", backend.name), most))
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 /// The far end of one accepted connection; shared by every request on it.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ struct Inner {
     certificates: Vec<Vec<u8>>,
     /// Where the listener is bound, if that is known.
     listener: Option<SocketAddr>,
+    /// The proxies that the listener believes, where the peer is one of them.
+    believed: Vec<IpNet>,
 }
 
 impl Peer {
@@ -36,7 +39,18 @@ impl Peer {
             trusted,
             certificates,
             listener: None,
+            believed: Vec::new(),
         }))
+    }
+
+    /// The same peer, at a listener that believes the proxies of these networks.
+    #[must_use]
+    pub fn believing(mut self, networks: Vec<IpNet>) -> Self {
+        // Nobody shares a peer that was just made.
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.believed = networks;
+        }
+        self
     }
 
     /// The same peer, which came in through the listener that is bound here.
@@ -79,6 +93,11 @@ impl Peer {
     /// Whether the peer is a proxy whose forwarding headers are believed.
     pub fn trusted(&self) -> bool {
         self.0.trusted
+    }
+
+    /// The proxies that are believed about who is behind them, where the peer is one of them.
+    pub fn believed(&self) -> &[IpNet] {
+        &self.0.believed
     }
 
     /// The verified client certificate chain in DER, leaf first; empty without mutual TLS.

@@ -265,7 +265,7 @@ static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| {
                 text,
             }
         })
-        .filter(|source| !source.path.starts_with("src/demo/generated/") || source.path.ends_with("/mod.rs"))
+        .filter(|source| !source.path.contains("/generated/") || source.path.ends_with("/mod.rs"))
         .collect()
 });
 

@@ -29,6 +29,9 @@ struct Inner {
     status: State,
     /// What is missing, and why.
     pending: BTreeMap<String, String>,
+    /// Why the configuration that was read last is not in place: what is wrong with it, and where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reload_errors: Vec<String>,
 }
 
 impl Readiness {
@@ -55,14 +58,30 @@ impl Readiness {
         self.0.lock().status = State::Draining;
     }
 
-    /// Something, such as a backend, is waited for.
-    pub fn wait_for(&self, what: impl Into<String>, reason: impl Into<String>) {
-        self.0.lock().pending.insert(what.into(), reason.into());
+    /// What is waited for now, such as backends, and why.
+    pub fn wait_for(&self, pending: BTreeMap<String, String>) {
+        self.0.lock().pending = pending;
     }
 
-    /// It is there.
-    pub fn arrived(&self, what: &str) {
-        self.0.lock().pending.remove(what);
+    /// What is wrong with the configuration that was read last; nothing once it is in place.
+    pub fn reloaded(&self, errors: Vec<String>) {
+        self.0.lock().reload_errors = errors;
+    }
+
+    /// What is wrong with the configuration that was read last.
+    pub fn reload_errors(&self) -> Vec<String> {
+        self.0.lock().reload_errors.clone()
+    }
+
+    /// What is waited for now, and why.
+    pub fn pending(&self) -> BTreeMap<String, String> {
+        self.0.lock().pending.clone()
+    }
+
+    /// The state alone as a JSON object.
+    pub fn state_to_json(&self) -> String {
+        let status = self.0.lock().status;
+        serde_json::json!({ "status": status }).to_string()
     }
 
     /// The state and the reasons as a JSON object: `{"status":"ready","pending":{"library":"connection refused"}}`.

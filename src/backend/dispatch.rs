@@ -1,20 +1,39 @@
-//! A request on its way to one of a backend's endpoints, and once more to another where that is surely safe.
+//! A request on its way to one of a backend's endpoints, and once more where that is safe.
+//!
+//! Here it is known what was sent, to whom, and how it went wrong; so here it is decided whether it is sent again, and not
+//! in a layer above, which would have to keep whole calls for it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use http::{Request, Response};
-use tokio::time::Instant;
+use futures_util::future::{Either, select};
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::balance::{Balance, InFlight, Target};
+use crate::backend::replay::Replay;
+use crate::balance::budget::Allowance;
+use crate::balance::key::{KeySource, cookie};
+use crate::balance::retries::Why;
+use crate::balance::settings::{Policy, Retry, Sticky};
+use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
+use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
-use crate::upstream::Unreachable;
+use crate::policy::Identity;
+use crate::policy::throttle::{Place, Room};
+use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
 
-/// Attempts at a request that no upstream has surely touched.
-const ATTEMPTS: usize = 3;
+/// The number of no endpoint.
+const NOBODY: u64 = u64::MAX;
+
+/// The longest pause that an upstream may ask for. Longer, a client waits better by itself.
+const LONGEST_ASKED: Duration = Duration::from_secs(2);
 
 /// Whether a request may reach a backend twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,66 +44,452 @@ pub enum Twice {
     Never,
 }
 
+/// What the body of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// One message.
+    Message,
+    /// Messages, one after the other.
+    Stream,
+    /// Anything.
+    Plain,
+}
+
+/// What is to be known of a request beside its head and its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'c> {
+    /// Whether it may arrive twice.
+    pub(super) twice: Twice,
+    /// When its client stops waiting.
+    pub(super) deadline: Option<Deadline>,
+    /// The counts of its call.
+    pub(super) tally: &'c Tally,
+    /// Where it wants to go.
+    pub(super) wish: Wish,
+    /// How a whole answer ends.
+    pub(super) ending: Ending,
+    /// Whether it has one answer, so that a second copy may race the first one.
+    pub(super) is_unary: bool,
+}
+
 /// The endpoints of one backend, for one worker. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
+    inner: Arc<Inner>,
+    room: Option<Arc<Room>>,
+}
+
+#[derive(Debug)]
+struct Inner {
     balance: Arc<Balance>,
     tasks: TaskTracker,
-    name: Arc<str>,
+    /// Who is asked where this backend can't answer.
+    fallback: Option<Dispatch>,
+}
+
+/// Why an attempt brought no answer that a client should see.
+enum Failed {
+    /// Nobody took the request.
+    Untaken(Untaken),
+    /// The request can't be made.
+    Unmade(Fault),
+    /// It was sent, and no answer came.
+    Send(SendError),
+    /// The answer did not begin in time.
+    Late(Duration),
+    /// The upstream answers that it is not available.
+    Unavailable(Response<Body>, InFlight),
 }
 
 impl Dispatch {
-    /// The backend `name` over `balance`; request bodies that stream are sent by tasks of `tasks`.
-    pub fn new(name: &str, balance: Arc<Balance>, tasks: TaskTracker) -> Self {
+    /// The backend over `balance`; request bodies that stream are sent by tasks of `tasks`.
+    pub fn new(balance: Arc<Balance>, tasks: TaskTracker, fallback: Option<Self>) -> Self {
         Self {
-            balance,
-            tasks,
-            name: name.into(),
+            inner: Arc::new(Inner {
+                balance,
+                tasks,
+                fallback,
+            }),
+            room: None,
+        }
+    }
+
+    /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
+    #[must_use]
+    pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
+        Self { room, ..self }
+    }
+
+    /// A place for a request, where there is a bound.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub(super) fn enter(&self) -> Result<Option<Place>, Fault> {
+        match &self.room {
+            None => Ok(None),
+            Some(room) => room.enter().map(Some).ok_or_else(|| room.fault()),
         }
     }
 
     /// Its endpoints, as this worker sees them.
     pub fn balance(&self) -> &Arc<Balance> {
-        &self.balance
+        &self.inner.balance
     }
 
-    /// Sends the request that `head` makes for an endpoint, and waits for the head of the answer.
+    /// Where calls with requests of `input` carry the key that they are balanced by.
+    pub(super) fn key_source(&self, input: Option<&prost_reflect::MessageDescriptor>) -> KeySource {
+        match &self.inner.balance.group().settings().policy {
+            Policy::Hash(on) => KeySource::new(on, input),
+            Policy::RoundRobin | Policy::LeastRequest | Policy::PeakEwma => KeySource::Nowhere,
+        }
+    }
+
+    /// What the head of a call says about where it wants to go.
+    pub(super) fn wish(&self, key: &KeySource, headers: &HeaderMap, identity: Option<&Identity>) -> Wish {
+        let sticky = self.inner.balance.group().settings().sticky.as_ref();
+        Wish {
+            key: key.of_head(headers, identity),
+            sticky: sticky
+                .and_then(|sticky| cookie(headers, &sticky.cookie))
+                .and_then(|value| u64::from_str_radix(value, 16).ok()),
+        }
+    }
+
+    /// Whether a request may be sent more than once, so that its body has to be kept.
+    pub(super) fn retries(&self) -> bool {
+        self.inner.balance.group().settings().retry.max > 0 || self.inner.fallback.is_some() || self.hedges()
+    }
+
+    /// The body of a request, kept as far as it may be needed again.
+    ///
+    /// # Errors
+    /// The body's own.
+    pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
+        if !self.retries() {
+            return Ok(Replay::once(body));
+        }
+        match is {
+            Upload::Stream => Ok(Replay::streaming(body)),
+            // What may be copied has to be there.
+            Upload::Message if self.hedges() => Replay::whole(body).await,
+            Upload::Message | Upload::Plain => Replay::new(body).await,
+        }
+    }
+
+    fn hedges(&self) -> bool {
+        self.inner.balance.group().settings().hedge.is_some()
+    }
+
+    /// Sends the request that `head` makes for an endpoint, and waits for the head of the answer. The body of the answer
+    /// counts as a call under way until it has ended.
     ///
     /// # Errors
     /// What `head` says, and an upstream fault where no endpoint can be reached or the answer does not come.
     ///
     /// # Cancel safety
     /// Dropping it cancels the request upstream.
-    pub(super) async fn send(
+    pub(super) async fn send<H>(
         &self,
-        twice: Twice,
-        mut body: Body,
-        head: impl Fn(&Target) -> Result<Request<()>, Fault>,
-    ) -> Result<(Response<Body>, InFlight), Fault> {
-        let mut stale = false;
-        for attempt in 1.. {
-            let (lease, target, in_flight) = self
-                .balance
-                .lease()
-                .await
-                .map_err(|unreachable| self.unavailable(unreachable))?;
-            let again = body.as_whole();
-            let error = match lease.send(head(target)?, body, &self.tasks).await {
-                Ok(response) => return Ok((response, in_flight)),
-                Err(error) => error,
+        asked: &Asked<'_>,
+        mut body: Replay,
+        head: H,
+    ) -> Result<Response<Body>, Fault>
+    where
+        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+    {
+        let mut went_out = false;
+        let failed = match self.tries(asked, &mut body, &head, &mut went_out).await {
+            Ok((response, in_flight)) => {
+                body.commit();
+                return Ok(self.answer(asked, response, in_flight));
+            }
+            Err(failed) => failed,
+        };
+        if let Some(fallback) = &self.inner.fallback
+            && matches!(
+                failed,
+                Failed::Untaken(_) | Failed::Send(_) | Failed::Late(_) | Failed::Unavailable(..)
+            )
+            && (!went_out || asked.twice == Twice::Harmless)
+            && body.is_there()
+        {
+            let asked = Asked {
+                wish: Wish::default(),
+                ..*asked
             };
-            let safe = match &error {
-                SendError::Unprocessed(_) => attempt < ATTEMPTS,
-                // Once: the connection that follows may be as old, but two in a row are no accident.
-                SendError::Stale(_) => twice == Twice::Harmless && !std::mem::replace(&mut stale, true),
-                SendError::Broken(_) | SendError::Protocol(_) | SendError::Request(_) => false,
-            };
-            match again.filter(|_| safe) {
-                Some(again) => body = Body::whole(again),
-                None => return Err(error.into()),
+            let elsewhere = fallback.tries(&asked, &mut body, &head, &mut went_out);
+            // Boxed: a fallback is rare, and the room for it should not be in every call.
+            if let Ok((response, in_flight)) = Box::pin(elsewhere).await {
+                body.commit();
+                return Ok(fallback.answer(&asked, response, in_flight));
             }
         }
-        Err(Fault::gateway(Kind::Internal, "no attempt was made"))
+        body.commit();
+        self.told(failed)
+    }
+
+    /// What a client is told of a request that failed for good.
+    fn told(&self, failed: Failed) -> Result<Response<Body>, Fault> {
+        match failed {
+            Failed::Unavailable(response, in_flight) => Ok(response.map(|body| body.holding(in_flight))),
+            Failed::Untaken(untaken) => Err(self.unavailable(untaken)),
+            Failed::Unmade(fault) => Err(fault),
+            Failed::Send(error) => Err(error.into()),
+            Failed::Late(patience) => Err(Fault::upstream(
+                Kind::DeadlineExceeded,
+                format!("the upstream did not begin to answer within {patience:?}"),
+            )),
+        }
+    }
+
+    /// An answer on its way to the client.
+    fn answer(&self, asked: &Asked<'_>, mut response: Response<Body>, in_flight: InFlight) -> Response<Body> {
+        if let Some(sticky) = &self.inner.balance.group().settings().sticky {
+            stick(
+                sticky,
+                asked.wish,
+                in_flight.endpoint().fingerprint(),
+                response.headers_mut(),
+            );
+        }
+        let ending = match asked.ending {
+            // Trailers-only, or what is no gRPC at all: there is nothing more to wait for.
+            Ending::Status if response.headers().contains_key("grpc-status") => Ending::Any,
+            Ending::Status if response.status() != StatusCode::OK => Ending::Any,
+            ending => ending,
+        };
+        response.map(|body| in_flight.watch(body, ending))
+    }
+
+    /// Tries as often as it is safe, and the budget allows.
+    async fn tries<H>(
+        &self,
+        asked: &Asked<'_>,
+        body: &mut Replay,
+        head: &H,
+        went_out: &mut bool,
+    ) -> Result<(Response<Body>, InFlight), Failed>
+    where
+        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+    {
+        let group = self.inner.balance.group();
+        if group.settings().hedge.is_some()
+            && asked.is_unary
+            && asked.twice == Twice::Harmless
+            && let Some(whole) = body.as_whole()
+        {
+            let whole = whole.clone();
+            return Box::pin(self.hedged(asked, &whole, head, went_out)).await;
+        }
+        let mut tried = Tried::new();
+        let mut allowed: Option<Allowance> = None;
+        let mut retried = 0;
+        loop {
+            let Some(sending) = body.body() else {
+                return Err(Failed::Unmade(Fault::gateway(
+                    Kind::Internal,
+                    "the request is gone",
+                )));
+            };
+            let chosen = AtomicU64::new(NOBODY);
+            let failed = match self.attempt(asked, &tried, &chosen, sending, head).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            tried.push(chosen.into_inner());
+            drop(allowed.take());
+            *went_out |= !matches!(
+                failed,
+                Failed::Untaken(_) | Failed::Unmade(_) | Failed::Send(SendError::Unprocessed(_))
+            );
+            let Some(why) = reason(&failed).filter(|why| is_safe(*why, asked.twice)) else {
+                return Err(failed);
+            };
+            // What was surely not processed is sent again at once, the first time: nobody has done anything with it yet.
+            let is_free = retried == 0 && matches!(why, Why::Unprocessed | Why::Refused | Why::Stale);
+            if retried >= group.settings().retry.max || !body.is_there() || (why == Why::Stale && !is_free) {
+                return Err(failed);
+            }
+            if !is_free {
+                allowed = Some(self.allow_again(asked, retried, failed).await?);
+            }
+            retried += 1;
+            group.retries().count(why);
+            asked.tally.retry();
+        }
+    }
+
+    /// Waits until it is time for another attempt after one that `failed`. What is given counts against the budget until
+    /// it is dropped, when that attempt is over.
+    ///
+    /// # Errors
+    /// `failed` itself, where the upstream, the deadline or the budget are against another attempt.
+    async fn allow_again(
+        &self,
+        asked: &Asked<'_>,
+        retried: u32,
+        failed: Failed,
+    ) -> Result<Allowance, Failed> {
+        let group = self.inner.balance.group();
+        let now = Instant::now();
+        let Some(pause) = pause(&group.settings().retry, retried, &failed) else {
+            return Err(failed);
+        };
+        if asked.deadline.is_some_and(|deadline| deadline.left(now) <= pause) {
+            return Err(failed);
+        }
+        let Some(allowed) = group.allow_retry(now) else {
+            group.retries().refuse();
+            return Err(failed);
+        };
+        // What the upstream said so far is not held while waiting.
+        drop(failed);
+        sleep(pause).await;
+        Ok(allowed)
+    }
+
+    /// Sends a request, and a second copy of it to another endpoint where the answer takes long; who answers first wins,
+    /// and the other one is cancelled.
+    async fn hedged<H>(
+        &self,
+        asked: &Asked<'_>,
+        whole: &bytes::Bytes,
+        head: &H,
+        went_out: &mut bool,
+    ) -> Result<(Response<Body>, InFlight), Failed>
+    where
+        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+    {
+        let group = self.inner.balance.group();
+        let mut tried = Tried::new();
+        let mut allowed: Option<Allowance> = None;
+        let mut retried = 0;
+        loop {
+            let (outcome, hedged) = self.race(asked, whole, head, &mut tried).await;
+            let failed = match outcome {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            *went_out |= !matches!(failed, Failed::Untaken(_) | Failed::Unmade(_));
+            drop(allowed.take());
+            retried += u32::from(hedged);
+            let Some(why) = reason(&failed) else {
+                return Err(failed);
+            };
+            if retried >= group.settings().retry.max {
+                return Err(failed);
+            }
+            allowed = Some(self.allow_again(asked, retried, failed).await?);
+            retried += 1;
+            group.retries().count(why);
+            asked.tally.retry();
+        }
+    }
+
+    /// One race of a request with its copy; whether there was a copy.
+    async fn race<H>(
+        &self,
+        asked: &Asked<'_>,
+        whole: &bytes::Bytes,
+        head: &H,
+        tried: &mut Tried,
+    ) -> (Result<(Response<Body>, InFlight), Failed>, bool)
+    where
+        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+    {
+        let group = self.inner.balance.group();
+        let (one, other) = (AtomicU64::new(NOBODY), AtomicU64::new(NOBODY));
+        let began = Instant::now();
+        let delay = group.hedge_delay(began);
+        let avoid = tried.clone();
+        let mut first = pin!(self.attempt(asked, &avoid, &one, Body::whole(whole.clone()), head));
+        let early = match delay {
+            None => Some(first.as_mut().await),
+            Some(delay) => timeout_at(began + delay, first.as_mut()).await.ok(),
+        };
+        if let Some(outcome) = early {
+            tried.push(one.load(Ordering::Relaxed));
+            return (outcome, false);
+        }
+        tried.push(one.load(Ordering::Relaxed));
+        let Some(_allowed) = group.allow_retry(Instant::now()) else {
+            group.retries().refuse();
+            return (first.as_mut().await, false);
+        };
+        group.retries().count(Why::Hedge);
+        asked.tally.retry();
+        let avoid = tried.clone();
+        let second = pin!(self.attempt(asked, &avoid, &other, Body::whole(whole.clone()), head));
+        let outcome = match select(first, second).await {
+            Either::Left((Ok(answered), _)) | Either::Right((Ok(answered), _)) => Ok(answered),
+            Either::Left((Err(_), second)) => second.await,
+            Either::Right((Err(_), first)) => first.await,
+        };
+        tried.push(other.load(Ordering::Relaxed));
+        (outcome, true)
+    }
+
+    /// One attempt, rather not at an endpoint to `avoid`; the number of the one that it is made at goes into `chosen`.
+    async fn attempt<H>(
+        &self,
+        asked: &Asked<'_>,
+        avoid: &[u64],
+        chosen: &AtomicU64,
+        body: Body,
+        head: &H,
+    ) -> Result<(Response<Body>, InFlight), Failed>
+    where
+        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+    {
+        let leased = self.inner.balance.lease(asked.wish, avoid).await;
+        let (lease, mut in_flight) = leased.map_err(Failed::Untaken)?;
+        asked.tally.sent_to(in_flight.endpoint().label());
+        chosen.store(in_flight.number(), Ordering::Relaxed);
+        let per_try = self.inner.balance.group().settings().per_try;
+        let (response, patience) = match per_try {
+            None => {
+                let request = head(in_flight.target(), asked.deadline).map_err(Failed::Unmade)?;
+                (
+                    Some(lease.send(request, body, &self.inner.tasks).await),
+                    Duration::ZERO,
+                )
+            }
+            Some(patience) => {
+                let until = Instant::now() + patience;
+                let own = Deadline::after(Instant::now(), patience);
+                let deadline = match (asked.deadline, own) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (one, other) => one.or(other),
+                };
+                let request = head(in_flight.target(), deadline).map_err(Failed::Unmade)?;
+                let sent = lease.send(request, body, &self.inner.tasks);
+                (timeout_at(until, sent).await.ok(), patience)
+            }
+        };
+        match response {
+            Some(Ok(response)) => {
+                in_flight.answered();
+                if is_unavailable(&response) {
+                    in_flight.failed();
+                    return Err(Failed::Unavailable(response, in_flight));
+                }
+                Ok((response, in_flight))
+            }
+            Some(Err(error)) => {
+                match &error {
+                    // Each of them is how a connection ends that was good until then.
+                    SendError::Unprocessed(_) | SendError::Stale(_) | SendError::Request(_) => {}
+                    SendError::Refused(_) | SendError::Broken(_) | SendError::Protocol(_) => {
+                        in_flight.failed()
+                    }
+                }
+                Err(Failed::Send(error))
+            }
+            None => {
+                in_flight.failed();
+                Err(Failed::Late(patience))
+            }
+        }
     }
 
     /// Asks an endpoint, on a connection of its own, to switch protocols.
@@ -96,35 +501,131 @@ impl Dispatch {
     /// Dropping it closes the connection.
     pub(super) async fn ask(
         &self,
+        wish: Wish,
+        tally: &Tally,
         head: impl Fn(&Target) -> Result<Request<()>, Fault>,
     ) -> Result<(Answered, InFlight), Fault> {
-        let (stream, target, in_flight) = self
-            .balance
-            .dial()
-            .await
-            .map_err(|unreachable| self.unavailable(unreachable))?;
-        let answered = upgrade::ask(stream, head(target)?, target.pool.connector(), &self.tasks).await?;
-        Ok((answered, in_flight))
+        let dialled = self.inner.balance.dial(wish).await;
+        let (stream, mut in_flight) = dialled.map_err(|untaken| self.unavailable(untaken))?;
+        tally.sent_to(in_flight.endpoint().label());
+        let target = in_flight.target();
+        let connector = target.pool.connector();
+        let asked = upgrade::ask(stream, head(target)?, connector, &self.inner.tasks).await;
+        match &asked {
+            Ok(Answered::Refused(response)) if is_unavailable(response) => in_flight.failed(),
+            Ok(_) => in_flight.succeeded(),
+            Err(_) => in_flight.failed(),
+        }
+        Ok((asked?, in_flight))
     }
 
     /// Who runs what outlives a request.
     pub(super) fn tasks(&self) -> &TaskTracker {
-        &self.tasks
+        &self.inner.tasks
     }
 
-    fn unavailable(&self, unreachable: Option<Unreachable>) -> Fault {
-        let fault = |said| Fault::upstream(Kind::UpstreamUnavailable, said);
-        match unreachable {
-            Some(unreachable) => {
+    fn unavailable(&self, untaken: Untaken) -> Fault {
+        let name = self.inner.balance.group().name();
+        let fault = |said: String| Fault::upstream(Kind::UpstreamUnavailable, said);
+        match untaken {
+            Untaken::Unreachable(unreachable) => {
                 let delay = unreachable.retry_at.saturating_duration_since(Instant::now());
                 fault(format!(
-                    "no endpoint of backend \"{}\" can be reached; try again",
-                    self.name
+                    "no endpoint of backend \"{name}\" can be reached; try again"
                 ))
                 .caused_by(unreachable)
                 .retry_after(delay)
             }
-            None => fault(format!("backend \"{}\" has no endpoint", self.name)),
+            Untaken::NoEndpoint => fault(format!("backend \"{name}\" has no endpoint")),
+            Untaken::NoneHealthy => fault(format!("no endpoint of backend \"{name}\" is healthy; try again"))
+                .retry_after(Duration::from_secs(1)),
+            Untaken::Open(delay) => Fault::upstream(
+                Kind::CircuitOpen,
+                format!("backend \"{name}\" fails too often and is given a rest; try again"),
+            )
+            .retry_after(delay),
         }
+    }
+}
+
+/// Whether an answer says that its server can't serve at all.
+fn is_unavailable(response: &Response<Body>) -> bool {
+    let gateway_class = matches!(
+        response.status(),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    let status = response.headers().get("grpc-status");
+    gateway_class || status.is_some_and(|status| status == "14")
+}
+
+/// Why an attempt could be made again, if anything speaks for it.
+fn reason(failed: &Failed) -> Option<Why> {
+    match failed {
+        Failed::Send(SendError::Unprocessed(_)) => Some(Why::Unprocessed),
+        Failed::Send(SendError::Refused(_)) => Some(Why::Refused),
+        Failed::Send(SendError::Stale(_)) => Some(Why::Stale),
+        Failed::Send(SendError::Broken(_)) => Some(Why::Reset),
+        Failed::Unavailable(..) => Some(Why::Unavailable),
+        Failed::Late(_) => Some(Why::Timeout),
+        // What is wrong with the request, or with how the upstream speaks, is so the next time too; and whoever could
+        // have taken it was asked.
+        Failed::Send(SendError::Protocol(_) | SendError::Request(_))
+        | Failed::Untaken(_)
+        | Failed::Unmade(_) => None,
+    }
+}
+
+/// Whether a request may be sent again for this reason.
+fn is_safe(why: Why, twice: Twice) -> bool {
+    match why {
+        Why::Unprocessed | Why::Refused => true,
+        Why::Stale | Why::Reset | Why::Unavailable | Why::Timeout | Why::Hedge => twice == Twice::Harmless,
+    }
+}
+
+/// `grpc-retry-pushback-ms`. Source: gRFC A6.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// How long to wait before the next attempt: what the upstream asks for, or else a time by chance, up to a bound that
+/// doubles. `None` where the upstream asks not to be tried again, or to be left alone for long.
+fn pause(retry: &Retry, retried: u32, failed: &Failed) -> Option<Duration> {
+    if let Failed::Unavailable(response, _) = failed {
+        if let Some(asked) = response.headers().get(PUSHBACK) {
+            // What is no number of milliseconds means: not again.
+            let asked: u64 = asked.to_str().ok()?.parse().ok()?;
+            return Some(Duration::from_millis(asked)).filter(|asked| *asked <= LONGEST_ASKED);
+        }
+        // A date says the same as a number would, of which nothing is left by the time that it is read.
+        let asked = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|asked| asked.to_str().ok()?.parse().ok());
+        if let Some(asked) = asked {
+            return Some(Duration::from_secs(asked)).filter(|asked| *asked <= LONGEST_ASKED);
+        }
+    }
+    let bound = retry
+        .first_pause
+        .saturating_mul(1 << retried.min(16))
+        .min(retry.longest_pause);
+    let micros = usize::try_from(bound.as_micros()).unwrap_or(usize::MAX);
+    Some(Duration::from_micros(crate::upstream::dice::below(micros) as u64))
+}
+
+/// Tells a client by which cookie it stays with the endpoint, unless it knows.
+fn stick(sticky: &Sticky, wish: Wish, fingerprint: u64, headers: &mut HeaderMap) {
+    if wish.sticky == Some(fingerprint) {
+        return;
+    }
+    let age = sticky
+        .max_age
+        .map_or_else(String::new, |age| format!("; Max-Age={}", age.as_secs()));
+    let cookie = format!(
+        "{}={fingerprint:016x}; Path=/; HttpOnly; SameSite=Lax{age}",
+        sticky.cookie
+    );
+    // The name was checked when the configuration was read, so it always is a value.
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        headers.append(SET_COOKIE, cookie);
     }
 }

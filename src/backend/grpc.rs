@@ -13,11 +13,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::backend::dispatch::{Dispatch, Twice};
-use crate::balance::{InFlight, Target};
+use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::balance::key::KeySource;
+use crate::balance::{Ending, Target};
 use crate::call::{Call, Deadline, Reply, metadata};
 use crate::fault::{Fault, Kind};
-use crate::schema;
+use crate::schema::{self, MethodKind};
 use crate::stack::deadline::expired;
 use crate::status::{Code, Status};
 use crate::translate::messages::Direction;
@@ -34,12 +35,25 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 
 /// A backend that speaks gRPC. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Grpc(Dispatch);
+pub struct Grpc {
+    dispatch: Dispatch,
+    /// Where its calls carry the key that they are balanced by.
+    key: KeySource,
+    twice: Twice,
+}
 
 impl Grpc {
-    /// Speaks gRPC to the endpoints of `dispatch`.
-    pub fn new(dispatch: Dispatch) -> Self {
-        Self(dispatch)
+    /// Speaks gRPC to the endpoints of `dispatch`, in calls of `method`.
+    pub fn new(dispatch: Dispatch, method: &schema::Method) -> Self {
+        Self {
+            key: dispatch.key_source(Some(&method.input)),
+            twice: if method.may_be_repeated() {
+                Twice::Harmless
+            } else {
+                Twice::Never
+            },
+            dispatch,
+        }
     }
 
     async fn serve(self, call: Call) -> Result<Reply, Fault> {
@@ -50,15 +64,35 @@ impl Grpc {
             metadata,
             deadline,
             messages,
-            permit: _permit,
+            permit,
         } = call;
+        let mut wish = self.dispatch.wish(&self.key, &metadata, permit.identity());
         let encoding = messages.encoding().cloned();
         let relays = messages.is_raw();
         let headers = request_headers(metadata, encoding, relays);
         let body = messages.into_grpc_body();
-        let head = |target: &Target| request(&method, headers.clone(), deadline, target);
-        let (response, in_flight) = self.0.send(Twice::Never, body, head).await?;
-        read(response, deadline, in_flight, bounds, tally)
+        let upload = if method.kind.client_streams() {
+            Upload::Stream
+        } else {
+            Upload::Message
+        };
+        let mut body = self.dispatch.keep(body, upload).await?;
+        if let KeySource::Message(_) = &self.key {
+            let message = body.first_message().await?;
+            wish.key = message.and_then(|message| self.key.of_message(&message));
+        }
+        let asked = Asked {
+            twice: self.twice,
+            deadline,
+            tally: &tally,
+            wish,
+            ending: Ending::Status,
+            is_unary: method.kind == MethodKind::Unary,
+        };
+        let head =
+            |target: &Target, deadline: Option<Deadline>| request(&method, headers.clone(), deadline, target);
+        let response = self.dispatch.send(&asked, body, head).await?;
+        read(response, deadline, bounds, tally)
     }
 }
 
@@ -131,7 +165,6 @@ fn request(
 fn read(
     response: Response<Body>,
     deadline: Option<Deadline>,
-    in_flight: InFlight,
     bounds: Bounds,
     tally: Arc<Tally>,
 ) -> Result<Reply, Fault> {
@@ -184,7 +217,6 @@ fn read(
             messages: Messages::ended(End::new(Status::new(Code::Unknown, said)), bounds, tally),
         });
     }
-    let body = body.holding(in_flight);
     let messages = Messages::raw(body, encoding, Direction::Reply, bounds, tally);
     Ok(Reply {
         metadata: head.headers,

@@ -6,6 +6,7 @@ pub mod health;
 pub mod own;
 pub mod reflection;
 pub mod relay;
+mod replay;
 pub mod rest;
 mod tee;
 mod websocket;

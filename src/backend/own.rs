@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::route::entry::{Bound, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
+use crate::policy::throttle::Checks;
+use crate::route::entry::{Bound, Doubt, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
@@ -79,6 +80,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         websocket: WebSocket::of(limits),
         cors: None,
         auth: None,
+        doubt: Doubt::default(),
     });
     answers
         .services()
@@ -88,6 +90,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
             let rpc = Binding::rpc(&method, json, &BindingOptions::default()).ok()?;
             let entry = Arc::new(Entry {
                 access: None,
+                checks: Checks::default(),
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

@@ -18,10 +18,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::backend::dispatch::{Dispatch, Twice};
+use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::Handshake;
-use crate::balance::{InFlight, Target};
+use crate::balance::{Ending, Target, Wish};
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
@@ -142,24 +143,32 @@ impl Relay {
         outgoing.method = Method::GET;
         handshake.ask(&mut outgoing.headers);
         let share = self.any_share()?;
-        let asked = share.ask(|target| outgoing.head(target));
+        let place = share.enter()?;
+        let wish = share.wish(&share.key_source(None), &outgoing.headers, permit.identity());
+        let asked = share.ask(wish, &tally, |target| outgoing.head(target));
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
-                let holds_for = permit.holds_for();
-                handshake.accept(*head, upstream, options.clone(), holds_for, tally, in_flight)
+                let terms = (permit.holds_for(), self.route.checks.pace);
+                handshake.accept(*head, upstream, options.clone(), terms, tally, (in_flight, place))
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
             Answered::Refused(response) if response.status().is_success() => Err(Fault::upstream(
                 Kind::UpstreamProtocol,
                 "the upstream opened no WebSocket",
             )),
-            Answered::Refused(response) => Ok(self.answer(response, in_flight, tally)),
+            Answered::Refused(response) => Ok(self.answer(response, (in_flight, place), tally)),
         }
     }
 
     /// The answer that becomes of an upstream's.
-    fn answer(&self, response: Response<Body>, in_flight: InFlight, tally: Arc<Tally>) -> Response<Body> {
+    /// It keeps `held` as long as it streams.
+    fn answer(
+        &self,
+        response: Response<Body>,
+        held: impl Send + 'static,
+        tally: Arc<Tally>,
+    ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         metadata::end_to_end(&mut head.headers);
         let code = Code::from_origin(head.status);
@@ -173,7 +182,7 @@ impl Relay {
                 tally,
                 code,
             })
-            .holding(in_flight)
+            .holding(held)
         };
         Response::from_parts(head, body)
     }
@@ -202,9 +211,23 @@ impl Relay {
         }
         let body = self.mirrored(&outgoing, body);
         let share = self.any_share()?;
-        let sent = share.send(twice(&outgoing.method), body, |target| outgoing.head(target));
-        let (response, in_flight) = patiently(sent, &tally, plan.patience).await?;
-        Ok(self.answer(response, in_flight, tally))
+        let asked = Asked {
+            twice: twice(&outgoing.method),
+            deadline: None,
+            tally: &tally,
+            wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
+            ending: Ending::Any,
+            is_unary: false,
+        };
+        let place = share.enter()?;
+        let sent = async {
+            let body = share.keep(body, Upload::Plain).await?;
+            share
+                .send(&asked, body, |target, _deadline| outgoing.head(target))
+                .await
+        };
+        let response = patiently(sent, &tally, plan.patience).await?;
+        Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 
     fn any_share(&self) -> Result<&Dispatch, Fault> {
@@ -253,9 +276,20 @@ impl Relay {
         let (dispatch, outgoing, idle) = (mirror.clone(), outgoing.clone(), self.idle_timeout);
         mirror.tasks().spawn(async move {
             let copied = async {
-                let sent = dispatch.send(Twice::Never, copy, |target| outgoing.head(target));
+                // Nobody counts what a copy does.
+                let tally = Tally::default();
+                let asked = Asked {
+                    twice: Twice::Never,
+                    deadline: None,
+                    tally: &tally,
+                    wish: Wish::default(),
+                    ending: Ending::Any,
+                    is_unary: false,
+                };
+                let copy = Replay::once(copy);
+                let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
                 match sent.await {
-                    Ok((response, _in_flight)) => drain(response.into_body()).await,
+                    Ok(response) => drain(response.into_body()).await,
                     Err(error) => tracing::debug!(%error, "a mirror did not answer"),
                 }
             };

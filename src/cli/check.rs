@@ -1,26 +1,172 @@
-//! `sabir check`: everything that is wrong with a configuration, without asking a backend.
+//! `sabir check`: everything that is wrong with a configuration; with `--online`, what it comes to where it will run, and
+//! what it changes at the gateway that runs there now.
 
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 
-use super::{Failure, answer, tell};
-use crate::config::{self, Plan, Source};
+use super::operator::{Operator, Silence};
+use super::{Failure, answer, load, note, tell};
+use crate::config::file::{Backend, SchemaSource};
+use crate::config::{self, Diagnostic, File, Plan, SchemaState, Source, told};
+use crate::describe::inventory::Inventory;
+use crate::schema::Schema;
+
+/// How long an endpoint may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration.
     file: PathBuf,
+    /// Reach every backend, ask for schemas and keys, and compare with the gateway that runs with this configuration's
+    /// admin listener.
+    #[arg(long)]
+    online: bool,
 }
 
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let file = config::load(&Source::file(&self.file)).map_err(Failure::Config)?;
         let plan = config::check(&file).map_err(Failure::Config)?;
-        tell(&mut io::stderr().lock(), &plan.warnings)?;
-        answer(summary(&self.file.display().to_string(), &plan))
+        let name = self.file.display().to_string();
+        if !self.online {
+            tell(&mut io::stderr().lock(), &plan.warnings)?;
+            return answer(summary(&name, &plan));
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(online(&name, &file))
+    }
+}
+
+/// The dry run: everything but serving.
+async fn online(name: &str, file: &File) -> Result<(), Failure> {
+    let operator = Operator::of(file);
+    let running = match operator.get("/v1/plan").await {
+        Ok(running) => Some(running),
+        Err(Silence::Nobody(_)) => None,
+        Err(refused @ Silence::Refused(..)) => return Err(refused.into()),
+    };
+    let mut schemas = config::schemas(file).map_err(Failure::Config)?;
+    let mut problems = Vec::new();
+    for (name, backend) in &file.backends {
+        for problem in reach(file, backend).await {
+            problems.push(format!("backend \"{name}\": {problem}"));
+        }
+        let state = match backend.source() {
+            Some(SchemaSource::Reflection) => load::ask(file, backend).await,
+            Some(SchemaSource::Registry(wanted)) if running.is_some() => {
+                registered(&operator, file, backend, &wanted.value).await
+            }
+            Some(SchemaSource::Registry(_) | SchemaSource::Protos(_) | SchemaSource::Descriptors(_))
+            | None => {
+                continue;
+            }
+        };
+        if let SchemaState::Pending(reason) = &state {
+            problems.push(format!("backend \"{name}\": {reason}"));
+        }
+        schemas.insert(name.clone(), state);
+    }
+    let plan = config::compile(file, &schemas).map_err(Failure::Config)?;
+    for setup in &plan.auth {
+        problems.extend(load::keys(setup).await?);
+    }
+    tell(&mut io::stderr().lock(), &plan.warnings)?;
+    let mut text = summary(name, &plan);
+    // Writing into a string can't fail.
+    match running {
+        None => {
+            let _ = writeln!(
+                text,
+                "  no gateway runs at {}, so there is nothing to compare with",
+                operator.address()
+            );
+        }
+        Some(running) => {
+            let pieces = running["pieces"].as_object().into_iter().flatten();
+            let pieces =
+                pieces.map(|(name, text)| (name.clone(), text.as_str().unwrap_or_default().to_owned()));
+            let before = Inventory::from_pieces(pieces);
+            let generation = running["generation"].as_str().unwrap_or("?");
+            let changes = before.changes(&Inventory::of(&plan));
+            if changes.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "  the gateway at {} runs the same (generation {generation})",
+                    operator.address()
+                );
+            } else {
+                let _ = writeln!(
+                    text,
+                    "  changes to the gateway at {} (generation {generation}):",
+                    operator.address()
+                );
+            }
+            for change in changes {
+                let _ = writeln!(text, "    {change}");
+            }
+        }
+    }
+    answer(text)?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    problems.iter().try_for_each(note)?;
+    Err(Failure::Refused)
+}
+
+/// Connects to each endpoint; what went wrong.
+async fn reach(file: &File, backend: &Backend) -> Vec<String> {
+    let mut problems = Vec::new();
+    let found = match config::source(file, backend).once().await {
+        Ok(found) => found,
+        Err(error) => return vec![format!("its endpoints can't be found: {}", told(&error))],
+    };
+    for listed in found {
+        let uri = &listed.uri;
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let usual = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(usual)));
+        let problem = match tokio::time::timeout(PATIENCE, connecting).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no connection within {PATIENCE:?}"),
+        };
+        problems.push(format!("{uri} can't be reached: {problem}"));
+    }
+    problems
+}
+
+/// What the running gateway has under a name, with the rules of the backend.
+async fn registered(operator: &Operator, file: &File, backend: &Backend, name: &str) -> SchemaState {
+    let set = match operator.descriptors(name).await {
+        Ok(set) => set,
+        Err(silence) => return SchemaState::Pending(silence.to_string()),
+    };
+    let rules = match config::rules(file, backend) {
+        Ok(rules) => rules,
+        Err(found) => {
+            return SchemaState::Pending(found.iter().map(Diagnostic::brief).collect::<Vec<_>>().join("; "));
+        }
+    };
+    match Schema::from_descriptor_set(&set, &rules) {
+        Ok(schema) => SchemaState::Ready(Arc::new(schema)),
+        Err(error) => SchemaState::Pending(told(&error)),
     }
 }
 
@@ -56,7 +202,7 @@ fn summary(name: &str, plan: &Plan) -> String {
     pending.dedup();
     for backend in pending {
         line(format!(
-            "  not checked: what backend \"{backend}\" offers; it is asked by reflection when the gateway runs"
+            "  not checked: what backend \"{backend}\" offers; that is learned when the gateway runs"
         ));
     }
     text

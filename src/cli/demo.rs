@@ -31,12 +31,17 @@ pub(super) fn run(format: LogFormat) -> Result<(), Failure> {
         // A sender that is gone means the same as its word.
         let _ = stopped.await;
     }));
-    let outcome = serve::run(&source(service).map_err(Failure::Failed)?, format, |addresses| {
-        if let Some(gateway) = addresses.listeners.first() {
-            // Without anybody to read the page the gateway serves all the same.
-            let _ = answer(demo::page(*gateway, service));
-        }
-    });
+    let outcome = serve::run(
+        &source(service).map_err(Failure::Failed)?,
+        format,
+        None,
+        |addresses| {
+            if let Some(gateway) = addresses.listeners.first() {
+                // Without anybody to read the page the gateway serves all the same.
+                let _ = answer(demo::page(*gateway, service));
+            }
+        },
+    );
     drop(stop);
     match runtime.block_on(serving) {
         Ok(Ok(())) => outcome.map_err(failure),

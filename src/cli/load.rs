@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tokio::runtime::Builder;
 
 use super::Failure;
@@ -43,12 +44,42 @@ pub(super) async fn authenticator(setup: &Setup) -> Result<Authenticator, Failur
     Ok(authenticator)
 }
 
+/// The endpoints of a backend that are there now.
+async fn found(file: &File, backend: &Backend, reasons: &mut Vec<String>) -> Vec<Uri> {
+    match config::source(file, backend).urls().await {
+        Ok(found) => found,
+        Err(error) => {
+            reasons.push(told(&error));
+            Vec::new()
+        }
+    }
+}
+
+/// Fetches the keys of issuers once; what went wrong.
+pub(super) async fn keys(setup: &Setup) -> Result<Vec<String>, Failure> {
+    let (_authenticator, keepers) = setup.load().map_err(|error| Failure::Failed(told(&error)))?;
+    let mut problems = Vec::new();
+    for mut keeper in keepers {
+        if let Err(error) = keeper.once().await {
+            problems.push(format!(
+                "the keys of {} can't be fetched: {}",
+                keeper.issuer(),
+                told(&error)
+            ));
+        }
+    }
+    Ok(problems)
+}
+
 /// Asks the endpoints one after the other until one answers.
-async fn ask(file: &File, backend: &Backend) -> SchemaState {
+pub(super) async fn ask(file: &File, backend: &Backend) -> SchemaState {
     let mut reasons = Vec::new();
-    for endpoint in &backend.endpoints.value {
-        match config::learn(file, backend, endpoint.0.clone(), PATIENCE).await {
-            Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
+    for endpoint in found(file, backend, &mut reasons).await {
+        match config::learn(file, backend, endpoint, PATIENCE).await {
+            Ok(learned) => match config::taught(file, backend, learned) {
+                Ok(schema) => return SchemaState::Ready(Arc::new(schema)),
+                Err(error) => reasons.push(told(&error)),
+            },
             Err(error) => reasons.push(told(&error)),
         }
     }

@@ -5,10 +5,12 @@
 
 mod check;
 mod demo;
+mod descriptors;
 mod explain;
 mod keys;
 mod load;
 mod logs;
+mod operator;
 mod routes;
 mod schema;
 mod serve;
@@ -42,7 +44,7 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Check a configuration and the files that it names: every error at once, with its place.
     ///
-    /// Backends that are asked by reflection are not contacted.
+    /// Nobody is contacted, unless with `--online`.
     Check(check::Arguments),
     /// Print the route table of a configuration. Backends that are asked by reflection are contacted.
     Routes(routes::Arguments),
@@ -53,6 +55,8 @@ enum Command {
     Keys(keys::Arguments),
     /// Say what is in a token, and whether the gateway of a configuration would believe it, or why not.
     Token(token::Arguments),
+    /// List, fetch and compare descriptors, and register them with a running gateway.
+    Schema(descriptors::Arguments),
     /// About the configuration itself.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -123,6 +127,7 @@ impl Arguments {
             Command::Explain(arguments) => arguments.run(),
             Command::Keys(arguments) => arguments.run(),
             Command::Token(arguments) => arguments.run(),
+            Command::Schema(arguments) => arguments.run(),
             Command::Config(ConfigCommand::Schema) => schema::run(),
         }
     }

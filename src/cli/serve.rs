@@ -37,13 +37,18 @@ pub(super) struct Arguments {
     /// Worker threads [default: one per core, or what the configuration says].
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     workers: Option<u32>,
+    /// Take over the sockets of the gateway that offers them at this UNIX socket, if there is one, and offer them to the
+    /// next: a restart that loses no connection.
+    #[arg(long, value_name = "SOCKET")]
+    takeover: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(super) fn run(self, format: LogFormat) -> Result<(), Failure> {
+        let handover = self.takeover.clone();
         let source = self.source()?;
         logs::start(format);
-        serve::run(&source, format, |_| {}).map_err(failure)
+        serve::run(&source, format, handover.as_deref(), |_| {}).map_err(failure)
     }
 
     fn source(self) -> Result<Source, Failure> {

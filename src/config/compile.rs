@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balancing::{balancing, health_check};
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::expose::{expose, path_options};
@@ -12,15 +13,16 @@ use super::file::{self, File, SchemaSource, SignatureAlgorithm};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
+use super::sources::source;
+use super::throttle;
 use super::value::{Count, HeaderPattern, Origin, Services};
-use crate::balance::LoadBalancing;
 use crate::limits::Limits;
 use crate::policy::access::{self, Access, Principals};
 use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
 use crate::policy::setup::{ApiKeySetup, IssuerSetup, KeysSetup, Secret, Setup};
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::StreamEnvelope;
+use crate::route::entry::{Doubt, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
@@ -60,6 +62,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
     if !errors.is_empty() {
         return Err(errors);
     }
+    for (at, route) in routes.iter().enumerate() {
+        let of = chosen.entries.iter().filter(|chosen| chosen.route == at);
+        let methods: Vec<&Method> = of.map(|chosen| &*chosen.method).collect();
+        errors.extend(throttle::fields_of_nothing(file, route, &methods));
+    }
     warnings.extend(chosen.warnings);
     for (name, state) in file.backends.keys().zip(&states) {
         if let SchemaState::Ready(schema) = state {
@@ -85,10 +92,13 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .map(|written| listener(file, written, &limits))
             .collect(),
         admin: Some(file.admin.address.0),
-        backends: file
-            .backends
+        backends: backends(file),
+        schemas: states
             .iter()
-            .map(|(name, written)| backend(file, name, written, &limits))
+            .map(|state| match state {
+                SchemaState::Ready(schema) => Some(schema.fingerprint),
+                SchemaState::Pending(_) => None,
+            })
             .collect(),
         declared: routes.iter().map(declared).collect(),
         auth: file
@@ -96,6 +106,8 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .iter()
             .map(|(name, written)| setup(file, name, written))
             .collect(),
+        rate_limits: throttle::limits(file),
+        cluster: throttle::cluster(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
@@ -155,16 +167,16 @@ fn workers(written: Option<Count>) -> usize {
 fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener {
     Listener {
         address: written.address.0,
-        tls: listener_tls(file, written),
+        tls: listener_tls(file, written.tls.as_ref()),
         trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
         limits: written.limits.over(limits),
     }
 }
 
 /// The files of a listener's TLS.
-pub(super) fn listener_tls(file: &File, written: &file::Listener) -> Option<ListenerTls> {
+pub fn listener_tls(file: &File, written: Option<&Located<file::ListenerTls>>) -> Option<ListenerTls> {
     let path = |path: &Located<PathBuf>| file.origin.resolve(path);
-    written.tls.as_ref().map(|tls| {
+    written.map(|tls| {
         let first = tls.certificate.as_ref().zip(tls.key.as_ref());
         let further = tls.certificates.iter().map(|pair| (&pair.certificate, &pair.key));
         ListenerTls {
@@ -193,29 +205,46 @@ pub fn backend_tls(file: &File, written: &file::Backend) -> BackendTls {
     tls.unwrap_or_default()
 }
 
+/// The backends of a file, which need no schema to be known.
+pub fn backends(file: &File) -> Vec<Backend> {
+    let limits = file.limits.over(&Limits::default());
+    let written = file.backends.iter();
+    written
+        .map(|(name, written)| backend(file, name, written, &limits))
+        .collect()
+}
+
 fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) -> Backend {
     Backend {
         name: name.to_owned(),
-        endpoints: written
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.dialled())
-            .collect(),
+        source: source(file, written),
         speaks: match written.protocol {
             file::Protocol::Grpc => Speaks::Http2,
             file::Protocol::Rest if written.http2.value => Speaks::Http2,
             file::Protocol::Rest => Speaks::Http1,
             file::Protocol::WebSocket => Speaks::Http1Alone,
         },
-        load_balancing: match written.load_balancing {
-            file::LoadBalancing::RoundRobin => LoadBalancing::RoundRobin,
-            file::LoadBalancing::LeastRequest => LoadBalancing::LeastRequest,
-        },
+        balancing: balancing(file, written),
+        health: health_check(written),
+        fallback: written
+            .fallback
+            .as_ref()
+            .and_then(|other| file.backends.keys().position(|name| *name == other.value)),
+        idle_timeout: written
+            .timeout
+            .idle
+            .map_or(limits.idle_timeout, |period| period.0),
         connect_timeout: written
             .timeout
             .connect
             .map_or(limits.connect_timeout, |period| period.0),
         tls: backend_tls(file, written),
+        registry: match written.source() {
+            Some(SchemaSource::Registry(name)) => Some(name.value.clone()),
+            Some(SchemaSource::Reflection | SchemaSource::Protos(_) | SchemaSource::Descriptors(_))
+            | None => None,
+        },
+        max_in_flight: written.max_in_flight.map(|most| most.0),
     }
 }
 
@@ -265,6 +294,7 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
             auth: auth(file, written),
+            doubt: Doubt::default(),
         };
         routes.push(Resolved {
             written,
@@ -480,10 +510,12 @@ fn takes_something(
     warnings: &mut Vec<Diagnostic>,
 ) {
     let name = &route.written.backend.value;
-    let learned = file
-        .backends
-        .get(name)
-        .is_none_or(|it| matches!(it.source(), Some(SchemaSource::Reflection)));
+    let learned = file.backends.get(name).is_none_or(|it| {
+        matches!(
+            it.source(),
+            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
+        )
+    });
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

@@ -70,6 +70,16 @@ impl Diagnostic {
         self
     }
 
+    /// In one line, without what the file says there: for places where a secret must not show.
+    pub fn brief(&self) -> String {
+        let place = match &self.place {
+            Some(place) => format!("{}:{}:{}: ", place.file, place.line, place.column),
+            None => String::new(),
+        };
+        let path = if self.path.is_empty() { "" } else { ": " };
+        format!("{place}{}{path}{}", self.path, self.message)
+    }
+
     /// Whether the configuration can't be used.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error

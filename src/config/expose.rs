@@ -10,6 +10,7 @@ use super::file::{self, File};
 use super::located::Spot;
 use super::plan::Disabled;
 use super::relays;
+use super::throttle;
 use crate::route::entry::{
     Bound, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
 };
@@ -179,6 +180,7 @@ impl Binder<'_> {
             rpc,
             json: self.json.clone(),
             access: access(self.file, self.route.written, Some(method)),
+            checks: throttle::checks(self.file, self.route.written, Some(method)),
         }));
         Ok(())
     }

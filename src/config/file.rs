@@ -3,10 +3,14 @@
 
 pub mod auth;
 pub mod backend;
+pub mod balance;
 pub mod cors;
+pub mod endpoints;
 pub mod limits;
+pub mod redis;
 pub mod relay;
 pub mod route;
+pub mod throttle;
 pub mod websocket;
 
 use std::collections::BTreeMap;
@@ -18,21 +22,28 @@ use serde::Deserialize;
 
 pub use auth::{Auth, Jwks, Jwt, SignatureAlgorithm};
 pub use backend::{
-    Backend, BackendTimeout, BackendTls, LoadBalancing, ProtoFiles, Protocol, Rest, SchemaSource, Statuses,
-    StreamEnvelope,
+    Backend, BackendTimeout, BackendTls, ProtoFiles, Protocol, Rest, SCHEMA_NAME, SchemaSource, Statuses,
+    StreamEnvelope, is_schema_name,
+};
+pub use balance::{
+    CircuitBreaker, Ejection, HealthCheck, HealthKind, Hedge, HedgeAfter, LoadBalancing, Retry, SlowAnswers,
+    Sticky, SuccessRate, Switch,
 };
 pub use cors::Cors;
+pub use endpoints::{Endpoints, Found, Listed};
 pub use limits::{LimitsSection, ListenerLimits};
+pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
     Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
     UnknownParameters,
 };
+pub use throttle::RateLimit;
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;
-use super::value::{Address, Count, Network};
+use super::value::{Address, Count, Network, SecretText};
 
 /// Where a gateway listens that is not told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -52,12 +63,18 @@ pub struct File {
     #[serde(default = "default_listeners")]
     #[schemars(extend("default" = [{"address": "127.0.0.1:8080"}]))]
     pub listeners: Vec<Located<Listener>>,
-    /// The operator's listener: `/livez`, `/readyz` and `/metrics`.
+    /// The operator's listener: `/livez`, `/readyz`, `/metrics` and the admin API.
     #[serde(default)]
     #[schemars(extend("default" = {"address": "127.0.0.1:9901"}))]
     pub admin: Admin,
+    /// A folder for what the gateway keeps, such as registered schemas; it is made if it is not there. Default: none, and
+    /// what is registered is forgotten when the process ends.
+    pub data_dir: Option<Located<PathBuf>>,
     /// Worker threads. Default: one per core.
     pub workers: Option<Count>,
+    /// The zone that the gateway runs in, such as `${ZONE}`. Endpoints of the same zone are preferred, as long as 70 % of
+    /// them are healthy. Default: none.
+    pub zone: Option<String>,
     /// Limits and time-outs for every listener, backend and route.
     #[serde(default)]
     pub limits: LimitsSection,
@@ -70,6 +87,11 @@ pub struct File {
     /// How callers prove who they are, by the name that routes use. A route without `auth` is open to anybody.
     #[serde(default)]
     pub auth: BTreeMap<String, Located<Auth>>,
+    /// How often callers may call, by the name that routes use.
+    #[serde(default)]
+    pub rate_limits: BTreeMap<String, Located<RateLimit>>,
+    /// By what the nodes of a cluster share limits. Default: each has its own.
+    pub redis: Option<Located<Redis>>,
     /// Where all this comes from.
     #[serde(skip)]
     pub origin: Origin,
@@ -140,13 +162,27 @@ pub struct Admin {
     #[serde(default = "default_admin")]
     #[schemars(extend("default" = "127.0.0.1:9901"))]
     pub address: Located<Address>,
+    /// What everything but `/livez` and `/readyz` wants as `Authorization: Bearer TOKEN`: at least 32 characters, best from
+    /// `${file:PATH}`. An address that is not on loopback needs it, or `tls.client_ca`. Default: none.
+    pub token: Option<Located<SecretText>>,
+    /// Certificates. Absent: cleartext.
+    pub tls: Option<Located<ListenerTls>>,
+}
+
+impl Admin {
+    /// At an address, and open to whoever can connect.
+    pub fn at(address: Located<Address>) -> Self {
+        Self {
+            address,
+            token: None,
+            tls: None,
+        }
+    }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            address: default_admin(),
-        }
+        Self::at(default_admin())
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::diagnostic::Diagnostic;
 use super::document::Document;
+use super::watch::Noted;
 
 /// What a `${file:PATH}` may hold: keys and passwords are far smaller. Not measured.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
@@ -25,6 +26,8 @@ pub(super) trait Outside {
 pub(super) struct Process<'a> {
     /// What a relative path is relative to.
     pub(super) base: &'a Path,
+    /// Where it is noted which files were read.
+    pub(super) noted: &'a Noted,
 }
 
 impl Outside for Process<'_> {
@@ -34,7 +37,9 @@ impl Outside for Process<'_> {
 
     fn file(&self, path: &str) -> Result<String, String> {
         let mut text = String::new();
-        let file = std::fs::File::open(self.base.join(path)).map_err(|error| error.to_string())?;
+        let path = self.base.join(path);
+        self.noted.add(path.clone());
+        let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
         file.take(MAX_SECRET_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(|error| error.to_string())?;

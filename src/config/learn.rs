@@ -12,6 +12,7 @@ use super::diagnostic::Diagnostic;
 use super::file::{Backend, File};
 use super::schemas::rules;
 use crate::discover::{DiscoverError, reflection};
+use crate::schema::reflection::Learned;
 use crate::schema::{Schema, SchemaError};
 use crate::upstream::tls::{TlsError, client_config};
 
@@ -32,10 +33,10 @@ pub enum LearnError {
     Schema(#[from] SchemaError),
 }
 
-/// Learns a backend's schema from one of its endpoints by server reflection, and merges its rules files over it.
+/// Asks one of a backend's endpoints by server reflection what it offers.
 ///
 /// # Errors
-/// [`LearnError`]: the files, the endpoint or its answers are at fault.
+/// [`LearnError`]: the files of TLS, the endpoint or its answers are at fault.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; nothing is kept.
@@ -44,7 +45,7 @@ pub async fn learn(
     backend: &Backend,
     endpoint: Uri,
     timeout: Duration,
-) -> Result<Schema, LearnError> {
+) -> Result<Learned, LearnError> {
     let tls = match endpoint.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => {
             let files = backend_tls(file, backend);
@@ -56,7 +57,14 @@ pub async fn learn(
         }
         Some(_) | None => None,
     };
-    let learned = reflection::fetch(endpoint, tls, timeout).await?;
+    Ok(reflection::fetch(endpoint, tls, timeout).await?)
+}
+
+/// The schema of a backend that told this, with its rules files merged over it.
+///
+/// # Errors
+/// [`LearnError`]: a rules file can't be used, or what was told is no schema.
+pub fn taught(file: &File, backend: &Backend, learned: Learned) -> Result<Schema, LearnError> {
     let rules = rules(file, backend).map_err(LearnError::Rules)?;
     Ok(Schema::from_learned(learned, &rules)?)
 }

@@ -3,18 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, File, Json, Jwt, LimitsSection, Listener,
-    ListenerTls, LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Route, RouteLimits,
-    SchemaSource, StreamEnvelope, Streaming, TrailingSlash, WebSocketSection,
+    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, Endpoints, File, Found, HealthCheck, HealthKind,
+    Json, Jwt, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape,
+    ProtoFiles, Protocol, Query, Retry, Route, RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope,
+    Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
+use super::throttle;
 use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
+use super::watch::Noted;
 use crate::route::Host;
 
 /// The largest file that is read: far above any configuration. Not measured.
@@ -78,12 +82,31 @@ impl Source {
 pub struct Origin {
     base: PathBuf,
     document: Option<Arc<Document>>,
+    source: Option<(Arc<Source>, SystemTime)>,
+    noted: Noted,
 }
 
 impl Origin {
-    /// A path of the configuration as the process can open it.
+    /// A path of the configuration as the process can open it. It is watched from now on.
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.base.join(path)
+        let path = self.base.join(path);
+        self.noted.add(path.clone());
+        path
+    }
+
+    /// Where the configuration can be read again; nothing for one that was given as a text.
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref().map(|(source, _)| &**source)
+    }
+
+    /// When reading it began.
+    pub fn read_at(&self) -> Option<SystemTime> {
+        self.source.as_ref().map(|(_, at)| *at)
+    }
+
+    /// The files that the configuration is made of, as far as it was looked at.
+    pub fn noted(&self) -> &Noted {
+        &self.noted
     }
 
     /// An error about a value; `otherwise` names what it is about where the value has no place.
@@ -112,7 +135,7 @@ impl Origin {
     }
 
     /// Whether a mapping has a key, with a right value or a wrong one, which is then not in the [`File`].
-    fn has(&self, spot: Spot, key: &str) -> bool {
+    pub(super) fn has(&self, spot: Spot, key: &str) -> bool {
         match (spot, &self.document) {
             (Spot::Node(node), Some(document)) => document.child(node, key).is_some(),
             _ => false,
@@ -133,17 +156,31 @@ impl Origin {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn load(source: &Source) -> Result<File, Vec<Diagnostic>> {
+    load_noting(source, &Noted::default())
+}
+
+/// The same; the files that it is made of are noted even if it is wrong, so that it can be read again when they change.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_noting(source: &Source, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
+    let began = SystemTime::now();
     let mut file = match &source.kind {
-        SourceKind::File(path) => from_path(path),
+        SourceKind::File(path) => {
+            noted.add(path.clone());
+            from_path(path, noted)
+        }
         SourceKind::Flags(flags) => from_flags(flags),
     }?;
+    file.origin.source = Some((Arc::new(source.clone()), began));
+    file.origin.noted = noted.clone();
     if source.workers.is_some() {
         file.workers = source.workers;
     }
     Ok(file)
 }
 
-fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
+fn from_path(path: &Path, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let unreadable =
         |error: &dyn std::fmt::Display| vec![Diagnostic::error(&name, format!("can't read it: {error}"))];
@@ -152,7 +189,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
         return Err(unreadable(&format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    from_text(&name, path.parent().unwrap_or_else(|| Path::new("")), &text)
+    parse(
+        &name,
+        path.parent().unwrap_or_else(|| Path::new("")),
+        &text,
+        noted,
+    )
 }
 
 /// Reads a configuration from its text. `name` is how errors call it, `base` what relative paths are relative to.
@@ -160,8 +202,12 @@ fn from_path(path: &Path) -> Result<File, Vec<Diagnostic>> {
 /// # Errors
 /// Everything that is wrong with it, in the order of the file.
 pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagnostic>> {
+    parse(name, base, text, &Noted::default())
+}
+
+fn parse(name: &str, base: &Path, text: &str, noted: &Noted) -> Result<File, Vec<Diagnostic>> {
     let mut document = Document::parse(name, text)?;
-    let mut problems = interpolate(&mut document, &Process { base });
+    let mut problems = interpolate(&mut document, &Process { base, noted });
     let (file, found) = read::<File>(&document);
     problems.extend(found);
     let document = Arc::new(document);
@@ -171,8 +217,14 @@ pub fn from_text(name: &str, base: &Path, text: &str) -> Result<File, Vec<Diagno
     file.origin = Origin {
         base: base.to_owned(),
         document: Some(Arc::clone(&document)),
+        source: None,
+        noted: noted.clone(),
     };
-    for (key, block) in [("backend", "backends"), ("auth", "auth")] {
+    for (key, block) in [
+        ("backend", "backends"),
+        ("auth", "auth"),
+        ("rate_limit", "rate_limits"),
+    ] {
         problems.extend(references(&document, key, block));
     }
     problems.extend(Check { file: &file }.all());
@@ -220,6 +272,11 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
+        "rate_limit" => match document.child(*route, key) {
+            Some(one) if matches!(document.kind(one), Kind::Scalar(_)) => vec![one],
+            Some(list) => document.items(list).to_vec(),
+            None => Vec::new(),
+        },
         key => document.child(*route, key).into_iter().collect(),
     }) {
         if let Kind::Scalar(Scalar { text, written }) = document.kind(backend)
@@ -269,14 +326,25 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
     let backend = Backend {
         protocol: Protocol::Grpc,
         endpoints: Located::flag(
-            vec![Located::flag(flags.backend.clone(), "--backend")],
+            Endpoints::List(vec![Located::flag(flags.backend.clone().into(), "--backend")]),
             "--backend",
         ),
         http2: Located::default_of(false),
+        max_in_flight: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
+        reflection_interval: super::file::backend::default_reflection_interval(),
         load_balancing: LoadBalancing::default(),
+        sticky: None,
+        slow_start: None,
+        panic_threshold: None,
+        ejection: Switch::default(),
+        health_check: None,
+        retry: Retry::default(),
+        hedge: None,
+        circuit_breaker: None,
+        fallback: None,
         timeout: BackendTimeout::default(),
         tls: None,
     };
@@ -290,14 +358,16 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
             },
             "--listen",
         )],
-        admin: Admin {
-            address: Located::flag(admin, "--admin"),
-        },
+        admin: Admin::at(Located::flag(admin, "--admin")),
+        data_dir: None,
         workers: None,
+        zone: None,
         limits: LimitsSection::default(),
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
+        rate_limits: BTreeMap::new(),
+        redis: None,
         origin: Origin::default(),
     };
     let problems = Check { file: &file }.all();
@@ -325,12 +395,18 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        rate_limit: None,
+        max_in_flight: None,
+        stream_limits: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
         trailing_slash: TrailingSlash::default(),
         path_owned: PathOwned::default(),
     }
 }
+
+/// The shortest token of the admin listener, in characters.
+const LEAST_TOKEN: usize = 32;
 
 /// Keys of a route that mean nothing for a path.
 const OF_SERVICES: [&str; 9] = [
@@ -364,6 +440,7 @@ impl Check<'_> {
         for (name, auth) in &file.auth {
             self.auth(name, auth, &mut found);
         }
+        throttle::Review { file }.all(&mut found);
         found
     }
 
@@ -389,8 +466,39 @@ impl Check<'_> {
             }
             taken.push(address.0);
         }
-        for tls in file.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        let own = file.admin.tls.as_ref();
+        for tls in file
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .chain(own)
+        {
             self.listener_tls(tls, found);
+        }
+        self.admin(found);
+    }
+
+    /// The admin listener changes what the gateway does: where others can connect, they have to say who they are.
+    fn admin(&self, found: &mut Vec<Diagnostic>) {
+        let admin = &self.file.admin;
+        if let Some(token) = &admin.token
+            && token.0.len() < LEAST_TOKEN
+        {
+            let message = format!("is shorter than {LEAST_TOKEN} characters, so that it could be guessed");
+            found.push(self.key_error(token.spot, message));
+        }
+        let asks = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || admin.token.is_some();
+        if !admin.address.0.ip().is_loopback() && !asks {
+            let message = format!(
+                "{} is not on loopback, and the admin listener asks nobody who they are; write a token \
+                 (admin: {{token: \"${{file:PATH}}\"}}) or tls with client_ca",
+                admin.address.0
+            );
+            found.push(
+                self.file
+                    .origin
+                    .error(admin.address.spot, "admin.address", message),
+            );
         }
     }
 
@@ -410,18 +518,24 @@ impl Check<'_> {
     }
 
     fn backend(&self, name: &str, backend: &Located<Backend>, found: &mut Vec<Diagnostic>) {
-        if backend.endpoints.is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
+        if let Endpoints::Found(found_by) = &backend.endpoints.value {
+            self.found(found_by, backend, found);
+        } else if backend.endpoints.listed().is_empty() && self.file.origin.is_empty(backend.endpoints.spot) {
             found.push(self.key_error(
                 backend.endpoints.spot,
                 format!("backend \"{name}\" has no endpoint"),
             ));
         }
-        let mut seen: Vec<&Located<Endpoint>> = Vec::new();
-        for endpoint in &backend.endpoints.value {
-            if seen.contains(&endpoint) {
+        let mut seen: Vec<Endpoint> = Vec::new();
+        for listed in backend.endpoints.listed() {
+            let endpoint = &Located {
+                value: listed.url.clone(),
+                spot: listed.spot,
+            };
+            if seen.contains(&endpoint.value) {
                 found.push(self.error(endpoint.spot, format!("{} is given twice", endpoint.0)));
             }
-            seen.push(endpoint);
+            seen.push(endpoint.value.clone());
             let message = match (backend.protocol, endpoint.value.is_websocket()) {
                 (Protocol::WebSocket, false) => {
                     "is no WebSocket; write ws:// or wss:// with `protocol: websocket`"
@@ -437,6 +551,118 @@ impl Check<'_> {
             self.backend_tls(tls, backend, found);
         }
         self.backend_keys(backend, found);
+        if let Some(SchemaSource::Registry(name)) = backend.schema.as_deref()
+            && !is_schema_name(name)
+        {
+            let message = format!("\"{}\" is no name of a schema; {SCHEMA_NAME}", name.value);
+            found.push(self.error(name.spot, message));
+        }
+        self.resilience(name, backend, found);
+    }
+
+    /// Who knows where endpoints are.
+    fn found(&self, by: &Found, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        for url in [&by.dns, &by.srv].into_iter().flatten() {
+            if url.is_websocket() {
+                found.push(self.error(url.spot, "is a WebSocket; write an http:// or https:// URL"));
+            }
+            let host = url.0.host().unwrap_or_default();
+            if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() {
+                found.push(self.error(
+                    url.spot,
+                    "is an address and no name; write it in a list of endpoints",
+                ));
+            }
+        }
+        if let Some(srv) = &by.srv
+            && srv.0.port().is_some()
+        {
+            found.push(self.error(srv.spot, "has a port, which SRV records tell"));
+        }
+        if let Some(kubernetes) = &by.kubernetes {
+            if kubernetes.namespace.is_none() && super::sources::own_namespace().is_none() {
+                let message = "no \"namespace\", and the gateway does not run in a pod that could say it";
+                found.push(self.key_error(kubernetes.spot, message));
+            }
+            if kubernetes.server.is_none() && super::sources::own_server().is_none() {
+                let message = "no \"server\", and the gateway does not run in a pod that could say it";
+                found.push(self.key_error(kubernetes.spot, message));
+            }
+        }
+        if backend.protocol == Protocol::WebSocket
+            && by.kubernetes.is_none()
+            && by.consul.is_none()
+            && by.dns.is_none()
+        {
+            let message =
+                "can't be found so with `protocol: websocket`; write a list, dns, consul or kubernetes";
+            found.push(self.key_error(backend.endpoints.spot, message));
+        }
+    }
+
+    fn health_check(&self, check: &Located<HealthCheck>, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        let kind = super::balancing::health_kind(check, backend.protocol);
+        if let Some(written) = &check.kind
+            && written.value == HealthKind::Grpc
+            && backend.protocol != Protocol::Grpc
+        {
+            found.push(self.error(written.spot, "is for `protocol: grpc`; write http or tcp"));
+        }
+        if let Some(service) = check.service.as_ref().filter(|_| kind != HealthKind::Grpc) {
+            found.push(self.key_error(service.spot, "is for checks by grpc"));
+        }
+        let pages = [
+            check.path.as_ref().map(|path| path.spot),
+            check.contains.as_ref().map(|text| text.spot),
+            check.expected.first().map(|status| status.spot),
+        ];
+        for spot in pages.into_iter().flatten().filter(|_| kind != HealthKind::Http) {
+            found.push(self.key_error(spot, "is for checks by http"));
+        }
+        match &check.path {
+            Some(path)
+                if path.value.parse::<http::uri::PathAndQuery>().is_err() || !path.starts_with('/') =>
+            {
+                let message = format!("\"{}\" is no path; write such as /healthz", path.value);
+                found.push(self.error(path.spot, message));
+            }
+            None if kind == HealthKind::Http => {
+                found.push(self.key_error(check.spot, "no \"path\"; a check by http asks for a page"));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// What becomes of calls that fail.
+    fn resilience(&self, name: &str, backend: &Backend, found: &mut Vec<Diagnostic>) {
+        if let Some(max) = &backend.retry.max
+            && max.value > 10
+        {
+            let message = format!("{} retries are too many; write a number from 0 to 10", max.value);
+            found.push(self.error(max.spot, message));
+        }
+        if let Some(check) = &backend.health_check {
+            self.health_check(check, backend, found);
+        }
+        let Some(fallback) = &backend.fallback else { return };
+        let known = self.file.backends.keys().map(String::as_str);
+        match self.file.backends.get(&fallback.value) {
+            _ if fallback.value == name => {
+                found.push(self.error(fallback.spot, "is the backend itself; name another one"));
+            }
+            None => {
+                let meant = did_you_mean(&fallback.value, known);
+                found.push(self.error(fallback.spot, format!("no backend \"{}\"{meant}", fallback.value)));
+            }
+            Some(other) if other.protocol != backend.protocol => {
+                let message = format!(
+                    "backend \"{}\" speaks another protocol; a fallback gets the same requests",
+                    fallback.value
+                );
+                found.push(self.error(fallback.spot, message));
+            }
+            Some(_) => {}
+        }
     }
 
     /// Keys that mean something for one protocol alone.
@@ -482,8 +708,9 @@ impl Check<'_> {
     }
 
     fn backend_tls(&self, tls: &Located<BackendTls>, backend: &Backend, found: &mut Vec<Diagnostic>) {
-        let secure = |endpoint: &Located<Endpoint>| endpoint.is_secure();
-        if !backend.endpoints.iter().any(secure) {
+        let secure = |listed: &Located<Listed>| listed.url.is_secure();
+        let listed = matches!(backend.endpoints.value, Endpoints::List(_));
+        if listed && !backend.endpoints.listed().iter().any(secure) {
             let message = "speaks of https:// or wss:// endpoints, and this backend has none";
             found.push(self.key_error(tls.spot, message));
         }

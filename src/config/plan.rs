@@ -5,17 +5,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::HOST;
 use http::request::Parts;
-use http::{Method, Uri};
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
 use super::value::Services;
-use crate::balance::LoadBalancing;
+use crate::balance::Settings;
+use crate::balance::health::Check;
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::policy::Setup;
+use crate::policy::throttle::Limit;
+use crate::policy::throttle::cluster::ClusterSetup;
 use crate::route::cors::Preflight;
 use crate::route::relay::EncodedSlash;
 use crate::route::{
@@ -40,10 +44,16 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// Where calls go.
     pub backends: Vec<Backend>,
+    /// What tells the schema of each backend from another one; nothing while it is not known.
+    pub schemas: Vec<Option<u64>>,
     /// The routes as they are declared, in the order of the file.
     pub declared: Vec<Declared>,
     /// How callers prove who they are, in the order in which routes count it.
     pub auth: Vec<Setup>,
+    /// How often callers may call, in the order in which routes count it.
+    pub rate_limits: Vec<Limit>,
+    /// By what the nodes of a cluster share them.
+    pub cluster: Option<ClusterSetup>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.
@@ -263,7 +273,15 @@ impl Plan {
             .iter()
             .find(|pending| pending.answers(host) && pending.covers(service))
             .map_or_else(
-                || Fault::client(Kind::Unimplemented, format!("no route has the method {path}")),
+                || {
+                    // The backend may have it since it was asked last.
+                    let may_have =
+                        |declared: &&Declared| declared.answers(host) && declared.pattern(service).is_some();
+                    for declared in self.declared.iter().filter(may_have) {
+                        declared.route.doubt.raise();
+                    }
+                    Fault::client(Kind::Unimplemented, format!("no route has the method {path}"))
+                },
                 Pending::fault,
             )
     }
@@ -312,7 +330,7 @@ pub struct Listener {
 }
 
 /// The files of a TLS listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerTls {
     /// Certificate chains with their keys, chosen by SNI; the first is the default.
     pub certificates: Vec<(PathBuf, PathBuf)>,
@@ -320,21 +338,42 @@ pub struct ListenerTls {
     pub client_ca: Option<PathBuf>,
 }
 
+impl ListenerTls {
+    /// The files that it names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let pairs = self
+            .certificates
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        self.client_ca.iter().chain(pairs).cloned().collect()
+    }
+}
+
 /// A named set of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// The name in the configuration.
     pub name: String,
-    /// Its endpoints.
-    pub endpoints: Vec<Uri>,
+    /// Where its endpoints are.
+    pub source: Source,
     /// Which versions of HTTP they are spoken to in.
     pub speaks: Speaks,
-    /// How an endpoint is chosen.
-    pub load_balancing: LoadBalancing,
+    /// How calls are spread over them.
+    pub balancing: Settings,
+    /// How they are checked, if they are.
+    pub health: Option<Check>,
+    /// The index of the backend that is asked where this one can't answer.
+    pub fallback: Option<usize>,
+    /// How long a stream may be silent.
+    pub idle_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// TLS towards `https` endpoints.
     pub tls: BackendTls,
+    /// The registered schema that it goes by.
+    pub registry: Option<String>,
+    /// Calls in flight to it, from all workers, if that is bounded.
+    pub max_in_flight: Option<u32>,
 }
 
 /// A route as it is declared: which services it may have, whether its backend offers them or not.
@@ -375,6 +414,17 @@ pub struct BackendTls {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The name that the certificate must be for; absent, the endpoint's host.
     pub server_name: Option<String>,
+}
+
+impl BackendTls {
+    /// The files that it names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let own = self
+            .certificate
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(own).cloned().collect()
+    }
 }
 
 /// An HTTP rule that is not in use.

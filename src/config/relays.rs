@@ -10,6 +10,7 @@ use super::compile::{access, auth, hosts};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
+use super::throttle;
 use crate::limits::Limits;
 use crate::route::relay::{
     Action, AskedHost, Carries, EncodedSlash, HeaderEdit, PathRoute, Redirect, Relay, Rewrite,
@@ -153,6 +154,7 @@ impl One<'_> {
             },
             auth: auth(self.file, self.written),
             access: access(self.file, self.written, None),
+            checks: throttle::checks(self.file, self.written, None),
         })
     }
 

@@ -11,6 +11,7 @@ use super::file::{Backend, File, ProtoFiles, SchemaSource};
 use super::load::in_order;
 use super::located::{Located, Spot};
 use super::plan::Plan;
+use super::watch::Digest;
 use crate::discover::proto_files;
 use crate::listen::tls::{Identity, Tls};
 use crate::policy::setup::{self, SetupError};
@@ -25,12 +26,92 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// # Errors
 /// Every file that can't be read or does not compile, at the place that names it.
 pub fn schemas(file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
-    let (schemas, errors) = read_all(file);
-    if errors.is_empty() {
+    SchemaCache::default().schemas(file)
+}
+
+/// The schemas of files as they were read last, so that what did not change is not compiled again.
+#[derive(Debug, Default)]
+pub struct SchemaCache(BTreeMap<String, Cached>);
+
+#[derive(Debug)]
+struct Cached {
+    /// What was read: the roles and names of the files, and what was in them.
+    key: (Vec<(Role, PathBuf)>, Digest),
+    state: SchemaState,
+}
+
+/// What a file is to a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Rules,
+    Set,
+    Entry,
+    Include,
+    /// The folder of an entry, below which its imports are where nothing else is said.
+    Own,
+}
+
+impl SchemaCache {
+    /// As [`schemas()`], with what is known already.
+    ///
+    /// # Errors
+    /// As [`schemas()`]; what is known stays known.
+    pub fn schemas(&mut self, file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let mut schemas = BTreeMap::new();
+        for (name, backend) in &file.backends {
+            let roles = roles(file, backend);
+            let paths: Vec<PathBuf> = roles.iter().map(|(_, path)| path.clone()).collect();
+            // Before they are read: what changes meanwhile is read once more the next time, and not missed.
+            let key = (roles, Digest::of(&paths));
+            let state = match self.0.get(name) {
+                Some(cached) if cached.key == key => cached.state.clone(),
+                Some(_) | None => match schema(file, backend) {
+                    Ok(state) => {
+                        let state_too = state.clone();
+                        self.0.insert(name.clone(), Cached { key, state });
+                        state_too
+                    }
+                    Err(found) => {
+                        errors.extend(found);
+                        continue;
+                    }
+                },
+            };
+            schemas.insert(name.clone(), state);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        self.0.retain(|name, _| schemas.contains_key(name));
         Ok(schemas)
-    } else {
-        Err(errors)
     }
+}
+
+/// The files that the schema of a backend is made of.
+fn roles(file: &File, backend: &Backend) -> Vec<(Role, PathBuf)> {
+    let all = |role, paths: &[Located<PathBuf>]| -> Vec<(Role, PathBuf)> {
+        let resolved = paths.iter().map(|path| file.origin.resolve(path));
+        resolved.map(|path| (role, path)).collect()
+    };
+    let mut roles = all(Role::Rules, &backend.rules);
+    match backend.source() {
+        Some(SchemaSource::Descriptors(path)) => roles.push((Role::Set, file.origin.resolve(path))),
+        Some(SchemaSource::Protos(protos)) => {
+            roles.extend(all(Role::Entry, &protos.protos));
+            roles.extend(all(Role::Include, &protos.proto_paths));
+            if protos.proto_paths.is_empty() {
+                let entries = protos.protos.iter().map(|path| file.origin.resolve(path));
+                let folders = entries.filter_map(|path| path.parent().map(Path::to_owned));
+                for folder in folders {
+                    file.origin.noted().add(folder.clone());
+                    roles.push((Role::Own, folder));
+                }
+            }
+        }
+        Some(SchemaSource::Reflection | SchemaSource::Registry(_)) | None => {}
+    }
+    roles
 }
 
 /// All that can be known of a configuration without asking a backend: the plan as it would start.
@@ -113,6 +194,10 @@ fn schema(file: &File, backend: &Backend) -> Result<SchemaState, Vec<Diagnostic>
         }
         SchemaSource::Protos(protos) => from_protos(file, protos, &rules).map(ready),
         SchemaSource::Descriptors(path) => from_set(file, path, &rules).map(ready),
+        SchemaSource::Registry(name) => {
+            let reason = format!("no schema \"{}\" is registered yet", name.value);
+            Ok(SchemaState::Pending(reason))
+        }
     };
     match schema {
         Ok(schema) if errors.is_empty() => Ok(schema),
@@ -197,8 +282,9 @@ fn unreadable(file: &File, path: &Located<PathBuf>, error: &dyn std::fmt::Displa
 /// Checks the certificates, keys and authorities that the configuration names, as those will who use them.
 fn certificates(file: &File) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    for written in &file.listeners {
-        if let (Some(tls), Some(files)) = (&written.tls, listener_tls(file, written)) {
+    let listeners = file.listeners.iter().map(|written| written.tls.as_ref());
+    for written in listeners.chain([file.admin.tls.as_ref()]) {
+        if let (Some(tls), Some(files)) = (written, listener_tls(file, written)) {
             let identity = |(certificate, key)| Identity { certificate, key };
             let identities: Vec<Identity> = files.certificates.into_iter().map(identity).collect();
             if let Err(error) = Tls::load(&identities, files.client_ca.as_deref()) {

@@ -60,6 +60,34 @@ routes:
 }
 
 #[test]
+fn limits_that_make_no_sense_are_told() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:50051\"]}
+  site: {protocol: rest, endpoints: [\"http://127.0.0.1:9000\"]}
+routes:
+  - {services: [\"*\"], backend: library, rate_limit: per_membr}
+  - {services: [\"a.*\"], backend: library, rate_limit: [per_member, other, per_member]}
+  - {services: [\"b.*\"], backend: library, rate_limit: []}
+  - {path: /site/**, backend: site, rate_limit: by_field, max_in_flight: 0}
+rate_limits:
+  per_member: {rate: 100/s, burst: 10, weights: {\"library.v1.Library/List\": 11, library: 1}}
+  by_field: {rate: 1/m, key: {message_field: a..b}}
+  two: {rate: 1/s, quota: 10/day}
+  none: {key: address}
+  wrong: {rate: 100, key: [principal, global]}
+  windows: {quota: 10/week}
+  slots: {in_flight: 3, burst: 2, key: {message_field: name}, weights: {\"*\": 2}}
+  \"a b\": {rate: 5/10s, key: {header: x-sabir-principal}}
+  key: {rate: 1/s, key: who}
+  keys: {rate: 1/s, key: {header: a, claim: b}}
+  empty: {rate: 0/s, key: []}
+"
+    ));
+}
+
+#[test]
 fn a_reference_says_what_was_probably_meant() {
     insta::assert_snapshot!(errors(
         "\

@@ -16,6 +16,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
 
 use crate::policy::identity::ForwardedClaim;
+use crate::policy::throttle::calendar::Calendar;
 
 /// A value that is written as one text.
 trait Text: Sized {
@@ -60,6 +61,20 @@ written_as_text! {
     Period, "Period", {
         "type": "string",
         "pattern": "^[0-9]*[1-9][0-9]*(ms|s|m|h)$"
+    };
+    StatusRange, "StatusRange", {
+        "type": ["string", "integer"],
+        "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$",
+        "examples": [200, "200-299"]
+    };
+    Hidden, "Hidden", {
+        "type": "string",
+        "examples": ["${CONSUL_TOKEN}"]
+    };
+    Percent, "Percent", {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100
     };
     Count, "Count", {
         "type": "integer",
@@ -106,6 +121,11 @@ written_as_text! {
         "type": "string",
         "examples": ["library.v1.Library/GetBook", "library.v1.Library/*", "*"]
     };
+    RedisUrl, "RedisUrl", {
+        "type": "string",
+        "pattern": "^rediss?://",
+        "examples": ["redis://127.0.0.1:6379", "rediss://gateway:${REDIS_PASSWORD}@redis.example.com"]
+    };
     SecretText, "SecretText", {
         "type": "string",
         "minLength": 32,
@@ -115,6 +135,21 @@ written_as_text! {
         "type": "string",
         "pattern": "^https?://",
         "examples": ["https://id.example.com/keys"]
+    };
+    Often, "Often", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*/([1-9][0-9]*)?(ms|s|m|h)$",
+        "examples": ["100/s", "1000/m", "5/10s"]
+    };
+    BytesOften, "BytesOften", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*(B|KiB|MiB|GiB)?/([1-9][0-9]*)?(ms|s|m|h)$",
+        "examples": ["1MiB/s", "64KiB/s"]
+    };
+    PerWindow, "PerWindow", {
+        "type": "string",
+        "pattern": "^[1-9][0-9]*/(hour|day|month)$",
+        "examples": ["10000/day"]
     };
     Verb, "Verb", {
         "type": "string",
@@ -190,6 +225,14 @@ impl Text for Period {
     }
 }
 
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
@@ -224,9 +267,64 @@ impl Text for Count {
     }
 }
 
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// HTTP statuses: one, or from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange(pub u16, pub u16);
+
+impl Text for StatusRange {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| text.parse().ok().filter(|status| (100..600).contains(status));
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
+            _ => Err("is no HTTP status; write one such as 200, or a range such as 200-299".to_owned()),
+        }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden")
+    }
+}
+
+impl Text for Hidden {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A whole number of percent, 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Text for Percent {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent
+            .map(Self)
+            .ok_or_else(|| "is not a number of percent from 0 to 100".to_owned())
     }
 }
 
@@ -550,6 +648,76 @@ impl Text for Methods {
     }
 }
 
+impl FromStr for Methods {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
+/// How often: so many in a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Often {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub period: Duration,
+}
+
+impl Text for Often {
+    fn from_text(text: &str) -> Result<Self, String> {
+        super::throttle::often(text)
+            .map(|(count, period)| Self { count, period })
+            .ok_or_else(|| {
+                "is no rate; write how many in which time, such as 100/s, 1000/m or 5/10s".to_owned()
+            })
+    }
+}
+
+/// So many bytes in a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BytesOften {
+    /// How many.
+    pub bytes: u32,
+    /// In which time.
+    pub period: Duration,
+}
+
+impl Text for BytesOften {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let not =
+            || "is no rate of bytes; write how many in which time, such as 1MiB/s or 64KiB/s".to_owned();
+        let (size, time) = text.split_once('/').ok_or_else(not)?;
+        let size = Size::from_text(size.trim()).map_err(|_| not())?;
+        let (_, period) = super::throttle::often(&format!("1/{time}")).ok_or_else(not)?;
+        Ok(Self {
+            bytes: size.0,
+            period,
+        })
+    }
+}
+
+/// So many in each window of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerWindow {
+    /// How many.
+    pub count: u64,
+    /// In which window.
+    pub calendar: Calendar,
+}
+
+impl Text for PerWindow {
+    fn from_text(text: &str) -> Result<Self, String> {
+        super::throttle::per_window(text)
+            .map(|(count, calendar)| Self { count, calendar })
+            .ok_or_else(|| {
+                "is no quota; write how many in which window, such as 1000/hour, 10000/day or 200000/month"
+                    .to_owned()
+            })
+    }
+}
+
 /// A text that no error and no log shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(pub String);
@@ -563,6 +731,34 @@ impl fmt::Debug for SecretText {
 impl Text for SecretText {
     fn from_text(text: &str) -> Result<Self, String> {
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where Redis is. It may have a password in it, which no error and no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(pub String);
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisUrl")
+    }
+}
+
+impl Text for RedisUrl {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let scheme = text
+            .strip_prefix("redis://")
+            .or_else(|| text.strip_prefix("rediss://"));
+        let host = scheme
+            .and_then(|rest| rest.rsplit('@').next())
+            .and_then(|rest| rest.split('/').next());
+        match host {
+            Some(host) if !host.is_empty() && !host.starts_with(':') => Ok(Self(text.to_owned())),
+            _ => Err(
+                "is no URL of Redis; write such as redis://127.0.0.1:6379 or rediss://redis.example.com"
+                    .to_owned(),
+            ),
+        }
     }
 }
 

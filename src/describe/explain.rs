@@ -5,6 +5,7 @@
 mod others;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -12,11 +13,15 @@ use http::HeaderMap;
 use http::request::Parts;
 
 use super::columns;
-use super::routes::{joined, kind, rpc, verb};
+use super::routes::{kind, rpc, verb};
+use crate::balance::Listed;
 use crate::call::metadata;
-use crate::config::plan::{self, Found, FoundPath, Lead, Plan};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Plan};
+use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
+use crate::peer::Peer;
+use crate::policy::throttle::{Caller, Part, key};
 use crate::policy::{Access, Decision};
 use crate::route::cors::Cors;
 use crate::route::relay::Action;
@@ -339,7 +344,7 @@ impl Explanation<'_> {
             Ok(metadata) => metadata,
             Err(fault) => return refused(f, fault),
         };
-        let endpoints = backend.map_or_else(String::new, |backend| joined(&backend.endpoints));
+        let endpoints = backend.map_or_else(String::new, endpoints);
         writeln!(f, "\ncall {}\n  to {endpoints}", rpc(method))?;
         let mut metadata = metadata.clone();
         if let Some(decision) = &self.decision {
@@ -384,7 +389,7 @@ impl Explanation<'_> {
                 for (at, weight) in &relay.shares {
                     let backend = self.plan.backends.get(*at);
                     let to = backend.map_or_else(String::new, |backend| {
-                        format!("backend \"{}\", {}", backend.name, joined(&backend.endpoints))
+                        format!("backend \"{}\", {}", backend.name, endpoints(backend))
                     });
                     let share = if relay.shares.len() > 1 {
                         format!(" (share {weight})")
@@ -403,6 +408,48 @@ impl Explanation<'_> {
         if let Some((auth, rule)) = self.gate() {
             facts.push(["auth".to_owned(), auth]);
             facts.extend(rule.map(|rule| ["rule".to_owned(), rule]));
+        }
+        self.limit_facts(facts);
+    }
+
+    /// Which limits are asked, and about whom.
+    fn limit_facts(&self, facts: &mut Vec<[String; 2]>) {
+        let (checks, method) = match &self.outcome {
+            Outcome::Method(taken) => {
+                let path = taken.entry.method.path.trim_start_matches('/');
+                (&taken.entry.checks, path)
+            }
+            Outcome::Path(route, _) => (&route.checks, self.head.method.as_str()),
+            Outcome::Nowhere(_) => return,
+        };
+        let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
+        let caller = Caller {
+            identity: self.decision.as_ref().and_then(Decision::identity),
+            peer: &here,
+            headers: &self.head.headers,
+            method,
+        };
+        for check in &checks.checks {
+            let Some(limit) = self.plan.rate_limits.get(check.limit) else {
+                continue;
+            };
+            let of = match limit.key.as_slice() {
+                [] => "all callers together".to_owned(),
+                _ if check.field.is_some() => {
+                    let parts: Vec<String> = limit.key.iter().map(Part::name).collect();
+                    format!("{}, once the first message is there", parts.join(" + "))
+                }
+                parts => key::shown(&key::text(parts, caller)),
+            };
+            let cost = match check.cost {
+                1 => String::new(),
+                cost => format!(", this call costs {cost}"),
+            };
+            let told = format!("\"{}\" ({}) of {of}{cost}", limit.name, limit.allowance);
+            facts.push(["limit".to_owned(), told]);
+        }
+        if let Some(most) = checks.max_in_flight {
+            facts.push(["in flight".to_owned(), format!("{most} on this route")]);
         }
     }
 
@@ -467,6 +514,36 @@ fn decoded(raw: &str) -> String {
         Ok(()) => text,
         Err(_) => raw.to_owned(),
     }
+}
+
+/// The endpoints of a backend, and how one is chosen where there are several.
+fn endpoints(backend: &Backend) -> String {
+    let policy = backend.balancing.policy.name();
+    match &backend.source {
+        Source::Listed(all) => match all.as_slice() {
+            [only] => listed(only),
+            all => {
+                let all: Vec<String> = all.iter().map(listed).collect();
+                format!("one of {} by {policy}", all.join(", "))
+            }
+        },
+        found => format!("one of the {found} by {policy}"),
+    }
+}
+
+fn listed(endpoint: &Listed) -> String {
+    let mut text = endpoint.uri.to_string();
+    let mut notes = Vec::new();
+    if endpoint.weight != 1 {
+        notes.push(format!("weight {}", endpoint.weight));
+    }
+    if let Some(zone) = &endpoint.zone {
+        notes.push(format!("zone {zone}"));
+    }
+    if !notes.is_empty() {
+        text.push_str(&format!(" ({})", notes.join(", ")));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -2,4 +2,5 @@
 
 pub(crate) mod columns;
 pub mod explain;
+pub mod inventory;
 pub mod routes;

@@ -19,15 +19,16 @@ impl<'a> Table<'a> {
     pub fn new(plan: &'a Plan) -> Self {
         Self(plan)
     }
-}
 
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What the cells of a row are.
+    pub const TITLES: [&'static str; 8] = [
+        "METHOD", "PATH", "RPC", "KIND", "BODY", "HOSTS", "ROUTE", "BACKEND",
+    ];
+
+    /// The rows, each with a cell for each of the titles.
+    pub fn rows(&self) -> Vec<[String; 8]> {
         let plan = self.0;
-        let titles = [
-            "METHOD", "PATH", "RPC", "KIND", "BODY", "HOSTS", "ROUTE", "BACKEND",
-        ];
-        let mut rows = vec![titles.map(str::to_owned)];
+        let mut rows = Vec::new();
         for entry in &plan.entries {
             let bindings = entry.bindings.iter().map(|bound| &bound.binding);
             rows.extend(
@@ -37,6 +38,16 @@ impl fmt::Display for Table<'_> {
             );
         }
         rows.extend(plan.paths.iter().map(|route| path_row(plan, route)));
+        rows
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = self.0;
+        let titles = Self::TITLES.map(str::to_owned);
+        let mut rows = vec![titles];
+        rows.extend(self.rows());
         columns::write(f, "", &rows)?;
         if !plan.disabled.is_empty() {
             writeln!(f, "\nHTTP rules that are not in use:")?;

@@ -2,6 +2,7 @@
 //!
 //! What is found is handed to [`crate::schema`], which reads no file and opens no socket.
 
+pub mod endpoints;
 pub mod proto_files;
 pub mod reflection;
 

@@ -32,6 +32,9 @@ pub fn refuse(spoken: Spoken, fault: &Fault) -> Response<Body> {
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    for (name, value) in fault.headers() {
+        response.headers_mut().insert(name, value.clone());
+    }
     response
 }
 

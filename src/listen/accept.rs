@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +38,7 @@ const MAX_FAREWELLS: usize = 64;
 /// Serves one worker's socket until `drain` is given, and returns when its last connection has ended.
 ///
 /// Runs on the worker's own runtime. The handler is called for each request whose head is in order; dropping its
-/// future means that the client left.
+/// future means that the client left. Settings that change hold for connections that are made afterwards.
 ///
 /// # Errors
 /// The socket can't be registered with the runtime. Errors of accepting are survived, logged and counted.
@@ -46,7 +47,7 @@ const MAX_FAREWELLS: usize = 64;
 /// Dropping it closes the socket; connections that were accepted go on until `drain` ends them.
 pub async fn serve<H, F>(
     listener: std::net::TcpListener,
-    settings: Arc<Settings>,
+    mut settings: watch::Receiver<Arc<Settings>>,
     connections: Arc<Connections>,
     drain: Drain,
     handler: H,
@@ -61,17 +62,25 @@ where
     // Draining waits for this worker as for one task; the worker waits for its own.
     let _token = drain.tasks().token();
     let tasks = TaskTracker::new();
-    let door = Door {
-        connector: Connector::new(&settings, &tasks, &drain, address, handler),
+    let first = Arc::clone(&settings.borrow_and_update());
+    let mut door = Door {
+        connector: Connector::new(&first, &tasks, &drain, address, handler.clone()),
         farewells: Arc::default(),
-        settings,
+        settings: first,
         connections,
         tasks,
     };
     let mut stop = drain.watch();
     let mut log = Quiet::default();
-    while let Some((stream, address)) = next(&listener, &mut stop, &door.settings, &mut log).await {
-        door.take(stream, address);
+    loop {
+        match next(&listener, &mut stop, &mut settings, &door.settings, &mut log).await {
+            Next::Connection(stream, address) => door.take(stream, address),
+            Next::Settings(changed) => {
+                door.connector = Connector::new(&changed, &door.tasks, &drain, address, handler.clone());
+                door.settings = changed;
+            }
+            Next::Stop => break,
+        }
     }
     door.take_waiting(listener.into_std()?);
     door.tasks.close();
@@ -79,18 +88,36 @@ where
     Ok(())
 }
 
-/// The next connection; `None` when the worker is to stop.
+/// What happens next at a socket.
+enum Next {
+    Connection(TcpStream, SocketAddr),
+    Settings(Arc<Settings>),
+    Stop,
+}
+
+/// The next connection, unless the worker is to stop or goes by other settings first. Each arm may be dropped: what it
+/// waits for is still there the next time.
 async fn next(
     listener: &TcpListener,
     stop: &mut Stop,
+    changes: &mut watch::Receiver<Arc<Settings>>,
     settings: &Settings,
     log: &mut Quiet,
-) -> Option<(TcpStream, SocketAddr)> {
+) -> Next {
     tokio::select! {
         biased;
-        () = stop.begun() => None,
-        accepted = accept(listener, settings, log) => Some(accepted),
+        () = stop.begun() => Next::Stop,
+        changed = changed(changes) => Next::Settings(changed),
+        (stream, address) = accept(listener, settings, log) => Next::Connection(stream, address),
     }
+}
+
+/// The settings once they are others; never, if nobody can change them any more.
+async fn changed(changes: &mut watch::Receiver<Arc<Settings>>) -> Arc<Settings> {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Arc::clone(&changes.borrow_and_update())
 }
 
 /// What happens to accepted sockets.

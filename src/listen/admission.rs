@@ -28,10 +28,9 @@ pub(crate) enum Full {
 /// All connections of the process, over every listener that shares it.
 #[derive(Debug)]
 pub struct Connections {
-    max: usize,
-    max_per_address: usize,
-    reserve: usize,
-    /// Places in use. 0 <= open <= max.
+    max: AtomicUsize,
+    max_per_address: AtomicUsize,
+    /// Places in use. 0 <= open <= max, unless max was lowered since.
     open: AtomicUsize,
     shards: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
     hash: ahash::RandomState,
@@ -41,13 +40,19 @@ impl Connections {
     /// No connections yet, and as many as `limits` allow.
     pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
-            max: limits.max_connections,
-            max_per_address: limits.max_connections_per_address,
-            reserve: (limits.max_connections / 50).min(MAX_RESERVE),
+            max: AtomicUsize::new(limits.max_connections),
+            max_per_address: AtomicUsize::new(limits.max_connections_per_address),
             open: AtomicUsize::new(0),
             shards: Default::default(),
             hash: ahash::RandomState::new(),
         })
+    }
+
+    /// Goes by other limits from now on; connections that are open stay.
+    pub fn limit(&self, limits: &Limits) {
+        self.max.store(limits.max_connections, Ordering::Relaxed);
+        self.max_per_address
+            .store(limits.max_connections_per_address, Ordering::Relaxed);
     }
 
     /// Connections that are open now.
@@ -60,10 +65,11 @@ impl Connections {
     /// `known` says that it is loopback or a trusted proxy: those stand for many clients and are not counted by
     /// address, and the reserve is theirs.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr, known: bool) -> Result<Place, Full> {
+        let all = self.max.load(Ordering::Relaxed);
         let max = if known {
-            self.max
+            all
         } else {
-            self.max.saturating_sub(self.reserve)
+            all.saturating_sub((all / 50).min(MAX_RESERVE))
         };
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
@@ -80,7 +86,7 @@ impl Connections {
         let address = network(address);
         let mut shard = self.shard(address).lock();
         let count = shard.entry(address).or_insert(0);
-        if *count >= self.max_per_address {
+        if *count >= self.max_per_address.load(Ordering::Relaxed) {
             return Err(Full::Address);
         }
         *count += 1;

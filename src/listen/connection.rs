@@ -117,7 +117,10 @@ where
             },
         };
         let since = if opened.secure { Instant::now() } else { accepted };
-        let peer = Peer::new(address, opened.secure, trusted, opened.certificates).through(self.listener);
+        let mut peer = Peer::new(address, opened.secure, trusted, opened.certificates).through(self.listener);
+        if trusted {
+            peer = peer.believing(self.settings.trusted_proxies.clone());
+        }
         let (stream, before, protocol) =
             first_bytes(opened.stream, opened.protocol, since, &self.settings, &self.drain).await?;
         let link = Arc::new(Link::new(protocol, Arc::clone(&self.settings.counters)));

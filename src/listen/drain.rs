@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -45,9 +45,11 @@ pub struct Drain(Arc<Inner>);
 
 struct Inner {
     level: AtomicU8,
-    timeout: Duration,
+    timeout: Arc<Mutex<Duration>>,
     waiting: Mutex<Waiting>,
     tasks: TaskTracker,
+    /// Those that stop when this one does, and may stop before.
+    parts: Mutex<Vec<Weak<Self>>>,
 }
 
 #[derive(Default)]
@@ -61,10 +63,39 @@ impl Drain {
     pub fn new(timeout: Duration) -> Self {
         Self(Arc::new(Inner {
             level: AtomicU8::new(Level::Serving as u8),
-            timeout,
+            timeout: Arc::new(Mutex::new(timeout)),
             waiting: Mutex::default(),
             tasks: TaskTracker::new(),
+            parts: Mutex::default(),
         }))
+    }
+
+    /// A signal for a part of what serves: it is given with this one, or by itself before. What the part does is
+    /// waited for here too.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        let mut parts = self.0.parts.lock();
+        let part = Arc::new(Inner {
+            // Read under the lock, so that a level that is raised meanwhile finds the part in the list.
+            level: AtomicU8::new(self.0.level.load(Ordering::Acquire)),
+            timeout: Arc::clone(&self.0.timeout),
+            waiting: Mutex::default(),
+            tasks: self.0.tasks.clone(),
+            parts: Mutex::default(),
+        });
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(&part));
+        Self(part)
+    }
+
+    /// Stops one part: what it does may take the time-out, and is then cut off.
+    ///
+    /// # Cancel safety
+    /// What has not ended by then goes on until the whole is stopped.
+    pub async fn part_done(&self) {
+        self.begin();
+        tokio::time::sleep(self.timeout()).await;
+        self.raise(Level::Cut);
     }
 
     /// Gives the signal: listeners stop accepting, idle connections close, the others finish what they do.
@@ -97,7 +128,7 @@ impl Drain {
     pub async fn done(&self) -> Drained {
         self.begin();
         self.0.tasks.close();
-        if tokio::time::timeout(self.0.timeout, self.0.tasks.wait())
+        if tokio::time::timeout(self.timeout(), self.0.tasks.wait())
             .await
             .is_ok()
         {
@@ -120,7 +151,12 @@ impl Drain {
 
     /// How long draining may take.
     pub(crate) fn timeout(&self) -> Duration {
-        self.0.timeout
+        *self.0.timeout.lock()
+    }
+
+    /// Draining may take so long from now on, that of parts too.
+    pub fn set_timeout(&self, timeout: Duration) {
+        *self.0.timeout.lock() = timeout;
     }
 
     pub(crate) fn watch(&self) -> Stop {
@@ -131,17 +167,25 @@ impl Drain {
     }
 
     fn raise(&self, level: Level) {
-        if self.0.level.fetch_max(level as u8, Ordering::AcqRel) >= level as u8 {
-            return;
-        }
-        let wakers: Vec<Waker> = self.0.waiting.lock().wakers.values().cloned().collect();
-        for waker in wakers {
-            waker.wake();
-        }
+        self.0.raise(level);
     }
 }
 
 impl Inner {
+    fn raise(&self, level: Level) {
+        if self.level.fetch_max(level as u8, Ordering::AcqRel) >= level as u8 {
+            return;
+        }
+        let wakers: Vec<Waker> = self.waiting.lock().wakers.values().cloned().collect();
+        for waker in wakers {
+            waker.wake();
+        }
+        let parts: Vec<Arc<Self>> = self.parts.lock().iter().filter_map(Weak::upgrade).collect();
+        for part in parts {
+            part.raise(level);
+        }
+    }
+
     fn level(&self) -> Level {
         match self.level.load(Ordering::Acquire) {
             0 => Level::Serving,
@@ -155,7 +199,7 @@ impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain")
             .field("level", &self.0.level())
-            .field("timeout", &self.0.timeout)
+            .field("timeout", &self.timeout())
             .finish_non_exhaustive()
     }
 }
@@ -230,6 +274,22 @@ mod tests {
         drain.tasks().spawn(async move { stop.begun().await });
         assert_eq!(drain.done().await, Drained::Clean);
         assert!(drain.0.waiting.lock().wakers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_stops_with_the_whole_or_before_it() {
+        let drain = Drain::new(Duration::from_secs(30));
+        let (one, other) = (drain.part(), drain.part());
+        one.begin();
+        assert!(one.begun() && !other.begun() && !drain.begun());
+        let mut stop = other.watch();
+        let part = other.clone();
+        other.tasks().spawn(async move {
+            stop.begun().await;
+            drop(part);
+        });
+        assert_eq!(drain.done().await, Drained::Clean);
+        assert!(other.begun() && drain.part().begun());
     }
 
     #[tokio::test(start_paused = true)]

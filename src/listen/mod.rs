@@ -77,6 +77,16 @@ impl Settings {
             pressure: Arc::default(),
         }
     }
+
+    /// Whether connections are served as by the other; what is only counted does not matter.
+    pub fn serves_like(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one.config(), other.config()),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        tls && self.limits == other.limits && self.trusted_proxies == other.trusted_proxies
+    }
 }
 
 impl fmt::Debug for Settings {

@@ -40,7 +40,9 @@ impl BindError {
 #[derive(Debug)]
 pub struct Sockets {
     address: SocketAddr,
-    listeners: Vec<Option<TcpListener>>,
+    /// For each worker its own. More than one where the process before had more workers: none of its sockets may be
+    /// dropped, since connections may wait at it.
+    listeners: Vec<Vec<TcpListener>>,
 }
 
 impl Sockets {
@@ -60,15 +62,12 @@ impl Sockets {
         let real = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
         let mut sockets = vec![first];
         for _ in 1..workers.max(1) {
-            let socket = open(real).map_err(failed)?;
-            socket.set_reuse_port(true).map_err(failed)?;
-            socket.bind(&real.into()).map_err(failed)?;
-            sockets.push(socket);
+            sockets.push(another(real).map_err(failed)?);
         }
         let mut listeners = Vec::with_capacity(sockets.len());
         for socket in sockets {
             socket.listen(BACKLOG).map_err(failed)?;
-            listeners.push(Some(socket.into()));
+            listeners.push(vec![socket.into()]);
         }
         Ok(Self {
             address: real,
@@ -76,15 +75,72 @@ impl Sockets {
         })
     }
 
+    /// The sockets of `address` among those that another process handed over, completed to one for each of `workers`;
+    /// without any, the address is bound. What is taken is removed from `inherited`.
+    ///
+    /// # Errors
+    /// As [`Sockets::bind`].
+    pub fn with(
+        address: SocketAddr,
+        workers: usize,
+        inherited: &mut Vec<TcpListener>,
+    ) -> Result<Self, BindError> {
+        let here = |socket: &TcpListener| socket.local_addr().is_ok_and(|local| local == address);
+        let mut taken = Vec::new();
+        while let Some(at) = inherited.iter().position(here) {
+            taken.push(inherited.swap_remove(at));
+        }
+        if taken.is_empty() {
+            return Self::bind(address, workers);
+        }
+        let failed = |error| BindError::from_io(address, error);
+        while taken.len() < workers {
+            let socket = another(address).map_err(failed)?;
+            socket.listen(BACKLOG).map_err(failed)?;
+            taken.push(socket.into());
+        }
+        let mut listeners: Vec<Vec<TcpListener>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        for (at, socket) in taken.into_iter().enumerate() {
+            if let Some(share) = listeners.get_mut(at % workers.max(1)) {
+                share.push(socket);
+            }
+        }
+        Ok(Self { address, listeners })
+    }
+
     /// The address, with the port that the system chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The socket of one worker, counted from 0; `None` when there is no such worker or it has taken it already.
-    pub fn take(&mut self, worker: usize) -> Option<TcpListener> {
-        self.listeners.get_mut(worker).and_then(Option::take)
+    /// The sockets of one worker, counted from 0: one, unless they were handed over; none when there is no such worker or
+    /// it has taken them already.
+    pub fn take(&mut self, worker: usize) -> Vec<TcpListener> {
+        self.listeners
+            .get_mut(worker)
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
+
+    /// Copies of all sockets that were not taken yet.
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn copies(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners
+            .iter()
+            .flatten()
+            .map(TcpListener::try_clone)
+            .collect()
+    }
+}
+
+/// A socket that shares a port of this process.
+fn another(address: SocketAddr) -> io::Result<Socket> {
+    let socket = open(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -114,10 +170,11 @@ mod tests {
         let mut sockets = Sockets::bind(local(), 3).unwrap();
         assert_ne!(sockets.address().port(), 0);
         for worker in 0..3 {
-            let listener = sockets.take(worker).unwrap();
-            assert_eq!(listener.local_addr().unwrap(), sockets.address());
+            let listeners = sockets.take(worker);
+            assert_eq!(listeners.len(), 1);
+            assert_eq!(listeners[0].local_addr().unwrap(), sockets.address());
         }
-        assert!(sockets.take(0).is_none() && sockets.take(3).is_none());
+        assert!(sockets.take(0).is_empty() && sockets.take(3).is_empty());
     }
 
     #[test]
@@ -146,12 +203,27 @@ mod tests {
     #[test]
     fn every_worker_gets_connections() {
         let mut sockets = Sockets::bind(local(), 2).unwrap();
-        let listeners: Vec<_> = (0..2).map(|at| sockets.take(at).unwrap()).collect();
+        let listeners: Vec<_> = (0..2).flat_map(|at| sockets.take(at)).collect();
         let _clients: Vec<_> = (0..64)
             .map(|_| TcpStream::connect(sockets.address()).unwrap())
             .collect();
         for listener in listeners {
             assert!(listener.accept().is_ok());
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_completed_and_shared_out_whole() {
+        let first = Sockets::bind(local(), 3).unwrap();
+        let address = first.address();
+        for workers in [1, 2, 3, 5] {
+            let mut inherited = first.copies().unwrap();
+            inherited.push(TcpListener::bind(local()).unwrap());
+            let mut sockets = Sockets::with(address, workers, &mut inherited).unwrap();
+            assert_eq!(inherited.len(), 1, "another address is another's");
+            let shares: Vec<usize> = (0..workers).map(|worker| sockets.take(worker).len()).collect();
+            assert_eq!(shares.iter().sum::<usize>(), workers.max(3), "{shares:?}");
+            assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
         }
     }
 

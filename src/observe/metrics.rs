@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::fault::Kind;
 use crate::listen::counters::Counters;
 use crate::observe::log::Log;
+use crate::policy::throttle::{Book, Verdict};
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -155,7 +156,12 @@ struct Inner {
     log: Log,
     generation: AtomicU64,
     reloads: [AtomicU64; 2],
+    others: Mutex<Vec<Others>>,
+    limits: OnceLock<Arc<Book>>,
 }
+
+/// Writes metrics that somebody else counts.
+pub type Others = Box<dyn Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync>;
 
 impl Metrics {
     /// Metrics with a shard for each worker.
@@ -166,12 +172,25 @@ impl Metrics {
             log,
             generation: AtomicU64::new(0),
             reloads: Default::default(),
+            others: Mutex::default(),
+            limits: OnceLock::new(),
         }))
+    }
+
+    /// The page tells of the limits in this book too.
+    pub fn tell_of(&self, limits: Arc<Book>) {
+        // There is one book in a process.
+        let _ = self.0.limits.set(limits);
     }
 
     /// The shard of a worker, counted from 0.
     pub fn shard(&self, worker: usize) -> Arc<Shard> {
         self.0.shards.get(worker).cloned().unwrap_or_default()
+    }
+
+    /// Puts the metrics of somebody else on the page too.
+    pub fn include(&self, others: Others) {
+        self.0.others.lock().push(others);
     }
 
     /// A plan was put in place.
@@ -229,6 +248,12 @@ impl Collector for Metrics {
         calls(&mut encoder, &sums)?;
         durations(&mut encoder, &sums)?;
         traffic(&mut encoder, &sums)?;
+        for others in &*self.0.others.lock() {
+            others(&mut encoder)?;
+        }
+        if let Some(book) = self.0.limits.get() {
+            limits(&mut encoder, book)?;
+        }
         self.process(&mut encoder)
     }
 }
@@ -283,6 +308,69 @@ fn calls(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<Key, Series>) -> f
     for (key, series) in sums {
         ConstGauge::new(series.in_flight.load(Ordering::Relaxed))
             .encode(family.encode_family(&labels(key))?)?;
+    }
+    Ok(())
+}
+
+/// What limits have decided, and the calls in flight where they are bounded.
+fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
+    let (counters, rooms) = (book.all(), book.rooms());
+    let mut family = encoder.encode_descriptor(
+        "sabir_ratelimit",
+        "Calls that limits were asked about, by what they decided.",
+        None,
+        MetricType::Counter,
+    )?;
+    for counter in &counters {
+        for (verdict, count) in Verdict::ALL.iter().zip(counter.verdicts()) {
+            let labels = [
+                ("limit", counter.limit().name.as_str()),
+                ("decision", verdict.name()),
+            ];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    for room in &rooms {
+        let labels = [("limit", room.name()), ("decision", Verdict::Refused.name())];
+        ConstCounter::new(room.refused()).encode(family.encode_family(&labels)?)?;
+    }
+    if let Some(cluster) = book.shared_by() {
+        for (name, help, value) in [
+            (
+                "sabir_cluster_up",
+                "Whether the store that limits are shared by can be asked.",
+                i64::from(cluster.is_up()),
+            ),
+            (
+                "sabir_cluster_nodes",
+                "Gateways that share limits, as this one saw them last.",
+                i64::from(cluster.nodes()),
+            ),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "sabir_ratelimit_keys",
+        "Callers that a limit knows.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for counter in &counters {
+        let keys = i64::try_from(counter.keys()).unwrap_or(i64::MAX);
+        let labels = [("limit", counter.limit().name.as_str())];
+        ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "sabir_concurrency",
+        "Calls in flight where they are bounded.",
+        None,
+        MetricType::Gauge,
+    )?;
+    for room in &rooms {
+        let labels = [("limit", room.name())];
+        ConstGauge::new(i64::from(room.in_flight())).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

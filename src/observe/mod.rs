@@ -2,6 +2,7 @@
 //!
 //! A call writes to its own worker's buffers and counters only; the log thread and the metrics page gather them.
 
+pub mod level;
 pub mod log;
 pub mod metrics;
 pub mod record;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::fault::{Kind, Side};
 use crate::observe::log::{Log, LogFormat};
 use crate::observe::metrics::Series;
+use crate::policy::throttle::Places;
 use crate::route::{Entry, PathRoute};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
@@ -50,6 +51,8 @@ pub struct Record {
     pub tally: Arc<Tally>,
     /// The metrics of the call.
     pub series: Arc<Series>,
+    /// What the call takes of limits on calls in flight: free again when the record is written.
+    pub places: Places,
 }
 
 /// Where a request went.
@@ -115,6 +118,11 @@ impl Drop for Record {
             .outcome()
             .unwrap_or(Outcome::Gateway(Kind::Cancelled, Side::Client));
         self.series.end(outcome, duration, &self.tally);
+        if let (Outcome::Upstream(Code::Unimplemented), Some(Destination::Method(entry))) =
+            (outcome, &self.destination)
+        {
+            entry.route.doubt.raise();
+        }
         let line = Line {
             record: self,
             outcome,
@@ -162,6 +170,11 @@ impl Line<'_> {
                 record.lane
             );
         }
+        if let Some(endpoint) = record.tally.endpoint() {
+            text.push_str(",\"endpoint\":\"");
+            push_escaped(&mut text, &endpoint);
+            let _ = write!(text, "\",\"retries\":{}", record.tally.retries());
+        }
         let _ = write!(
             text,
             ",\"http_status\":{},\"grpc_status\":{}",
@@ -175,6 +188,11 @@ impl Line<'_> {
                 kind.reason(),
                 side_name(side)
             );
+        }
+        if let Some(limit) = record.tally.limit() {
+            text.push_str(",\"limit\":\"");
+            push_escaped(&mut text, limit);
+            text.push('"');
         }
         if let Some(code) = record.tally.close_code() {
             let _ = write!(text, ",\"close_code\":{code}");
@@ -218,10 +236,24 @@ impl Line<'_> {
             );
             let _ = write!(text, " ({})", record.lane);
         }
+        if let Some(endpoint) = record.tally.endpoint() {
+            text.push_str(" at ");
+            push_escaped(&mut text, &endpoint);
+            match record.tally.retries() {
+                0 => {}
+                retries => {
+                    let _ = write!(text, " retries={retries}");
+                }
+            }
+        }
         if let Outcome::Gateway(kind, side) = self.outcome
             && code != Code::Ok
         {
             let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+        }
+        if let Some(limit) = record.tally.limit() {
+            text.push_str(" limit=");
+            push_escaped(&mut text, limit);
         }
         if let Some(code) = record.tally.close_code() {
             let _ = write!(text, " close={code}");

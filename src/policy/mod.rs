@@ -1,6 +1,6 @@
 //! The gate: decides on the request head, before a body is read, whether a call may go upstream.
 //!
-//! [`Gate::admit`] is a list of steps: who calls, may it. What an `auth` block of the configuration comes to is [`Setup`];
+//! [`Gate::admit`] is a list of steps: who calls, may it, how often. What an `auth` block of the configuration comes to is [`Setup`];
 //! it becomes an [`auth::Authenticator`], which all workers share, at a [`Desk`] of each.
 
 pub mod access;
@@ -12,8 +12,11 @@ pub mod identity;
 mod json;
 pub mod jwks;
 pub mod jwt;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod refusal;
 pub mod setup;
+pub mod throttle;
 pub mod time;
 
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
 
 pub use access::Access;
 pub use auth::Desk;
@@ -28,6 +32,7 @@ use auth::Proof;
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
+use throttle::{Caller, Pass, Throttle};
 
 use crate::fault::Fault;
 use crate::peer::Peer;
@@ -35,11 +40,13 @@ use crate::peer::Peer;
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { proof: None };
+/// let permit = sabir::policy::Permit { proof: None, pass: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     proof: Option<Proof>,
+    /// What limits gave and tell; nothing where the route has none.
+    pass: Option<Box<Pass>>,
 }
 
 impl Permit {
@@ -54,6 +61,11 @@ impl Permit {
         const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
         let end = self.identity()?.claims().expires?;
         Some(Duration::from_secs(end.saturating_sub(time::unix_now())).min(LONGEST))
+    }
+
+    /// What limits gave the call, and tell its client; nothing where none was asked.
+    pub fn pass(&mut self) -> Option<&mut Pass> {
+        self.pass.as_deref_mut()
     }
 
     /// Tells a backend who calls, by metadata that no client can write, and takes out what could have said it and was
@@ -72,6 +84,7 @@ pub struct Gate {
     access: Option<Arc<Access>>,
     /// Other origins whose pages may call with cookies.
     pages: Vec<HeaderValue>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// What the gate found out about a caller, and what it decided.
@@ -99,7 +112,18 @@ impl Decision {
 impl Gate {
     /// A gate at which callers prove at `desk` who they are, and which lets those in whom `access` allows.
     pub fn new(desk: Option<Arc<Desk>>, access: Option<Arc<Access>>, pages: Vec<HeaderValue>) -> Self {
-        Self { desk, access, pages }
+        Self {
+            desk,
+            access,
+            pages,
+            throttle: None,
+        }
+    }
+
+    /// The same gate, which asks these limits last.
+    #[must_use]
+    pub fn throttled(self, throttle: Option<Arc<Throttle>>) -> Self {
+        Self { throttle, ..self }
     }
 
     /// Admits a call. A route without a policy admits every call whose head is in order, which the listener has seen to.
@@ -109,14 +133,21 @@ impl Gate {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn admit(&self, head: &mut Parts, peer: &Peer) -> Result<Permit, Fault> {
+    pub async fn admit(&self, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
         let proof = self
             .authenticate(head, peer)
             .await
             .map_err(|no| self.fault(&no))?;
         let identity = proof.as_ref().map(|proof| &*proof.identity);
         self.authorise(identity).map_err(|no| self.fault(&no))?;
-        Ok(Permit { proof })
+        let pass = match &self.throttle {
+            None => None,
+            Some(throttle) => {
+                let pass = throttle.admit(caller(head, peer, identity), now).await?;
+                Some(Box::new(pass))
+            }
+        };
+        Ok(Permit { proof, pass })
     }
 
     /// The same steps, told one by one instead of taken.
@@ -125,7 +156,7 @@ impl Gate {
     /// Nothing is lost.
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
         let decision = |proof, rule, refusal: Option<Refusal>| Decision {
-            permit: Permit { proof },
+            permit: Permit { proof, pass: None },
             rule,
             refusal: refusal.map(|refusal| self.fault(&refusal)),
         };
@@ -165,5 +196,15 @@ impl Gate {
             None => refusal.fault("", &[]),
             Some(desk) => refusal.fault(desk.authenticator().realm(), desk.authenticator().challenges()),
         }
+    }
+}
+
+/// What limits know of a caller.
+fn caller<'a>(head: &'a Parts, peer: &'a Peer, identity: Option<&'a Identity>) -> Caller<'a> {
+    Caller {
+        identity,
+        peer,
+        headers: &head.headers,
+        method: head.method.as_str(),
     }
 }

@@ -119,6 +119,18 @@ pub enum SetupError {
 }
 
 impl Setup {
+    /// The files that it names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.api_keys.iter().map(|keys| keys.file.clone()).collect();
+        for issuer in &self.issuers {
+            match &issuer.keys {
+                KeysSetup::File(path) | KeysSetup::Fetched(_, Some(path)) => files.push(path.clone()),
+                KeysSetup::Secret(_) | KeysSetup::Fetched(_, None) => {}
+            }
+        }
+        files
+    }
+
     /// Reads the files and gets everything ready. Keepers have to be run, for keys that are fetched.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ fn numbers(text: &str, sign: char, widths: [usize; 3]) -> Option<[u64; 3]> {
 /// Days from 1970-01-01 to a date not before it.
 ///
 /// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`.
-fn days(year: u64, month: u64, day: u64) -> u64 {
+pub(super) fn days(year: u64, month: u64, day: u64) -> u64 {
     // A year begins in March here, so that the leap day is its last.
     let year = year - u64::from(month <= 2);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.saturating_sub(1);
@@ -87,7 +87,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 }
 
 /// The date of a day, counted from 1970-01-01: the inverse of the function above.
-fn date(days: u64) -> (u64, u64, u64) {
+pub(super) fn date(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

@@ -1,12 +1,14 @@
 //! What a route offers for one method: everything a frontend needs, resolved when the configuration is compiled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
 use crate::policy::Access;
+use crate::policy::throttle::Checks;
 use crate::route::Host;
 use crate::route::cors::Cors;
 use crate::schema::Method;
@@ -98,6 +100,25 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// The index of how callers prove who they are; absent, they need not.
     pub auth: Option<usize>,
+    /// Whether what is known of its backend may be out of date.
+    pub doubt: Doubt,
+}
+
+/// A flag that calls raise when a backend does not know a method that it told of, or a client asks for one that it has not.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lowers it, and says whether it was raised.
+    pub fn lower(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// One method on one route.
@@ -115,6 +136,8 @@ pub struct Entry {
     pub json: Transcoder,
     /// Who may call it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// How often it may be called.
+    pub checks: Checks,
     /// What its calls go out as.
     pub outbound: Outbound,
 }

@@ -9,6 +9,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::policy::Access;
+use crate::policy::throttle::Checks;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
@@ -35,6 +36,8 @@ pub struct PathRoute {
     pub auth: Option<usize>,
     /// Who may ask for it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// How often it may be asked for.
+    pub checks: Checks,
 }
 
 impl PathRoute {

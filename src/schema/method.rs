@@ -100,6 +100,26 @@ impl fmt::Debug for Method {
 }
 
 impl Method {
+    /// Whether calling it twice does the same as calling it once, as far as anybody says so: its idempotency level, or
+    /// else HTTP rules that are all of methods which are.
+    ///
+    /// Source: RFC 9110, section 9.2.2.
+    pub fn may_be_repeated(&self) -> bool {
+        use http::Method as Verb;
+        match self.idempotency {
+            Idempotency::NoSideEffects | Idempotency::Idempotent => true,
+            Idempotency::Unknown => {
+                !self.rules.is_empty()
+                    && self.rules.iter().all(|rule| match &rule.method {
+                        HttpMethod::Exact(verb) => {
+                            matches!(*verb, Verb::GET | Verb::HEAD | Verb::PUT | Verb::DELETE)
+                        }
+                        HttpMethod::Any => false,
+                    })
+            }
+        }
+    }
+
     /// The full name, such as `library.v1.Library.GetBook`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.service, self.name)

@@ -1,103 +1,173 @@
-//! The workers: sockets shared out, one gateway each, new plans put in place.
+//! The workers: one gateway each, sockets that come and go, new plans put in place.
 
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Plan;
 use crate::gateway::{Gateway, Prepared};
-use crate::listen::counters::Counters;
-use crate::listen::pressure::Pressure;
-use crate::listen::tls::{Identity, Tls};
 use crate::listen::worker::Workers;
-use crate::listen::{self, Connections, Drain, Settings, Sockets};
+use crate::listen::{self, Connections, Drain, Settings};
 use crate::observe::{Log, Metrics, Shard};
-use crate::serve::{ServeError, refuse_head};
+use crate::serve::ServeError;
 
-/// The listeners' sockets and settings, before they are shared out to the workers.
-pub(super) struct Bound {
-    sockets: Vec<Sockets>,
-    pub(super) addresses: Vec<SocketAddr>,
-    settings: Vec<Arc<Settings>>,
-    workers: usize,
+/// Orders that may wait for a worker: it takes them at once, and a reload sends one for each listener that is new.
+const ORDERS_WAITING: usize = 64;
+/// How long workers may take to put a plan in place before whoever asked for it is told that one has not.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a worker is told to do.
+pub(super) enum Order {
+    /// Serve a listener's sockets.
+    Serve(Opened),
+    /// Say that it is alive.
+    Beat(oneshot::Sender<()>),
 }
 
-impl Bound {
-    pub(super) fn new(
-        plan: &Plan,
-        counters: &Arc<Counters>,
-        pressure: &Arc<Pressure>,
-    ) -> Result<Self, ServeError> {
-        let mut bound = Self {
-            sockets: Vec::new(),
-            addresses: Vec::new(),
-            settings: Vec::new(),
-            workers: plan.workers,
-        };
-        for listener in &plan.listeners {
-            let tls = match &listener.tls {
-                None => None,
-                Some(files) => {
-                    let identities: Vec<Identity> = files
-                        .certificates
-                        .iter()
-                        .map(|(certificate, key)| Identity {
-                            certificate: certificate.clone(),
-                            key: key.clone(),
-                        })
-                        .collect();
-                    Some(Tls::load(&identities, files.client_ca.as_deref())?)
-                }
-            };
-            let sockets = Sockets::bind(listener.address, plan.workers)?;
-            bound.addresses.push(sockets.address());
-            bound.sockets.push(sockets);
-            bound.settings.push(Arc::new(Settings {
-                tls,
-                trusted_proxies: listener.trusted_proxies.clone(),
-                counters: Arc::clone(counters),
-                pressure: Arc::clone(pressure),
-                ..Settings::new(listener.limits.clone(), refuse_head)
-            }));
+/// What a worker has of one listener.
+pub(super) struct Opened {
+    pub(super) sockets: Vec<TcpListener>,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    pub(super) drain: Drain,
+}
+
+/// Orders to every worker.
+#[derive(Clone)]
+pub(super) struct Desks(Vec<mpsc::Sender<Order>>);
+
+impl Desks {
+    /// Gives an order to one worker.
+    ///
+    /// # Cancel safety
+    /// The order is given or not.
+    pub(super) async fn order(&self, worker: usize, order: Order) {
+        if let Some(desk) = self.0.get(worker)
+            && desk.send(order).await.is_err()
+        {
+            tracing::error!(worker, "a worker has ended");
         }
-        Ok(bound)
+    }
+}
+
+impl Desks {
+    /// Whether every worker says that it is alive, however long that takes.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn beat(&self) -> bool {
+        for desk in &self.0 {
+            let (answer, heard) = oneshot::channel();
+            if desk.send(Order::Beat(answer)).await.is_err() || heard.await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Which plan each worker goes by.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// Generations, with the reason where one could not be put in place.
+    workers: Mutex<Vec<(u64, Option<String>)>>,
+    moved: Notify,
+}
+
+impl Placed {
+    fn new(workers: usize) -> Self {
+        Self {
+            workers: Mutex::new(vec![(0, None); workers]),
+            moved: Notify::new(),
+        }
     }
 
-    /// Starts the worker threads; returns once they run.
-    pub(super) fn start(
-        mut self,
-        plans: &watch::Receiver<Arc<Prepared>>,
-        metrics: &Metrics,
-        log: &Log,
-        connections: &Arc<Connections>,
-        drain: &Drain,
-    ) -> Result<Workers, ServeError> {
-        let shares = (0..self.workers)
-            .map(|worker| Share {
-                listeners: self
-                    .sockets
-                    .iter_mut()
-                    .filter_map(|sockets| sockets.take(worker))
-                    .collect(),
-                settings: self.settings.clone(),
-                plans: plans.clone(),
-                shard: metrics.shard(worker),
-                log: log.clone(),
-                connections: Arc::clone(connections),
-                drain: drain.clone(),
-            })
-            .collect();
-        Ok(Workers::start(shares, |_number, share: Share| share.run())?)
+    fn put(&self, worker: usize, generation: u64, problem: Option<String>) {
+        if let Some(place) = self.workers.lock().get_mut(worker) {
+            *place = (generation, problem);
+        }
+        self.moved.notify_waiters();
     }
+
+    /// Waits until every worker goes by this plan.
+    ///
+    /// # Errors
+    /// Why one of them does not.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn all(&self, generation: u64) -> Result<(), String> {
+        let moved = async {
+            loop {
+                let moved = self.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                if self
+                    .workers
+                    .lock()
+                    .iter()
+                    .all(|(placed, _)| *placed >= generation)
+                {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, moved).await.is_err() {
+            return Err(format!(
+                "a worker has not put the plan in place within {PATIENCE:?}"
+            ));
+        }
+        let problem = self
+            .workers
+            .lock()
+            .iter()
+            .find_map(|(_, problem)| problem.clone());
+        problem.map_or(Ok(()), Err)
+    }
+}
+
+/// What every worker gets a clone of.
+pub(super) struct Common {
+    pub(super) plans: watch::Receiver<Arc<Prepared>>,
+    pub(super) metrics: Metrics,
+    pub(super) log: Log,
+    pub(super) connections: Arc<Connections>,
+    pub(super) drain: Drain,
+}
+
+/// Starts so many workers, which serve nothing yet.
+///
+/// # Errors
+/// A runtime or a thread can't be made.
+pub(super) fn start(workers: usize, common: &Common) -> Result<(Workers, Desks, Arc<Placed>), ServeError> {
+    let placed = Arc::new(Placed::new(workers));
+    let mut desks = Vec::new();
+    let mut shares = Vec::new();
+    for worker in 0..workers {
+        let (desk, orders) = mpsc::channel(ORDERS_WAITING);
+        desks.push(desk);
+        shares.push(Share {
+            orders,
+            placed: Arc::clone(&placed),
+            plans: common.plans.clone(),
+            shard: common.metrics.shard(worker),
+            log: common.log.clone(),
+            connections: Arc::clone(&common.connections),
+            drain: common.drain.clone(),
+        });
+    }
+    let threads = Workers::start(shares, |number, share: Share| share.run(number))?;
+    Ok((threads, Desks(desks), placed))
 }
 
 /// What one worker gets.
 struct Share {
-    listeners: Vec<std::net::TcpListener>,
-    settings: Vec<Arc<Settings>>,
+    orders: mpsc::Receiver<Order>,
+    placed: Arc<Placed>,
     plans: watch::Receiver<Arc<Prepared>>,
     shard: Arc<Shard>,
     log: Log,
@@ -107,7 +177,7 @@ struct Share {
 
 impl Share {
     /// The life of a worker.
-    async fn run(mut self) {
+    async fn run(mut self, number: usize) {
         let tasks = TaskTracker::new();
         let prepared = Arc::clone(&self.plans.borrow_and_update());
         let gateway = match Gateway::new(
@@ -118,29 +188,45 @@ impl Share {
             self.drain.clone(),
         ) {
             Ok(gateway) => Arc::new(gateway),
-            Err(error) => return tracing::error!(%error, "a worker can't start"),
+            Err(error) => {
+                let generation = prepared.plan.generation;
+                return self
+                    .placed
+                    .put(number, generation, Some(format!("a worker can't start: {error}")));
+            }
         };
-        let replaced = tasks.spawn(replace(Arc::clone(&gateway), self.plans));
+        self.placed.put(number, prepared.plan.generation, None);
+        drop(prepared);
+        let replaced = tasks.spawn(replace(Arc::clone(&gateway), self.plans, number, self.placed));
         let mut serving = JoinSet::new();
-        for (listener, settings) in self.listeners.into_iter().zip(self.settings) {
-            let gateway = Arc::clone(&gateway);
-            let handler = move |request, peer| {
-                let gateway = Arc::clone(&gateway);
-                // Boxed, so that a connection that idles holds a pointer and not the room for a call.
-                Box::pin(async move { gateway.handle(request, peer).await })
-            };
-            let connections = Arc::clone(&self.connections);
-            serving.spawn(listen::serve(
-                listener,
+        while let Some(next) = next(&mut self.orders, &mut serving, &self.drain).await {
+            let Opened {
+                sockets,
                 settings,
-                connections,
-                self.drain.clone(),
-                handler,
-            ));
-        }
-        while let Some(served) = serving.join_next().await {
-            if let Ok(Err(error)) = served {
-                tracing::error!(%error, "a listener ended");
+                drain,
+            } = match next {
+                Order::Serve(opened) => opened,
+                Order::Beat(answer) => {
+                    // Who asked may have lost patience.
+                    let _ = answer.send(());
+                    continue;
+                }
+            };
+            for socket in sockets {
+                let gateway = Arc::clone(&gateway);
+                let handler = move |request, peer| {
+                    let gateway = Arc::clone(&gateway);
+                    // Boxed, so that a connection that idles holds a pointer and not the room for a call.
+                    Box::pin(async move { gateway.handle(request, peer).await })
+                };
+                let connections = Arc::clone(&self.connections);
+                serving.spawn(listen::serve(
+                    socket,
+                    settings.clone(),
+                    connections,
+                    drain.clone(),
+                    handler,
+                ));
             }
         }
         replaced.abort();
@@ -148,12 +234,52 @@ impl Share {
     }
 }
 
+/// The next order; `None` once the gateway drains and the last listener has ended.
+async fn next(
+    orders: &mut mpsc::Receiver<Order>,
+    serving: &mut JoinSet<std::io::Result<()>>,
+    drain: &Drain,
+) -> Option<Order> {
+    let mut open = true;
+    loop {
+        // Dropping either arm loses nothing: both are asked again.
+        tokio::select! {
+            order = orders.recv(), if open && !drain.begun() => match order {
+                Some(order) => return Some(order),
+                None => open = false,
+            },
+            served = serving.join_next(), if !serving.is_empty() => {
+                if let Some(Ok(Err(error))) = served {
+                    tracing::error!(%error, "a listener ended");
+                }
+            }
+            () = drain.signalled(), if !drain.begun() => {}
+            else => return None,
+        }
+    }
+}
+
 /// Puts each new plan in place.
-async fn replace(gateway: Arc<Gateway>, mut plans: watch::Receiver<Arc<Prepared>>) {
+async fn replace(
+    gateway: Arc<Gateway>,
+    mut plans: watch::Receiver<Arc<Prepared>>,
+    worker: usize,
+    placed: Arc<Placed>,
+) {
     while plans.changed().await.is_ok() {
         let prepared = Arc::clone(&plans.borrow_and_update());
-        if let Err(error) = gateway.replace(&prepared) {
-            tracing::error!(%error, "a plan can't be put in place; the one before stays");
+        let generation = prepared.plan.generation;
+        let gateway = Arc::clone(&gateway);
+        // Not on the worker's own thread: a plan of ten thousand methods would make its calls wait.
+        let built = tokio::task::spawn_blocking(move || gateway.replace(&prepared)).await;
+        let problem = match built {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = &problem {
+            tracing::error!(problem, "a plan can't be put in place; the one before stays");
         }
+        placed.put(worker, generation, problem);
     }
 }

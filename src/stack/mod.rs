@@ -1,12 +1,16 @@
 //! The layers of a route over `Service<Call>`, and the only place that knows their order.
 
 pub mod deadline;
+pub mod metered;
+pub mod paced;
 
 use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 use tower::util::BoxCloneSyncService;
 
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
+use crate::policy::throttle::pace::Pace;
 
 /// What a frontend calls: a backend under the layers of its route.
 pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
@@ -16,6 +20,10 @@ pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
 pub struct Params {
     /// How long a stream may be silent.
     pub idle_timeout: std::time::Duration,
+    /// Whether limits go by a field of the first message.
+    pub asks_messages: bool,
+    /// How fast the messages of a client may come.
+    pub pace: Option<Pace>,
 }
 
 /// The call, with the metadata by which a backend is told who calls.
@@ -33,6 +41,14 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Before messages are looked at: nobody reads ahead.
+        .option_layer(
+            params
+                .pace
+                .map(|pace| layer_fn(move |inner| paced::Paced::new(inner, pace))),
+        )
+        // What the gate has left for when the first message is there.
+        .option_layer(params.asks_messages.then(|| layer_fn(metered::Metered::new)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.
         .map_request(told)
         .service(backend);

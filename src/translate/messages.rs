@@ -226,6 +226,23 @@ impl Messages {
         }
     }
 
+    /// The one message of a request that is there in whole, without its envelope.
+    pub fn as_whole(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Whole(enveloped, _) => enveloped.get(envelope::PREFIX..),
+            Source::Done | Source::Ended(_) | Source::Raw(_) | Source::Stream(_) => None,
+        }
+    }
+
+    /// The same messages, which are counted elsewhere.
+    #[must_use]
+    pub fn uncounted(self) -> Self {
+        Self {
+            tally: Arc::default(),
+            ..self
+        }
+    }
+
     /// The counts of the call.
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally

@@ -6,6 +6,7 @@ pub mod lane;
 pub mod messages;
 pub mod raw_body;
 pub mod relay;
+pub mod scalar;
 pub mod tally;
 
 pub use lane::Lane;

@@ -1,7 +1,9 @@
 //! What a call has moved so far, and how it ended: shared by the request's way up and the answer's way down.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::fault::{Kind, Side};
 use crate::status::Code;
@@ -15,8 +17,14 @@ pub struct Tally {
     reply_messages: AtomicU64,
     reply_bytes: AtomicU64,
     outcome: OnceLock<Outcome>,
+    /// The endpoint that the newest attempt went to. One call alone takes the lock.
+    endpoint: Mutex<Option<Arc<str>>>,
+    /// Times that the request was sent again.
+    retries: AtomicU32,
     /// The code with which a WebSocket was closed; 0 as long as it was not.
     close_code: AtomicU16,
+    /// The limit that was met.
+    limit: OnceLock<Box<str>>,
 }
 
 /// How a call ended, as the client was told.
@@ -53,6 +61,37 @@ impl Tally {
     pub fn end(&self, outcome: Outcome) {
         // A later outcome is an echo of the first one: the client was told already.
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Notes where an attempt goes.
+    pub fn sent_to(&self, endpoint: &Arc<str>) {
+        *self.endpoint.lock() = Some(Arc::clone(endpoint));
+    }
+
+    /// The endpoint that the newest attempt went to, if there was one.
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.endpoint.lock().clone()
+    }
+
+    /// Notes that the request is sent again.
+    pub fn retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Times that the request was sent again.
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Notes the limit that the call met; the first one counts.
+    pub fn met(&self, limit: &str) {
+        // A later one is an echo.
+        let _ = self.limit.set(limit.into());
+    }
+
+    /// The limit that the call met, if it met one.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.get().map(|limit| &**limit)
     }
 
     /// Notes the code with which a WebSocket was closed.

@@ -196,6 +196,13 @@ impl Connector {
         })
     }
 
+    /// The same connector, whose requests ask for another authority than the one that is dialled.
+    #[must_use]
+    pub fn asking_for(mut self, authority: Authority) -> Self {
+        self.authority = authority;
+        self
+    }
+
     /// The scheme of requests on the connection.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme

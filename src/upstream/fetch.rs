@@ -1,5 +1,6 @@
 //! One small document over HTTP, for the control plane: bounded in size and time, no redirects, a connection for each.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AGE, CACHE_CONTROL, HOST, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -86,6 +88,28 @@ impl Fetcher {
             .unwrap_or(Err(FetchError::Timeout))
     }
 
+    /// Asks for a document that may take its time: the head of the answer, and its bytes as they come. The time that all
+    /// this may take is the caller's to bound.
+    ///
+    /// # Errors
+    /// [`FetchError`]: nobody answers.
+    ///
+    /// # Cancel safety
+    /// The connection is closed.
+    pub async fn open(&self, uri: &Uri, headers: HeaderMap) -> Result<Answer, FetchError> {
+        let (stream, http2) = self.dial(uri).await?;
+        let io = TokioIo::new(stream);
+        let mut request = request(uri, http2)?;
+        request.headers_mut().extend(headers);
+        if http2 {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            Answer::begin(Box::pin(connection), sender.send_request(request)).await
+        } else {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            Answer::begin(Box::pin(connection), sender.send_request(request)).await
+        }
+    }
+
     async fn ask(&self, uri: &Uri) -> Result<Document, FetchError> {
         let (stream, http2) = self.dial(uri).await?;
         let io = TokioIo::new(stream);
@@ -129,6 +153,79 @@ impl Fetcher {
             .map_err(FetchError::Connect)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(stream), http2))
+    }
+}
+
+/// What moves the bytes of a connection.
+type Connection = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
+
+/// An answer that is read as it comes. Dropping it closes its connection.
+pub struct Answer {
+    response: Response<Incoming>,
+    /// `None` once it has ended.
+    connection: Option<Connection>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    async fn begin(
+        mut connection: Connection,
+        answer: impl Future<Output = Result<Response<Incoming>, hyper::Error>>,
+    ) -> Result<Self, FetchError> {
+        tokio::pin!(answer);
+        let (response, connection) = tokio::select! {
+            biased;
+            response = &mut answer => (response?, Some(connection)),
+            // It has ended; what it brought is still to be read.
+            _ended = &mut connection => (answer.await?, None),
+        };
+        Ok(Self { response, connection })
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next bytes; `None` once all of it was read.
+    ///
+    /// # Errors
+    /// The answer broke off.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            let frame = match &mut self.connection {
+                None => self.response.body_mut().frame().await,
+                Some(connection) => tokio::select! {
+                    biased;
+                    frame = self.response.body_mut().frame() => frame,
+                    _ended = connection => {
+                        self.connection = None;
+                        continue;
+                    }
+                },
+            };
+            match frame.transpose()?.map(Frame::into_data) {
+                None => return Ok(None),
+                Some(Ok(data)) => return Ok(Some(data)),
+                // Trailers say nothing here.
+                Some(Err(_)) => {}
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod dice;
 mod exchange;
 pub mod fetch;
 pub mod pool;
+pub mod pools;
 pub mod stream;
 pub mod tls;
 pub(crate) mod upgrade;

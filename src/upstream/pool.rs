@@ -5,8 +5,8 @@
 //! be dialled, attempts are spaced by a jittered back-off, and calls fail at once instead of queueing behind it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +54,23 @@ impl std::error::Error for Unreachable {
 /// The connections of one worker to one endpoint. Clones share them.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
+
+/// A pool that goes when nobody else holds it.
+#[derive(Clone)]
+pub struct WeakPool(Weak<Inner>);
+
+impl WeakPool {
+    /// The pool, if somebody still holds it.
+    pub fn upgrade(&self) -> Option<Pool> {
+        self.0.upgrade().map(Pool)
+    }
+}
+
+impl fmt::Debug for WeakPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakPool")
+    }
+}
 
 struct Inner {
     connector: Connector,
@@ -135,6 +152,11 @@ impl Pool {
             state: Mutex::new(State::default()),
             dialled: Notify::new(),
         }))
+    }
+
+    /// The same pool, without keeping it.
+    pub fn downgrade(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.0))
     }
 
     /// How the endpoint is dialled.

@@ -22,9 +22,12 @@ use crate::wire::body::Body;
 /// Why a request got no answer.
 #[derive(Debug, Error)]
 pub enum SendError {
-    /// The upstream surely did not process it: the connection was closing, or the upstream refused the stream.
+    /// The upstream surely did not process it: the connection was closing.
     #[error("the upstream did not take the request")]
     Unprocessed(#[source] Cause),
+    /// The upstream refused it before it processed any of it.
+    #[error("the upstream refused the request")]
+    Refused(#[source] Cause),
     /// A connection that was kept from before closed as the request went out. The upstream has most likely not seen
     /// it, and may have: only what may be sent twice may be sent again.
     #[error("the upstream closed a kept connection")]
@@ -54,9 +57,10 @@ impl From<SendError> for Fault {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Request(fault) => fault,
-            SendError::Unprocessed(_) | SendError::Stale(_) | SendError::Broken(_) => {
-                Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error)
-            }
+            SendError::Unprocessed(_)
+            | SendError::Refused(_)
+            | SendError::Stale(_)
+            | SendError::Broken(_) => Self::upstream(Kind::UpstreamReset, error.to_string()).caused_by(error),
             SendError::Protocol(_) => {
                 Self::upstream(Kind::UpstreamProtocol, error.to_string()).caused_by(error)
             }
@@ -152,8 +156,9 @@ async fn final_answer(
 ///
 /// Source: RFC 9113, sections 6.8 and 8.7.
 fn classify(error: h2::Error) -> SendError {
-    let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-    if refused || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR)) {
+    if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+        SendError::Refused(error.into())
+    } else if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) {
         SendError::Unprocessed(error.into())
     } else {
         SendError::Broken(error.into())

@@ -116,7 +116,7 @@ async fn a_refused_stream_is_one_that_was_not_processed() {
     let pool = pool(&uri, &tasks);
     assert!(matches!(
         ask(&pool, &uri, &tasks).await,
-        Err(SendError::Unprocessed(_))
+        Err(SendError::Refused(_))
     ));
 }
 

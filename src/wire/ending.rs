@@ -15,14 +15,23 @@ pub const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status
 
 /// Takes the status out of a header block; `None` when it has no `grpc-status`.
 ///
-/// A status that is no integer is `UNKNOWN`; details that are no base64 are dropped, since the code and the message
+/// A status that is no integer is `UNKNOWN`, and so are several that contradict each other; details that are no base64 are dropped, since the code and the message
 /// still stand.
 pub fn take(headers: &mut HeaderMap) -> Option<Status> {
+    let mut all = headers.get_all(GRPC_STATUS).iter();
+    let first = all.next()?;
+    let contradicts = all.any(|other| other != first);
     let status = headers.remove(GRPC_STATUS)?;
     let message = headers.remove(GRPC_MESSAGE);
     let details = headers.remove(GRPC_STATUS_DETAILS);
-    if status.as_bytes() == b"0" && message.is_none() && details.is_none() {
+    if status.as_bytes() == b"0" && message.is_none() && details.is_none() && !contradicts {
         return Some(Status::OK);
+    }
+    if contradicts {
+        return Some(Status::new(
+            Code::Unknown,
+            "grpc-status is given several times, and not the same",
+        ));
     }
     let message = message.map_or_else(String::new, |value| percent::decode(value.as_bytes()));
     let mut ended = match status.to_str().ok().and_then(|text| text.parse::<i64>().ok()) {
@@ -54,6 +63,22 @@ pub fn put(status: &Status, headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statuses_that_contradict_each_other_are_no_success() {
+        for (given, expected) in [
+            (vec!["0", "0"], Code::Ok),
+            (vec!["0", "13"], Code::Unknown),
+            (vec!["13", "0"], Code::Unknown),
+        ] {
+            let mut headers = HeaderMap::new();
+            for status in &given {
+                headers.append(GRPC_STATUS, status.parse().unwrap());
+            }
+            assert_eq!(take(&mut headers).unwrap().code, expected, "{given:?}");
+            assert!(headers.is_empty());
+        }
+    }
 
     #[test]
     fn a_status_survives_a_header_block() {

@@ -12,10 +12,12 @@ pub mod event_stream;
 pub mod grpc_web;
 pub mod json_stream;
 pub mod last_frame;
+pub mod multipart;
 pub mod percent;
 pub mod timeout;
 pub mod url;
 pub mod websocket;
+pub mod zip;
 
 use std::fmt;
 

@@ -14,15 +14,20 @@
 // The largest messages of the tests are one `json!` each.
 #![recursion_limit = "256"]
 
+mod admin;
 mod auth;
 mod backpressure;
+mod balance;
 mod bindings;
 mod cancel;
+mod cluster;
 mod connect;
 mod cors;
 mod discover;
 mod drain;
+mod endpoints;
 mod examples;
+mod faults;
 mod generated;
 mod grpc_web;
 mod health;
@@ -30,8 +35,12 @@ mod limits;
 mod matrix;
 mod mutate;
 mod relay;
+mod reload;
 mod rest_backend;
+mod retry;
 mod routes;
 mod support;
+mod takeover;
+mod throttle;
 mod tls;
 mod websocket;

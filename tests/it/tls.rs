@@ -21,16 +21,16 @@ use crate::support::gateway::{Gateway, Settings};
 use crate::support::within;
 
 /// A certificate chain and its key.
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// An authority that a test makes up, and a folder for what it signs.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -40,12 +40,12 @@ impl Authority {
         Self { folder, issuer }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Signs a certificate for a name, into `NAME.pem` and `NAME.key`.
-    fn sign(&self, name: &str) {
+    pub(crate) fn sign(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()])
             .unwrap()
@@ -56,7 +56,7 @@ impl Authority {
     }
 
     /// `certificate: …, key: …` in YAML.
-    fn pair(&self, name: &str) -> String {
+    pub(crate) fn pair(&self, name: &str) -> String {
         format!(
             "certificate: {}, key: {}",
             self.file(&format!("{name}.pem")).display(),
@@ -64,14 +64,14 @@ impl Authority {
         )
     }
 
-    fn identity(&self, name: &str) -> Identity {
+    pub(crate) fn identity(&self, name: &str) -> Identity {
         let chain = CertificateDer::pem_file_iter(self.file(&format!("{name}.pem"))).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).unwrap();
         (chain.map(Result::unwrap).collect(), key)
     }
 
     /// A client that trusts this authority, with a certificate of its own if one is given.
-    fn client(&self, protocols: &[&[u8]], own: Option<Identity>) -> ClientConfig {
+    pub(crate) fn client(&self, protocols: &[&[u8]], own: Option<Identity>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -88,7 +88,7 @@ impl Authority {
     }
 }
 
-async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     name: &'static str,
     config: ClientConfig,

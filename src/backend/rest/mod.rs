@@ -17,11 +17,14 @@ use bytes::Bytes;
 use http::Method;
 use tower::Service;
 
-use crate::backend::dispatch::{Dispatch, Twice};
-use crate::call::{Call, Reply};
+use crate::backend::dispatch::{Asked, Dispatch, Twice};
+use crate::backend::replay::Replay;
+use crate::balance::key::KeySource;
+use crate::balance::{Ending, Target};
+use crate::call::{Call, Deadline, Reply};
 use crate::fault::{Fault, Kind};
 use crate::route::entry::OutboundRest;
-use crate::schema::{self, Idempotency};
+use crate::schema::{self, Idempotency, MethodKind};
 use crate::translate::{Messages, Part};
 use crate::wire::body::Body;
 
@@ -32,13 +35,19 @@ use request::Prepared;
 #[derive(Clone, Debug)]
 pub struct Rest {
     dispatch: Dispatch,
+    /// Where its calls carry the key that they are balanced by.
+    key: KeySource,
     outbound: Arc<OutboundRest>,
 }
 
 impl Rest {
-    /// Calls the method that `outbound` is for at the endpoints of `dispatch`.
-    pub fn new(dispatch: Dispatch, outbound: Arc<OutboundRest>) -> Self {
-        Self { dispatch, outbound }
+    /// Calls `method`, which `outbound` is for, at the endpoints of `dispatch`.
+    pub fn new(dispatch: Dispatch, method: &schema::Method, outbound: Arc<OutboundRest>) -> Self {
+        Self {
+            key: dispatch.key_source(Some(&method.input)),
+            dispatch,
+            outbound,
+        }
     }
 
     async fn serve(self, call: Call) -> Result<Reply, Fault> {
@@ -49,7 +58,7 @@ impl Rest {
             metadata,
             deadline,
             messages,
-            permit: _permit,
+            permit,
         } = call;
         if method.kind.client_streams() {
             return Err(unimplemented(
@@ -64,21 +73,27 @@ impl Rest {
             ));
         };
         let message = only(messages).await?;
+        let mut wish = self.dispatch.wish(&self.key, &metadata, permit.identity());
+        wish.key = wish.key.or_else(|| self.key.of_message(&message));
         let (prepared, body) = Prepared::new(&self.outbound, rule, metadata, message, bounds)?;
         let told = self.outbound.options.server_timeout;
-        let (response, in_flight) = self
-            .dispatch
-            .send(twice(&method, prepared.method()), Body::whole(body), |target| {
-                prepared.head(target, deadline, told)
-            })
-            .await?;
+        let asked = Asked {
+            twice: twice(&method, prepared.method()),
+            deadline,
+            tally: &tally,
+            wish,
+            ending: Ending::Any,
+            is_unary: method.kind == MethodKind::Unary,
+        };
+        let head = |target: &Target, deadline: Option<Deadline>| prepared.head(target, deadline, told);
+        let body = Replay::once(Body::whole(body));
+        let response = self.dispatch.send(&asked, body, head).await?;
         let answer = Answer {
             outbound: &self.outbound,
             rule,
             bounds,
-            tally,
+            tally: Arc::clone(&tally),
         };
-        let response = response.map(|body| body.holding(in_flight));
         if method.kind.server_streams() {
             answer.stream(response).await
         } else {

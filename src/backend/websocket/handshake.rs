@@ -13,10 +13,10 @@ use hyper_util::rt::TokioIo;
 
 use crate::backend::relay::Relayed;
 use crate::backend::websocket::Bridge;
-use crate::balance::InFlight;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::listen::tunnel::Tunnel;
+use crate::policy::throttle::pace::Pace;
 use crate::route::entry::WebSocket;
 use crate::translate::Tally;
 use crate::wire::body::Body;
@@ -83,9 +83,9 @@ impl Handshake {
         head: response::Parts,
         upstream: TokioIo<Upgraded>,
         options: WebSocket,
-        holds_for: Option<Duration>,
+        (holds_for, pace): (Option<Duration>, Option<Pace>),
         tally: Arc<Tally>,
-        in_flight: InFlight,
+        held: impl Send + 'static,
     ) -> Result<Response<Body>, Fault> {
         let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
         let mut headers = head.headers;
@@ -123,9 +123,10 @@ impl Handshake {
             );
             Bridge::new(client, upstream, &options, leave, tally)
                 .holding_for(holds_for)
+                .at_pace(pace)
                 .run()
         })
-        .holding(in_flight)
+        .holding(held)
         .put(&mut response);
         Ok(response)
     }

@@ -18,10 +18,12 @@ use tokio::time::{Instant, timeout};
 
 pub(super) use handshake::Handshake;
 
-use crate::fault::{Kind, Side};
+use crate::fault::{Fault, Kind, Side};
 use crate::listen::keep_alive::{Due, Timers};
 use crate::listen::tunnel::Leave;
+use crate::policy::throttle::pace::Pace;
 use crate::route::entry::WebSocket;
+use crate::stack::paced::Brake;
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -44,6 +46,8 @@ struct Bridge<C, U> {
     tally: Arc<Tally>,
     /// Whose turn it is, so that neither side can keep the other waiting.
     turn: Side,
+    /// Holds the client back that sends too fast.
+    brake: Option<Brake>,
 }
 
 /// One side of a bridge.
@@ -147,6 +151,15 @@ where
             leave,
             tally,
             turn: Side::Client,
+            brake: None,
+        }
+    }
+
+    /// The same, whose client sends its messages at this pace.
+    fn at_pace(self, pace: Option<Pace>) -> Self {
+        Self {
+            brake: pace.map(Brake::new),
+            ..self
         }
     }
 
@@ -206,8 +219,19 @@ where
         for side in [self.turn, other(self.turn)] {
             let (from, to_has_room) = match side {
                 Side::Client => {
-                    let room = self.upstream.socket.has_room();
-                    (self.client.socket.poll_event(cx, room), room)
+                    let free = match &mut self.brake {
+                        Some(brake) => brake.poll_free(cx).is_ready(),
+                        None => true,
+                    };
+                    let room = free && self.upstream.socket.has_room();
+                    let event = self.client.socket.poll_event(cx, room);
+                    if room
+                        && event.is_pending()
+                        && let Some(brake) = &mut self.brake
+                    {
+                        brake.caught_up();
+                    }
+                    (event, room)
                 }
                 Side::Upstream | Side::Gateway => {
                     let room = self.client.socket.has_room();
@@ -301,6 +325,11 @@ where
                     Side::Client => {
                         self.tally.count(Way::Request, payload.len());
                         self.tally.add_request_messages(u64::from(last));
+                        if let Some(brake) = &mut self.brake
+                            && let Err(fault) = brake.came(u64::from(last), payload.len())
+                        {
+                            return Some(self.too_fast(&fault));
+                        }
                         self.upstream.socket.part(kind, first, last, &payload);
                     }
                     Side::Upstream | Side::Gateway => self.down(kind, first, last, &payload),
@@ -334,6 +363,20 @@ where
                     outcome: Outcome::Upstream(Code::Ok),
                 })
             }
+        }
+    }
+
+    /// Ends a client that sends faster than it may, and does not slow down.
+    fn too_fast(&self, fault: &Fault) -> Parting {
+        if let Some(limit) = fault.limit() {
+            self.tally.met(limit);
+        }
+        Parting {
+            outcome: Outcome::Gateway(fault.kind(), fault.side()),
+            ..client_left(
+                Farewell::Break(Close::new(Close::POLICY, fault.message())),
+                Close::POLICY,
+            )
         }
     }
 

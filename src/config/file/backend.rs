@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
@@ -9,7 +10,9 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Endpoint, Period};
+use super::super::value::{Count, Percent, Period};
+use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
+use super::endpoints::Endpoints;
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -20,12 +23,14 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Where they are: `http://` is HTTP/2 without TLS for `grpc` and HTTP/1.1 for `rest`; `https://` is what both sides
     /// speak over TLS; `ws://` and `wss://` for `websocket`. A path is a prefix.
-    #[schemars(length(min = 1))]
-    pub endpoints: Located<Vec<Located<Endpoint>>>,
+    /// Each is a URL, or `{url, weight, zone}`; or who knows them: `{file}`, `{dns}`, `{srv}`, `{consul}` or
+    /// `{kubernetes}`.
+    pub endpoints: Located<Endpoints>,
     /// Of `rest`: `http://` endpoints are spoken to in HTTP/2, with prior knowledge.
     #[serde(default)]
     pub http2: Located<bool>,
-    /// Where the descriptors of the services come from: `reflection`, `{protos: …}` or `{descriptors: …}`. Default:
+    /// Where the descriptors of the services come from: `reflection`, `{protos: …}`, `{descriptors: …}`
+    /// or `{registry: …}`. Default:
     /// `reflection` for `grpc`; none for `rest`, which is then reached by routes with a `path`.
     pub schema: Option<Located<SchemaSource>>,
     /// How calls become requests of a `rest` backend that has descriptors.
@@ -34,14 +39,49 @@ pub struct Backend {
     /// descriptors say about the same method.
     #[serde(default)]
     pub rules: Vec<Located<PathBuf>>,
+    /// Of `schema: reflection`: how long at most until the backend is asked again what it offers. The first pauses are
+    /// shorter, and a call that it does not understand has it asked at once. Default: 5m.
+    #[serde(default = "default_reflection_interval")]
+    #[schemars(extend("default" = "5m"))]
+    pub reflection_interval: Period,
     /// How an endpoint is chosen for a call.
     #[serde(default)]
     pub load_balancing: LoadBalancing,
+    /// A cookie by which each client stays with its endpoint.
+    pub sticky: Option<Sticky>,
+    /// How long an endpoint that comes, or comes back, takes less than its share: a tenth at first, all of it at the end.
+    /// Default: 30s.
+    pub slow_start: Option<Switch<Period>>,
+    /// Percent of endpoints: where fewer are healthy, calls go to all of them, since the others could not carry the
+    /// load. Default: 50.
+    pub panic_threshold: Option<Percent>,
+    /// When endpoints are taken out because of the calls that they failed. Default: on.
+    #[serde(default)]
+    pub ejection: Switch<Ejection>,
+    /// How endpoints are checked. Default: not at all; `{}` turns it on.
+    pub health_check: Option<Located<HealthCheck>>,
+    /// When a request is sent again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// When a second copy of a request is sent. Default: never.
+    pub hedge: Option<Hedge>,
+    /// When nothing is sent for a while. Default: never; `{}` turns it on.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// The backend that is asked where this one can't be reached or is not available, for requests that were not sent,
+    /// or may be sent twice. It speaks the same protocol. Default: none.
+    pub fallback: Option<Located<String>>,
     /// How long connecting and calls may take.
     #[serde(default)]
     pub timeout: BackendTimeout,
     /// How `https://` endpoints are verified.
     pub tls: Option<Located<BackendTls>>,
+    /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
+    pub max_in_flight: Option<Count>,
+}
+
+/// How long a backend that says the same again and again is left in peace.
+pub(in crate::config) fn default_reflection_interval() -> Period {
+    Period(Duration::from_secs(300))
 }
 
 /// What the endpoints of a backend speak.
@@ -123,7 +163,24 @@ pub enum SchemaSource {
     Protos(ProtoFiles),
     /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
     Descriptors(Located<PathBuf>),
+    /// What is registered under this name through the admin API.
+    Registry(Located<String>),
 }
+
+/// Whether a schema can be registered under this name.
+pub fn is_schema_name(name: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|first| letter(*first))
+        && bytes
+            .iter()
+            .all(|byte| letter(*byte) || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// What such a name is, for errors.
+pub const SCHEMA_NAME: &str =
+    "write letters in lower case, digits, \".\", \"_\" and \"-\", a letter or a digit first, 64 at most";
 
 /// `.proto` files and where their imports are.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,15 +202,24 @@ struct SchemaKeys {
     proto_paths: Option<Vec<Located<PathBuf>>>,
     /// A `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` and `buf build` write it.
     descriptors: Option<Located<PathBuf>>,
+    /// The name of a schema that is registered through the admin API while the gateway runs. Until it is, calls are
+    /// answered with 503.
+    registry: Option<Located<String>>,
 }
 
-const SCHEMA_FORMS: &str =
-    "write reflection, {protos: [FILES or FOLDERS], proto_paths: [FOLDERS]} or {descriptors: FILE}";
+const SCHEMA_FORMS: &str = "write reflection, {protos: [FILES or FOLDERS], proto_paths: [FOLDERS]}, {descriptors: FILE} or \
+                            {registry: NAME}";
 
 impl TryFrom<SchemaKeys> for SchemaSource {
     type Error = String;
 
     fn try_from(keys: SchemaKeys) -> Result<Self, String> {
+        if let Some(name) = keys.registry {
+            return match (keys.protos, keys.proto_paths, keys.descriptors) {
+                (None, None, None) => Ok(Self::Registry(name)),
+                _ => Err(format!("has something beside registry; {SCHEMA_FORMS}")),
+            };
+        }
         match (keys.protos, keys.proto_paths, keys.descriptors) {
             (Some(protos), paths, None) if !protos.is_empty() => Ok(Self::Protos(ProtoFiles {
                 protos,
@@ -221,23 +287,16 @@ impl JsonSchema for SchemaSource {
     }
 }
 
-/// How an endpoint is chosen for a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LoadBalancing {
-    /// One after the other.
-    RoundRobin,
-    /// Of two taken at random, the one with fewer calls in flight.
-    #[default]
-    LeastRequest,
-}
-
 /// How long a backend may take.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendTimeout {
     /// Connecting to an endpoint. Default: `limits.connect_timeout`.
     pub connect: Option<Period>,
+    /// One attempt, up to where its answer begins. Default: as long as the call may take.
+    pub per_try: Option<Period>,
+    /// A stream on which nobody says anything. Default: `limits.idle_timeout`.
+    pub idle: Option<Period>,
     /// A whole unary call. Default: `limits.request_timeout`.
     pub request: Option<Period>,
 }

@@ -6,11 +6,12 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{Period, Services, Size};
+use super::super::value::{Count, Period, Services, Size};
 use super::auth::Rule;
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
+use super::throttle::{LimitNames, StreamLimits};
 use super::websocket::WebSocketSection;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
@@ -56,6 +57,13 @@ pub struct Route {
     pub auth: Option<Located<String>>,
     /// What callers may call: rules of which one has to let them in. Default: everybody who is known may call everything.
     pub authorize: Option<Located<Vec<Located<Rule>>>>,
+    /// How often callers may call: a name of `rate_limits`, or a list of names, all of which have to allow a call.
+    /// Default: as often as they like.
+    pub rate_limit: Option<Located<LimitNames>>,
+    /// Calls in flight on this route, from all callers. Default: no bound.
+    pub max_in_flight: Option<Count>,
+    /// How fast the messages of one stream may come. Default: as fast as the backend takes them.
+    pub stream_limits: Option<Located<StreamLimits>>,
     /// Limits of this route, where they differ from the gateway's.
     #[serde(default)]
     pub limits: RouteLimits,

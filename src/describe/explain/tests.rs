@@ -37,7 +37,11 @@ routes:
 ";
 
 fn plan() -> Plan {
-    let file = from_text("sabir.yaml", Path::new(""), FILE).expect("a file");
+    plan_of(FILE)
+}
+
+fn plan_of(text: &str) -> Plan {
+    let file = from_text("sabir.yaml", Path::new(""), text).expect("a file");
     let sources = [("a.proto".to_owned(), PROTO.to_owned())].into();
     let schema = Schema::from_sources(&["a.proto".to_owned()], &sources, &Rules::empty()).expect("a schema");
     let schemas = [
@@ -96,4 +100,25 @@ fn another_host() {
 fn grpc_is_found_by_its_rpc_path() {
     let request = Request::post("/library.v1.Library/Get").header("content-type", "application/grpc");
     insta::assert_snapshot!(explained(request, None));
+}
+
+#[test]
+fn the_limits_that_would_be_asked_are_told() {
+    let file = FILE.replace(
+        "backend: library}",
+        "backend: library, rate_limit: [each, slots, by_name], max_in_flight: 9}",
+    ) + "\
+rate_limits:
+  each: {rate: 10/s, burst: 20, key: [address, {header: x-tenant}], weights: {\"library.v1.Library/Get\": 3}}
+  slots: {in_flight: 2, key: global}
+  by_name: {quota: 5/hour, key: {message_field: name}}
+";
+    let plan = plan_of(&file);
+    let head = Request::get("/v1/shelves/1/books/7")
+        .header("x-tenant", "t-1")
+        .body(())
+        .unwrap()
+        .into_parts()
+        .0;
+    insta::assert_snapshot!(Explanation::new(&plan, &head, None).to_string());
 }

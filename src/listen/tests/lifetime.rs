@@ -208,7 +208,7 @@ async fn trusted_proxies_are_known_to_the_handler() {
 #[test]
 fn workers_share_a_port_and_drain_together() {
     let mut sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
-    let shares = (0..2).map(|worker| sockets.take(worker).unwrap()).collect();
+    let shares = (0..2).map(|worker| sockets.take(worker).remove(0)).collect();
     let settings = Arc::new(Settings::new(Limits::default(), refuse));
     let connections = Connections::new(&settings.limits);
     let drain = Drain::new(Duration::from_secs(10));
@@ -220,6 +220,7 @@ fn workers_share_a_port_and_drain_together() {
                 let worker = std::thread::current().name().unwrap().to_owned();
                 http::Response::new(Body::whole(worker.into()))
             };
+            let settings = tokio::sync::watch::channel(settings).1;
             serve(socket, settings, connections, drain, handler)
                 .await
                 .unwrap();

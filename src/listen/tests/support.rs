@@ -56,8 +56,8 @@ impl Gateway {
         let drain = Drain::new(settings.limits.drain_timeout);
         let settings = Arc::new(settings);
         let served = tokio::spawn(serve(
-            sockets.take(0).unwrap(),
-            Arc::clone(&settings),
+            sockets.take(0).remove(0),
+            tokio::sync::watch::channel(Arc::clone(&settings)).1,
             Connections::new(&settings.limits),
             drain.clone(),
             {

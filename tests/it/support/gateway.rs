@@ -122,7 +122,7 @@ pub(crate) struct Gateway {
     pub(crate) admin: SocketAddr,
     process: Process,
     /// Holds the configuration file for as long as the process may read it.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -151,6 +151,11 @@ impl Gateway {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        Self::in_folder(folder, yaml).await
+    }
+
+    /// The same, in a folder that holds what the configuration names.
+    pub(crate) async fn in_folder(folder: TempDir, yaml: &str) -> Self {
         let file = folder.path().join("sabir.yaml");
         std::fs::write(&file, yaml).unwrap();
         let process = Process::start(&["serve", "--config", file.to_str().unwrap()], folder.path());
@@ -160,8 +165,25 @@ impl Gateway {
             address,
             admin,
             process,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where the configuration file is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another configuration in the place of the file, at once.
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        let next = self.folder.path().join("next.yaml");
+        std::fs::write(&next, yaml).unwrap();
+        std::fs::rename(next, self.folder.path().join("sabir.yaml")).unwrap();
+    }
+
+    /// Sends the process a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// What the gateway has said so far.
@@ -232,16 +254,27 @@ impl Process {
         Self::run(Path::new(env!("CARGO_BIN_EXE_sabir")), arguments, folder)
     }
 
+    /// The same with variables of the environment.
+    pub(crate) fn with_environment(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sabir"));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, arguments, folder)
+    }
+
     /// Runs any program.
     pub(crate) fn run(program: &Path, arguments: &[&str], folder: &Path) -> Self {
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(program), arguments, folder)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str], folder: &Path) -> Self {
+        let mut child = command
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let output = Arc::new(Output {
             open: AtomicUsize::new(2),
             ..Output::default()

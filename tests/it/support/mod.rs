@@ -7,6 +7,7 @@ pub(crate) mod framing;
 pub(crate) mod gateway;
 pub(crate) mod messages;
 pub(crate) mod origin;
+pub(crate) mod redis;
 pub(crate) mod script;
 
 use std::future::Future;
@@ -21,6 +22,17 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
+}
+
+/// Waits until something is true, which is looked at again and again.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -> F) {
+    within(what, async {
+        while !is_true().await {
+            // Nobody tells of it; the pause is between looks, not before them.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 /// Compares two texts and shows both between rulers where they differ.

@@ -93,6 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let code = match (fault.kind(), fault.side()) {
             (Kind::MessageTooLarge, Side::Client) => Close::TOO_BIG,
             (Kind::Internal, Side::Gateway) => Close::INTERNAL,
+            (Kind::RateLimited | Kind::QuotaExhausted | Kind::ConcurrencyLimited, _) => Close::POLICY,
             (kind, _) => status_code(kind.code()),
         };
         self.refuse(fault, code)
@@ -100,6 +101,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     pub(super) fn refuse(&mut self, fault: &Fault, code: u16) -> Farewell {
         tracing::debug!(error = %fault, cause = ?std::error::Error::source(fault), "a WebSocket call failed");
+        if let Some(limit) = fault.limit() {
+            self.tally.met(limit);
+        }
         self.tally.end(Outcome::Gateway(fault.kind(), fault.side()));
         self.tell_end(&Ended::Gateway(fault));
         Farewell::Close(Close::new(code, fault.message()))

@@ -36,6 +36,7 @@ pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<Box<dyn Io>>,
     /// The answer to the handshake.
     pub(crate) head: Response<()>,
+    version: Version,
 }
 
 /// A handshake, as it is before it is sent.
@@ -69,6 +70,7 @@ impl Client {
             Ok((socket, head)) => Ok(Self {
                 socket,
                 head: head.map(|_| ()),
+                version: Version::Http1,
             }),
             Err(Error::Http(response)) => Err(*response),
             Err(error) => panic!("the handshake failed: {error}"),
@@ -132,6 +134,7 @@ impl Client {
         Ok(Self {
             socket,
             head: response.map(|_| ()),
+            version: Version::Http2,
         })
     }
 
@@ -187,7 +190,7 @@ impl Client {
         match within("the end of the connection", self.socket.next()).await {
             None => {}
             // A stream of HTTP/2 that is ended before its client has sent all is reset without an error.
-            Some(Err(tungstenite::Error::Io(_))) if self.version == Version::Http2 => {}
+            Some(Err(Error::Io(_))) if self.version == Version::Http2 => {}
             other => panic!("something after the close frame: {other:?}"),
         }
         close
