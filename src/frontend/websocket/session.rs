@@ -6,6 +6,8 @@
 
 mod telling;
 
+pub(super) use telling::status_code;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;

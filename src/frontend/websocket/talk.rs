@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -259,6 +259,17 @@ fn hear_json(payload: Bytes) -> Result<Said, Fault> {
             "{name} is not known; $open, $msg, $end and $cancel are"
         ))),
     }
+}
+
+/// The token of `{"$auth": "TOKEN"}`, as the value of an `Authorization` header.
+pub(super) fn hear_auth(payload: &[u8]) -> Option<HeaderValue> {
+    let (name, value) = control(payload)?;
+    let token: String = (name == "$auth")
+        .then(|| serde_json::from_slice(value).ok())
+        .flatten()?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// `$open` as it is written.

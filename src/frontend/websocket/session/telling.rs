@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 }
 
 /// The close code that stands for a status.
-fn status_code(code: Code) -> u16 {
+pub(in crate::frontend::websocket) fn status_code(code: Code) -> u16 {
     match code {
         Code::Ok => Close::NORMAL,
         failed => STATUS_CODES + u16::from(failed.number()),
