@@ -294,7 +294,7 @@ fn message(
                 .map_err(|error| in_body(&error))?;
         }
         Form::Raw(field) => {
-            let data = bytes::Bytes::copy_from_slice(body);
+            let data = Bytes::copy_from_slice(body);
             raw_body::encode(
                 field,
                 head.headers.get(http::header::CONTENT_TYPE),

@@ -129,11 +129,10 @@ impl<'a> Table<'a> {
     /// None that a plan can cause; the writer's.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let plan = self.0;
-        let disabled = plan.disabled.iter().map(|Disabled { method, rule, reason }| Unused {
-            method,
-            rule,
-            reason,
-        });
+        let disabled = plan
+            .disabled
+            .iter()
+            .map(|Disabled { method, rule, reason }| Unused { method, rule, reason });
         let pending = plan.pending.iter().map(|pending| Unknown {
             backend: &pending.backend,
             services: strings(&pending.patterns),
@@ -201,7 +200,11 @@ impl<'a> Table<'a> {
                     path: route.template.to_string(),
                     hosts: strings(&route.hosts),
                     route: route.name.clone(),
-                    carries: if route.websocket().is_some() { "websocket" } else { "http" },
+                    carries: if route.websocket().is_some() {
+                        "websocket"
+                    } else {
+                        "http"
+                    },
                     backends,
                     redirect,
                 }
@@ -319,7 +322,9 @@ impl fmt::Display for Table<'_> {
         rows.extend(self.paths().iter().map(Relayed::row));
         rows.extend(own.iter().flat_map(Answered::rows));
         columns::write(f, "", &rows)?;
-        let gaps = methods.iter().filter_map(|method| Some((method, method.unreachable?)));
+        let gaps = methods
+            .iter()
+            .filter_map(|method| Some((method, method.unreachable?)));
         for (at, (Answered { method, .. }, why)) in gaps.enumerate() {
             if at == 0 {
                 writeln!(f, "\nMethods that can't be called:")?;

@@ -179,19 +179,28 @@ fn a_rest_backend_is_sent_a_body() {
 fn a_message_of_grpc_is_given_as_json() {
     let request = || Request::post("/library.v1.Library/Get").header("content-type", "application/grpc");
     let named = explained_to_rest(request(), Some(r#"{"name": "shelves/1/books/2"}"#));
-    assert!(named.contains("\nrequest GET /api/v1/shelves/1/books/2\n"), "{named}");
+    assert!(
+        named.contains("\nrequest GET /api/v1/shelves/1/books/2\n"),
+        "{named}"
+    );
     let unnamed = explained_to_rest(request(), Some("{}"));
     assert!(unnamed.contains("answered with 400"), "{unnamed}");
     assert!(unnamed.ends_with("sends: false"), "{unnamed}");
     let unknown = explained_to_rest(request(), None);
-    assert!(unknown.contains("\nrequest GET, of which the message gives the rest"), "{unknown}");
+    assert!(
+        unknown.contains("\nrequest GET, of which the message gives the rest"),
+        "{unknown}"
+    );
 }
 
 #[test]
 fn what_can_not_be_called_says_so() {
     let request = Request::post("/library.v1.Loans/Lend").header("host", "loans.example.com");
     let said = explained_to_rest(request.header("content-type", "application/grpc"), None);
-    assert!(said.contains("library.v1.Loans/Lend: it has no HTTP rule by which to call its backend"), "{said}");
+    assert!(
+        said.contains("library.v1.Loans/Lend: it has no HTTP rule by which to call its backend"),
+        "{said}"
+    );
     assert!(said.ends_with("sends: false"), "{said}");
 }
 

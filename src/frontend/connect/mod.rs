@@ -111,11 +111,7 @@ fn accept_post(method: &schema::Method) -> &'static str {
 
 /// The HTTP methods that a method of a service answers.
 fn allow(method: &schema::Method) -> &'static str {
-    if method.may_be_got() {
-        "GET, POST"
-    } else {
-        "POST"
-    }
+    if method.may_be_got() { "GET, POST" } else { "POST" }
 }
 
 /// Whether a request is one by GET.
