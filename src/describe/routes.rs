@@ -16,7 +16,7 @@ use crate::route::relay::Action;
 use crate::route::{Entry, Form};
 use crate::schema::{HttpMethod, Method, MethodKind};
 use crate::translate::binding::BodyRule;
-use crate::wire::{Addressing, Dialect};
+use crate::wire::{Addressing, Dialect, Spellings};
 
 /// The route table; `Display` writes it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,9 @@ struct Heard {
     /// What a request may be. Empty where it has no body.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     content_types: Vec<&'static str>,
+    /// A header that a request has beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
     /// What a WebSocket may agree on; it need not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subprotocols: Vec<&'static str>,
@@ -248,6 +251,7 @@ impl Answered {
                 dialects: vec![Heard {
                     dialect: connect.name(),
                     content_types: Vec::new(),
+                    header: None,
                     subprotocols: Vec::new(),
                 }],
             });
@@ -275,9 +279,11 @@ impl Answered {
 impl Heard {
     fn new(dialect: Dialect, entry: &Entry, bound: &Bound) -> Self {
         let spellings = dialect.spellings();
-        let spellings = match entry.method.kind {
-            MethodKind::Unary => spellings.unary,
-            MethodKind::ServerStream | MethodKind::ClientStream | MethodKind::Bidi => spellings.streaming,
+        let (spellings, header) = match entry.method.kind {
+            MethodKind::Unary => (spellings.unary, spellings.unary_header),
+            MethodKind::ServerStream | MethodKind::ClientStream | MethodKind::Bidi => {
+                (spellings.streaming, None)
+            }
         };
         let (content_types, subprotocols) = match (dialect.addressing(), &bound.request) {
             (Addressing::Path, _) => (Vec::new(), spellings.to_vec()),
@@ -288,6 +294,7 @@ impl Heard {
         Self {
             dialect: dialect.name(),
             content_types,
+            header: header.map(|(name, value)| format!("{name}: {value}")),
             subprotocols,
         }
     }
@@ -320,8 +327,17 @@ impl fmt::Display for Table<'_> {
         let mut rows = vec![titles];
         rows.extend(methods.iter().flat_map(Answered::rows));
         rows.extend(self.paths().iter().map(Relayed::row));
-        rows.extend(own.iter().flat_map(Answered::rows));
         columns::write(f, "", &rows)?;
+        if !own.is_empty() {
+            writeln!(f, "\nAnswered by the gateway itself:")?;
+            let own = own.iter().flat_map(Answered::rows);
+            let own: Vec<_> = own
+                .map(|[verb, path, _, kind, _, _, _, _, dialects]| [verb, path, kind, dialects])
+                .collect();
+            columns::write(f, "  ", &own)?;
+        }
+        writeln!(f, "\nDialects, and what a request says that is in one:")?;
+        columns::write(f, "  ", &Dialect::ALL.map(spelled))?;
         let gaps = methods
             .iter()
             .filter_map(|method| Some((method, method.unreachable?)));
@@ -360,6 +376,29 @@ fn any<T: ToString>(items: &[T], nothing: &str) -> String {
     } else {
         joined(items)
     }
+}
+
+/// How a client says that it speaks a dialect.
+fn spelled(dialect: Dialect) -> [String; 2] {
+    let Spellings {
+        unary,
+        streaming,
+        unary_header,
+    } = dialect.spellings();
+    let mut text = match dialect.addressing() {
+        Addressing::Path => format!("subprotocol {}, or none", joined(unary)),
+        Addressing::Rules | Addressing::RpcPath => format!("content type {}", joined(unary)),
+    };
+    if let Some((name, value)) = unary_header {
+        text = format!("{text}, with header {name}: {value}");
+    }
+    if streaming != unary {
+        text = format!("{text}; of streams, {}", joined(streaming));
+    }
+    if dialect.takes_get() {
+        text.push_str("; GET with ?connect=v1&encoding=…&message=…");
+    }
+    [dialect.name().to_owned(), text]
 }
 
 fn strings<T: ToString>(items: &[T]) -> Vec<String> {
@@ -417,7 +456,7 @@ mod tests {
 backends:
   a: {endpoints: [\"http://127.0.0.1:1\"]}
   b: {endpoints: [\"http://127.0.0.1:2\"]}
-  c: {protocol: rest, endpoints: [\"http://127.0.0.1:3\"]}
+  c: {protocol: rest, endpoints: [\"http://127.0.0.1:3\"], schema: {protos: [c.proto]}}
   d: {protocol: websocket, endpoints: [\"ws://127.0.0.1:4\"]}
 routes:
   - {services: [\"a.*\"], backend: a, hosts: [example.com, \"*.example.com\"]}
@@ -425,7 +464,7 @@ routes:
   - {services: [\"*\"], backend: b}
   - {path: /v1/things/raw, backend: c}
   - {path: /talk, backend: d}
-  - {path: /old/**, redirect: {status: 308, prefix: /new}}
+  - {path: /old/**, relay: {redirect: {status: 308, prefix: /new}}}
 ";
 
     const A: &str = r#"

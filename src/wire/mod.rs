@@ -71,6 +71,7 @@ impl Dialect {
         let always = |names| Spellings {
             unary: names,
             streaming: names,
+            unary_header: None,
         };
         match self {
             Self::Rest => always(&["application/json"]),
@@ -79,6 +80,7 @@ impl Dialect {
             Self::Connect => Spellings {
                 unary: &["application/json", "application/proto"],
                 streaming: &["application/connect+json", "application/connect+proto"],
+                unary_header: Some(("connect-protocol-version", connect::VERSION)),
             },
             Self::WebSocket => always(&[
                 websocket::handshake::SABIR_JSON,
@@ -105,6 +107,8 @@ pub struct Spellings {
     pub unary: &'static [&'static str],
     /// For those that stream.
     pub streaming: &'static [&'static str],
+    /// A header that unary calls have beside it, by its name and its value.
+    pub unary_header: Option<(&'static str, &'static str)>,
 }
 
 /// What of a URL says which method is called.

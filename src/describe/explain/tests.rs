@@ -152,7 +152,7 @@ rate_limits:
 fn explained_to_rest(request: http::request::Builder, body: Option<&str>) -> String {
     let file = FILE.replace(
         "library: {endpoints: [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]}",
-        "library: {protocol: rest, endpoints: [\"http://127.0.0.1:1/api\", \"http://127.0.0.1:2/api/\"], rest: {server_timeout: true}}",
+        "library: {protocol: rest, endpoints: [\"http://127.0.0.1:1/api\", \"http://127.0.0.1:2/api/\"], schema: {protos: [a.proto]}, rest: {server_timeout: true}}",
     );
     let plan = plan_of(&file);
     let (head, ()) = request.body(()).expect("a request").into_parts();
