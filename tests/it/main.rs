@@ -27,6 +27,7 @@ mod cors;
 mod discover;
 mod drain;
 mod endpoints;
+mod etcd;
 mod examples;
 mod faults;
 mod gate;
