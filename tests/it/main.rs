@@ -34,6 +34,7 @@ mod gate;
 mod generated;
 mod grpc_web;
 mod health;
+mod idle;
 mod limits;
 mod matrix;
 mod mutate;
