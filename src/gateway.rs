@@ -45,6 +45,7 @@ use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 #[cfg(feature = "redis")]
 use crate::policy::redis::Lender;
+use crate::policy::revocation::{Keeper as RevocationKeeper, RevocationSetup, Revocations};
 use crate::policy::setup::SetupError;
 use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
@@ -117,6 +118,8 @@ pub struct Shared {
     /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
     /// do.
     auth: Mutex<HashMap<(Setup, Digest), Checked>>,
+    /// What is revoked, while a block of the configuration asks for it.
+    revocations: Mutex<HashMap<RevocationSetup, Revoked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
     keepers: Mutex<Vec<KeeperTask>>,
     /// What was used of limits stays used.
@@ -130,11 +133,20 @@ struct Checked {
     _keepers: DropGuard,
 }
 
+#[derive(Debug)]
+struct Revoked {
+    revocations: Arc<Revocations>,
+    /// Ends who keeps it fresh when it is dropped.
+    _keeper: DropGuard,
+}
+
 /// Keeps something fresh for as long as the plan needs it.
 #[derive(Debug)]
 pub enum KeeperTask {
     /// The keys of one issuer.
     Keys(Box<Keeper>, CancellationToken),
+    /// What is revoked.
+    Revocations(RevocationKeeper, CancellationToken),
     /// What is borrowed of the limits that a cluster shares.
     #[cfg(feature = "redis")]
     Limits(Box<Lender>),
@@ -149,6 +161,10 @@ impl KeeperTask {
         match self {
             Self::Keys(keeper, end) => {
                 // It ends in no other way than by being told.
+                let _ = end.run_until_cancelled(keeper.run()).await;
+            }
+            Self::Revocations(keeper, end) => {
+                // As above.
                 let _ = end.run_until_cancelled(keeper.run()).await;
             }
             #[cfg(feature = "redis")]
@@ -224,6 +240,11 @@ impl Shared {
         self.auth
             .lock()
             .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
+        self.revocations.lock().retain(|setup, _| {
+            plan.auth
+                .iter()
+                .any(|used| used.revocation.as_ref() == Some(setup))
+        });
         let own = own::all(&plan.limits, &plan.offer);
         let cluster = self.book.cluster(plan.cluster.as_ref());
         #[cfg(feature = "redis")]
@@ -259,8 +280,13 @@ impl Shared {
                 all.push(Arc::clone(&one.authenticator));
                 continue;
             }
-            let (one, keepers) = setup
-                .load()
+            let revocations = setup
+                .revocation
+                .as_ref()
+                .map(|it| self.revocations(it))
+                .transpose();
+            let (one, keepers) = revocations
+                .and_then(|revocations| setup.load(revocations))
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
             let end = CancellationToken::new();
             let task = |keeper| KeeperTask::Keys(Box::new(keeper), end.clone());
@@ -274,6 +300,25 @@ impl Shared {
             known.insert(key, checked);
         }
         Ok(all)
+    }
+
+    /// What is revoked: the same lists for as long as they are asked for, so that nothing is taken back for a moment.
+    fn revocations(&self, setup: &RevocationSetup) -> Result<Arc<Revocations>, SetupError> {
+        let mut known = self.revocations.lock();
+        if let Some(known) = known.get(setup) {
+            return Ok(Arc::clone(&known.revocations));
+        }
+        let revocations = Arc::new(Revocations::new(setup)?);
+        let end = CancellationToken::new();
+        let keeper = RevocationKeeper::new(&revocations);
+        let task = KeeperTask::Revocations(keeper, end.clone());
+        self.keepers.lock().push(task);
+        let one = Revoked {
+            revocations: Arc::clone(&revocations),
+            _keeper: end.drop_guard(),
+        };
+        known.insert(setup.clone(), one);
+        Ok(revocations)
     }
 
     fn backend(&self, backend: &Backend, limits: &Limits) -> Result<PreparedBackend, tls::TlsError> {
@@ -750,6 +795,7 @@ impl Worker {
         let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
             hygiene: Hygiene::default(),
+            revocable: true,
             asks_messages: false,
             pace: None,
         };
@@ -765,6 +811,7 @@ impl Worker {
                 let throttle = throttle(prepared, entry);
                 let params = stack::Params {
                     hygiene: entry.route.hygiene,
+                    revocable: is_revocable(entry.auth(), &prepared.auth),
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     pace: entry.checks.pace,
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
@@ -943,6 +990,12 @@ fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &
         connect_timeout: backend.connect_timeout,
         settings: settings(backend.speaks, limits),
     }
+}
+
+/// Whether what callers of a route prove can be taken back.
+fn is_revocable(auth: Option<usize>, all: &[Arc<Authenticator>]) -> bool {
+    auth.and_then(|at| all.get(at))
+        .is_some_and(|authenticator| authenticator.revocations().is_some())
 }
 
 /// How long a stream of a backend may be silent.

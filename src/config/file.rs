@@ -10,6 +10,7 @@ pub mod limits;
 pub mod outside;
 pub mod redis;
 pub mod relay;
+pub mod revocation;
 pub mod route;
 pub mod screen;
 pub mod throttle;
@@ -37,6 +38,7 @@ pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
+pub use revocation::{Revocation, RevocationOnLoss};
 pub use route::{
     DeclaredPolicies, Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash,
     UnknownFields, UnknownParameters,

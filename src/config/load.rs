@@ -97,6 +97,11 @@ impl Origin {
         path
     }
 
+    /// Likewise, of a file that is looked after by who reads it, and not watched.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
     /// Where the configuration can be read again; nothing for one that was given as a text.
     pub fn source(&self) -> Option<&Source> {
         self.source.as_ref().map(|(source, _)| &**source)

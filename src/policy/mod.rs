@@ -25,6 +25,7 @@ pub mod passwords;
 pub mod redis;
 pub mod refusal;
 mod remote;
+pub mod revocation;
 pub mod setup;
 pub mod throttle;
 pub mod tickets;
@@ -49,6 +50,7 @@ pub(crate) use ext_authz::may_change;
 use facts::{Facts, MAX_READ_BYTES, RequestFacts};
 pub use identity::Identity;
 pub use refusal::Refusal;
+pub use revocation::Standing;
 pub use setup::Setup;
 use throttle::{Caller, Pass, Throttle};
 
@@ -154,6 +156,11 @@ impl Permit {
         const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
         let end = self.identity()?.claims().expires?;
         Some(Duration::from_secs(end.saturating_sub(time::unix_now())).min(LONGEST))
+    }
+
+    /// By which the call goes on for as long as the token is not revoked; nothing where none can be.
+    pub fn standing(&self) -> Option<Standing> {
+        self.proof.as_ref()?.standing()
     }
 
     /// What limits gave the call, and tell its client; nothing where none was asked.

@@ -40,6 +40,7 @@ mod relay;
 mod reload;
 mod rest_backend;
 mod retry;
+mod revocation;
 mod routes;
 mod support;
 mod takeover;
