@@ -11,7 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::auth::{BOOK, RPC, SECRET, backend, get, now, post, token_with};
+use crate::auth::{BOOK, RPC, SECRET, backend, get, is_unauthenticated, now, post, token_with};
 use crate::support::backends::{Backend, grpc_head, raw};
 use crate::support::clients::rest::{Rest, Version, once};
 use crate::support::clients::websocket::Client;
@@ -28,7 +28,9 @@ fn token(id: &str, subject: &str, age: u64) -> String {
 
 /// A gateway in front of the backend and of a WebSocket service, with these lines in its `auth` and at the end.
 async fn gateway(folder: TempDir, backend: &Backend, revocation: &str, rest: &str) -> Gateway {
-    let (live, _handshakes) = upstream_echo().await;
+    let (live, mut handshakes) = upstream_echo().await;
+    // Nobody asks what they were.
+    tokio::spawn(async move { while handshakes.recv().await.is_some() {} });
     let yaml = format!(
         "listeners: [{{address: \"127.0.0.1:0\"}}]
 admin: {{address: \"127.0.0.1:0\"}}
@@ -138,7 +140,7 @@ async fn what_a_file_revokes_is_refused_in_every_dialect_and_given_back_when_it_
     for content_type in ["application/grpc", "application/grpc-web+proto"] {
         let mut connection = Rest::connect(gateway.address, Version::Http2).await;
         let answer = connection.send(post(RPC, content_type, frame, &headers)).await;
-        assert_eq!(answer.grpc_status(), Some("16"), "{content_type}: {answer:?}");
+        assert!(is_unauthenticated(&answer), "{content_type}: {answer:?}");
     }
     let encoded = URL_SAFE_NO_PAD.encode_to_string(&one);
     let request = crate::support::clients::websocket::handshake(
@@ -188,7 +190,9 @@ async fn what_a_file_revokes_is_refused_in_every_dialect_and_given_back_when_it_
 async fn a_list_that_can_t_be_read_keeps_a_gateway_from_starting() {
     let folder = TempDir::new().unwrap();
     let yaml = format!(
-        "backends: {{library: {{endpoints: [\"http://127.0.0.1:1\"], schema: {{descriptors: {DESCRIPTORS}}}}}}}
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+backends: {{library: {{endpoints: [\"http://127.0.0.1:1\"], schema: {{descriptors: {DESCRIPTORS}}}}}}}
 routes: [{{services: [\"*\"], backend: library, auth: members}}]
 auth:
   members:
