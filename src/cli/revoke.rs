@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::token::read_token;
 use super::{Failure, answer, note, replace};
-use crate::config::{self, Source, told};
+use crate::config::{self, Source};
 use crate::policy::jwt::LEEWAY_SECONDS;
 use crate::policy::revocation::RevocationSetup;
 use crate::policy::revocation::list::{self, Entry, Target};
@@ -264,5 +264,5 @@ fn asked<T>(question: impl Future<Output = Result<T, redis::RedisError>>) -> Res
         .build()?;
     runtime
         .block_on(question)
-        .map_err(|error| Failure::Failed(format!("redis does not answer: {}", told(&error))))
+        .map_err(|error| Failure::Failed(format!("redis does not answer: {}", config::told(&error))))
 }
