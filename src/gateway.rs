@@ -47,7 +47,9 @@ use crate::policy::jwks::Keeper;
 use crate::policy::redis::Lender;
 use crate::policy::revocation::{Keeper as RevocationKeeper, RevocationSetup, Revocations};
 use crate::policy::setup::SetupError;
-use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
+use crate::policy::throttle::{
+    Adaptive, Book, Checks, Counter, Pass, Places, Room, Shedder, SheddingSetup, Standings, Throttle,
+};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
@@ -443,6 +445,7 @@ pub struct Gateway {
 struct Worker {
     pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
+    shedder: Mutex<Option<Arc<Shedder>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
@@ -465,6 +468,7 @@ impl Gateway {
         let worker = Worker {
             pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
+            shedder: Mutex::default(),
             tasks,
             shard,
             log,
@@ -800,6 +804,8 @@ impl Worker {
             pace: None,
         };
         let desks = self.desks(prepared);
+        let shedder = self.shedder(&prepared.book, prepared.plan.shedding);
+        let shedder = shedder.as_ref();
         let entries = plan
             .entries
             .iter()
@@ -822,13 +828,13 @@ impl Worker {
                         stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
                     }
                 };
-                Ok(self.entry(entry, &desks, throttle, stack))
+                Ok(self.entry(entry, &desks, throttle, stack, shedder))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, &desks, prepared))
+            .map(|route| self.path(route, &backends, &desks, prepared, shedder))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -838,7 +844,8 @@ impl Worker {
                     Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
                     Answers::Health => stack::build(own_params, self.health.clone()),
                 };
-                self.entry(&own.entry, &desks, None, stack)
+                // What is asked by those who look after the gateway.
+                self.entry(&own.entry, &desks, None, stack, None)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -859,6 +866,20 @@ impl Worker {
             own,
             nowhere,
         })
+    }
+
+    /// What sheds load here: the same one for as long as it does so on the same terms.
+    fn shedder(&self, book: &Book, wanted: Option<SheddingSetup>) -> Option<Arc<Shedder>> {
+        let mut known = self.shedder.lock();
+        if known.as_ref().map(|shedder| shedder.setup()) != wanted {
+            *known = wanted.map(|setup| {
+                let (shedder, watch) = book.shedder(setup);
+                // It looks at this worker, and ends when nobody goes by it.
+                self.tasks.spawn(watch);
+                shedder
+            });
+        }
+        known.clone()
     }
 
     /// A desk for each authenticator; what was proven stays proven when the plan changes.
@@ -887,6 +908,7 @@ impl Worker {
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
         prepared: &Prepared,
+        shedder: Option<&Arc<Shedder>>,
     ) -> io::Result<LivePath> {
         let idle_timeout = match &route.action {
             Action::Relay(relay) => relay
@@ -905,6 +927,7 @@ impl Worker {
             gate: gate(route.auth, route.access.as_ref(), None, desks)
                 .taking_forms()
                 .screened(route.screen.clone())
+                .sheddable(shedder, route.checks.priority)
                 .throttled(Throttle::new(
                     &prepared.book,
                     &route.checks,
@@ -925,6 +948,7 @@ impl Worker {
         desks: &[Arc<Desk>],
         throttle: Option<Arc<Throttle>>,
         stack: CallService,
+        shedder: Option<&Arc<Shedder>>,
     ) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
@@ -937,6 +961,7 @@ impl Worker {
                 desks,
             )
             .screened(entry.route.screen.clone())
+            .sheddable(shedder, entry.checks.priority)
             .throttled(throttle),
             stack,
             series,
@@ -972,6 +997,7 @@ impl Worker {
                 let fallback = backend.fallback.and_then(|at| balances.get(at));
                 dispatch(balance, fallback.map(|other| dispatch(other, None)))
                     .with_room(at_backend(&prepared.book, backend))
+                    .adapting(by_answers(&prepared.book, backend))
             })
             .collect()
     }
@@ -1036,6 +1062,12 @@ fn on_route(book: &Book, route: &str, checks: &Checks) -> Option<Arc<Room>> {
 fn at_backend(book: &Book, backend: &Backend) -> Option<Arc<Room>> {
     let most = backend.max_in_flight?;
     Some(book.room(&format!("backend \"{}\"", backend.name), most))
+}
+
+/// The bound of a backend that goes by how long its answers take, if it has one.
+fn by_answers(book: &Book, backend: &Backend) -> Option<Arc<Adaptive>> {
+    let setup = backend.adaptive?;
+    Some(book.adaptive(&format!("backend \"{}\"", backend.name), setup))
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

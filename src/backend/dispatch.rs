@@ -23,7 +23,8 @@ use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
-use crate::policy::throttle::{Place, Room};
+use crate::policy::throttle::adaptive::Sent;
+use crate::policy::throttle::{Adaptive, Place, Room};
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -77,6 +78,7 @@ pub(super) struct Asked<'c> {
 pub struct Dispatch {
     inner: Arc<Inner>,
     room: Option<Arc<Room>>,
+    adaptive: Option<Arc<Adaptive>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Dispatch {
                 fallback,
             }),
             room: None,
+            adaptive: None,
         }
     }
 
@@ -118,6 +121,25 @@ impl Dispatch {
     #[must_use]
     pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same, with a bound that goes by how long answers take.
+    #[must_use]
+    pub fn adapting(self, adaptive: Option<Arc<Adaptive>>) -> Self {
+        Self { adaptive, ..self }
+    }
+
+    /// Room for a request by how long answers take, where that is asked, and the request is there in whole and has one
+    /// answer: how long others take says nothing of the backend.
+    async fn sent(&self, asked: &Asked<'_>, body: &Replay) -> Result<Option<Sent>, Fault> {
+        match &self.adaptive {
+            Some(adaptive)
+                if (asked.is_unary || asked.ending == Ending::Any) && body.as_whole().is_some() =>
+            {
+                adaptive.enter().await.map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// A place for a request, where there is a bound.
@@ -198,7 +220,14 @@ impl Dispatch {
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
         let mut went_out = false;
-        let failed = match self.tries(asked, &mut body, &head, &mut went_out).await {
+        let sent = self.sent(asked, &body).await?;
+        let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
+        match (sent, &tried) {
+            (Some(sent), Ok(_) | Err(Failed::Late(_))) => sent.answered(),
+            (Some(sent), Err(_)) => sent.failed(),
+            (None, _) => {}
+        }
+        let failed = match tried {
             Ok((response, in_flight)) => {
                 body.commit();
                 return Ok(self.answer(asked, response, in_flight));

@@ -44,7 +44,7 @@ pub use route::{
     UnknownFields, UnknownParameters,
 };
 pub use screen::{Addresses, Block, Errors, ServerMessages};
-pub use throttle::RateLimit;
+pub use throttle::{AdaptiveConcurrency, LoadShedding, Priority, RateLimit};
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
@@ -100,6 +100,8 @@ pub struct File {
     /// How often callers may call, by the name that routes use.
     #[serde(default)]
     pub rate_limits: BTreeMap<String, Located<RateLimit>>,
+    /// When calls are shed because the gateway has more to do than it can. Default: never; `{}` turns it on.
+    pub load_shedding: Option<Located<LoadShedding>>,
     /// By what the nodes of a cluster share limits. Default: each has its own.
     pub redis: Option<Located<Redis>>,
     /// Where all this comes from.
