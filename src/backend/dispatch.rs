@@ -131,11 +131,9 @@ impl Dispatch {
 
     /// Room for a request by how long answers take, where that is asked, and the request is there in whole and has one
     /// answer: how long others take says nothing of the backend.
-    async fn sent(&self, asked: &Asked<'_>, body: &Replay) -> Result<Option<Sent>, Fault> {
+    async fn sent(&self, asked: &Asked<'_>, is_whole: bool) -> Result<Option<Sent>, Fault> {
         match &self.adaptive {
-            Some(adaptive)
-                if (asked.is_unary || asked.ending == Ending::Any) && body.as_whole().is_some() =>
-            {
+            Some(adaptive) if is_whole && (asked.is_unary || asked.ending == Ending::Any) => {
                 adaptive.enter().await.map(Some)
             }
             Some(_) | None => Ok(None),
@@ -220,7 +218,7 @@ impl Dispatch {
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
         let mut went_out = false;
-        let sent = self.sent(asked, &body).await?;
+        let sent = self.sent(asked, body.as_whole().is_some()).await?;
         let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
         match (sent, &tried) {
             (Some(sent), Ok(_) | Err(Failed::Late(_))) => sent.answered(),

@@ -422,7 +422,7 @@ pub(super) fn often(text: &str) -> Option<(u32, Duration)> {
     } else {
         format!("1{period}")
     };
-    let period: super::value::Period = period.parse().ok()?;
+    let period: Period = period.parse().ok()?;
     Some((count.0, period.0))
 }
 

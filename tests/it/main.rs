@@ -36,6 +36,7 @@ mod health;
 mod limits;
 mod matrix;
 mod mutate;
+mod overload;
 mod relay;
 mod reload;
 mod rest_backend;
