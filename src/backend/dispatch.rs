@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,9 @@ use crate::wire::body::Body;
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
+
+/// The largest body that is waited for where requests in flight are counted. 64 KiB.
+const KEPT: u64 = 64 << 10;
 
 /// The longest pause that an upstream may ask for. Longer, a client waits better by itself.
 const LONGEST_ASKED: Duration = Duration::from_secs(2);
@@ -185,6 +189,15 @@ impl Dispatch {
     /// # Errors
     /// The body's own.
     pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
+        // What is counted has to be there, or a client would be counted that takes its time.
+        let is_waited_for = match is {
+            Upload::Message => true,
+            Upload::Stream => false,
+            Upload::Plain => body.size_hint().upper().is_some_and(|size| size <= KEPT),
+        };
+        if self.adaptive.is_some() && is_waited_for {
+            return Replay::whole(body).await;
+        }
         if !self.retries() {
             return Ok(Replay::once(body));
         }

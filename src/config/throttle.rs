@@ -59,6 +59,8 @@ fn limit(name: &str, written: &RateLimit) -> Option<Limit> {
 
 /// How long what is ready may wait before load is shed, where nothing is written.
 const QUEUE_TIME: Duration = Duration::from_millis(100);
+/// The shortest time that this can be: timers are late by one or two milliseconds where nothing waits.
+const LEAST_QUEUE_TIME: Duration = Duration::from_millis(5);
 /// For how long it has to.
 const SUSTAINED: Duration = Duration::from_secs(1);
 /// The highest bound that goes by how long answers take.
@@ -92,7 +94,7 @@ pub(super) fn cluster(file: &File) -> Option<ClusterSetup> {
 pub(super) fn shedding(file: &File) -> Option<SheddingSetup> {
     let written = file.load_shedding.as_ref()?;
     Some(SheddingSetup {
-        queue_time: written.queue_time.map_or(QUEUE_TIME, |period| period.0),
+        queue_time: written.queue_time.as_ref().map_or(QUEUE_TIME, |period| period.0),
         sustained: written.sustained.map_or(SUSTAINED, |period| period.0),
     })
 }
@@ -257,6 +259,16 @@ impl Review<'_> {
     pub(super) fn all(&self, found: &mut Vec<Diagnostic>) {
         for (name, written) in &self.file.rate_limits {
             self.limit(name, written, found);
+        }
+        let shedding = self.file.load_shedding.as_ref();
+        if let Some(time) = shedding.and_then(|shedding| shedding.queue_time.as_ref())
+            && time.0 < LEAST_QUEUE_TIME
+        {
+            let message = format!(
+                "is too short; the shortest is {}, which timers can tell",
+                Period(LEAST_QUEUE_TIME)
+            );
+            found.push(self.file.origin.error(time.spot, "queue_time", message));
         }
         for backend in self.file.backends.values() {
             let adaptive = backend.adaptive_concurrency.as_ref();

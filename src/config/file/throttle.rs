@@ -240,8 +240,8 @@ pub struct StreamLimits {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadShedding {
-    /// How long what is ready may wait for a worker. Default: 100ms.
-    pub queue_time: Option<Period>,
+    /// How long what is ready may wait for a worker. At least 5ms. Default: 100ms.
+    pub queue_time: Option<Located<Period>>,
     /// For how long it has to wait longer than that before a class is shed, and not to before one is let in again. Default:
     /// 1s.
     pub sustained: Option<Period>,
@@ -263,8 +263,8 @@ pub enum Priority {
 }
 
 /// A bound on requests in flight that follows how long answers take: it grows while they take no longer than at best, and
-/// shrinks as they take longer. What is counted are unary calls and plain HTTP, from when they are sent until they are
-/// answered, as far as the request was there in whole; streams and WebSockets are not. Where there is no room, the answer is
+/// shrinks as they take longer. What is counted are unary calls and plain HTTP, from when they are there in whole until
+/// they are answered; streams, WebSockets, and what is larger than 64 KiB and still on its way are not. Where there is no room, the answer is
 /// 503 with `Retry-After`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
