@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +24,8 @@ use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
-use crate::policy::throttle::{Place, Room};
+use crate::policy::throttle::adaptive::Sent;
+use crate::policy::throttle::{Adaptive, Place, Room};
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -31,6 +33,9 @@ use crate::wire::body::Body;
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
+
+/// The largest body that is waited for where requests in flight are counted. 64 KiB.
+const KEPT: u64 = 64 << 10;
 
 /// The longest pause that an upstream may ask for. Longer, a client waits better by itself.
 const LONGEST_ASKED: Duration = Duration::from_secs(2);
@@ -77,6 +82,7 @@ pub(super) struct Asked<'c> {
 pub struct Dispatch {
     inner: Arc<Inner>,
     room: Option<Arc<Room>>,
+    adaptive: Option<Arc<Adaptive>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +117,7 @@ impl Dispatch {
                 fallback,
             }),
             room: None,
+            adaptive: None,
         }
     }
 
@@ -118,6 +125,23 @@ impl Dispatch {
     #[must_use]
     pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same, with a bound that goes by how long answers take.
+    #[must_use]
+    pub fn adapting(self, adaptive: Option<Arc<Adaptive>>) -> Self {
+        Self { adaptive, ..self }
+    }
+
+    /// Room for a request by how long answers take, where that is asked, and the request is there in whole and has one
+    /// answer: how long others take says nothing of the backend.
+    async fn sent(&self, asked: &Asked<'_>, is_whole: bool) -> Result<Option<Sent>, Fault> {
+        match &self.adaptive {
+            Some(adaptive) if is_whole && (asked.is_unary || asked.ending == Ending::Any) => {
+                adaptive.enter().await.map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// A place for a request, where there is a bound.
@@ -165,6 +189,15 @@ impl Dispatch {
     /// # Errors
     /// The body's own.
     pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
+        // What is counted has to be there, or a client would be counted that takes its time.
+        let is_waited_for = match is {
+            Upload::Message => true,
+            Upload::Stream => false,
+            Upload::Plain => body.size_hint().upper().is_some_and(|size| size <= KEPT),
+        };
+        if self.adaptive.is_some() && is_waited_for {
+            return Replay::whole(body).await;
+        }
         if !self.retries() {
             return Ok(Replay::once(body));
         }
@@ -198,7 +231,14 @@ impl Dispatch {
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
         let mut went_out = false;
-        let failed = match self.tries(asked, &mut body, &head, &mut went_out).await {
+        let sent = self.sent(asked, body.as_whole().is_some()).await?;
+        let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
+        match (sent, &tried) {
+            (Some(sent), Ok(_) | Err(Failed::Late(_))) => sent.answered(),
+            (Some(sent), Err(_)) => sent.failed(),
+            (None, _) => {}
+        }
+        let failed = match tried {
             Ok((response, in_flight)) => {
                 body.commit();
                 return Ok(self.answer(asked, response, in_flight));

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
 use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
-use crate::backend::websocket::Handshake;
+use crate::backend::websocket::{Handshake, Terms};
 use crate::balance::{Ending, Target, Wish};
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
@@ -30,6 +30,7 @@ use crate::route::Captures;
 use crate::route::entry::WebSocket;
 use crate::route::relay::{Action, AskedHost, Carries, PathRoute, Redirect, Relay as Plan};
 use crate::stack::deadline::timed;
+use crate::stack::held::{held, held_body};
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -149,7 +150,11 @@ impl Relay {
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
-                let terms = (permit.holds_for(), self.route.checks.pace);
+                let terms = Terms {
+                    holds_for: permit.holds_for(),
+                    standing: permit.standing(),
+                    pace: self.route.checks.pace,
+                };
                 handshake.accept(*head, upstream, options.clone(), terms, tally, (in_flight, place))
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
@@ -203,6 +208,7 @@ impl Relay {
                 "no WebSocket is opened here",
             ));
         }
+        let standing = permit.standing();
         let mut outgoing = outgoing(plan, head, &path, &captures, &permit);
         // What is known to be whole can be sent again; its length is told, where it is no stream.
         let body = if body.is_end_stream() { Body::empty() } else { body };
@@ -226,7 +232,12 @@ impl Relay {
                 .send(&asked, body, |target, _deadline| outgoing.head(target))
                 .await
         };
-        let response = patiently(sent, &tally, plan.patience).await?;
+        let asked = patiently(sent, &tally, plan.patience);
+        let Some(mut standing) = standing else {
+            return Ok(self.answer(asked.await?, place, Arc::clone(&tally)));
+        };
+        let response = held(&mut standing, asked).await?;
+        let response = response.map(|body| held_body(body, standing));
         Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 

@@ -11,6 +11,7 @@ mod keys;
 mod load;
 mod logs;
 mod operator;
+mod revoke;
 mod routes;
 mod schema;
 mod serve;
@@ -18,6 +19,7 @@ mod token;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -55,6 +57,8 @@ enum Command {
     Keys(keys::Arguments),
     /// Say what is in a token, and whether the gateway of a configuration would believe it, or why not.
     Token(token::Arguments),
+    /// Revoke a token or the tokens of a subject, before they expire, at every gateway of a configuration.
+    Revoke(revoke::Arguments),
     /// List, fetch and compare descriptors, and register them with a running gateway.
     Schema(descriptors::Arguments),
     /// About the configuration itself.
@@ -127,6 +131,7 @@ impl Arguments {
             Command::Explain(arguments) => arguments.run(),
             Command::Keys(arguments) => arguments.run(),
             Command::Token(arguments) => arguments.run(),
+            Command::Revoke(arguments) => arguments.run(),
             Command::Schema(arguments) => arguments.run(),
             Command::Config(ConfigCommand::Schema) => schema::run(),
         }
@@ -183,6 +188,16 @@ fn answer(text: impl fmt::Display) -> Result<(), Failure> {
     write!(out, "{text}")?;
     out.flush()?;
     Ok(())
+}
+
+/// Replaces a file as a whole: one that is half written would lock everybody out, or let everybody in.
+fn replace(file: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", file.display()));
+    let beside = file.with_extension("new");
+    let mut written = std::fs::File::create(&beside).map_err(failed)?;
+    written.write_all(text.as_bytes()).map_err(failed)?;
+    written.sync_all().map_err(failed)?;
+    std::fs::rename(&beside, file).map_err(failed)
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .collect(),
         rate_limits: throttle::limits(file),
         cluster: throttle::cluster(file),
+        shedding: throttle::shedding(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
@@ -251,6 +252,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             | None => None,
         },
         max_in_flight: written.max_in_flight.map(|most| most.0),
+        adaptive: written.adaptive_concurrency.as_deref().map(throttle::adaptive),
     }
 }
 

@@ -10,8 +10,9 @@ use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
     Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Endpoints, Errors, File,
     Found, HealthCheck, HealthKind, Json, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing,
-    PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Retry, Route, RouteLimits, SCHEMA_NAME,
-    SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
+    PathOwned, PathUnescape, Priority, ProtoFiles, Protocol, Query, Reflection, Retry, Route, RouteLimits,
+    SCHEMA_NAME, SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection,
+    is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -95,6 +96,11 @@ impl Origin {
         let path = self.base.join(path);
         self.noted.add(path.clone());
         path
+    }
+
+    /// Likewise, of a file that is looked after by who reads it, and not watched.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
     }
 
     /// Where the configuration can be read again; nothing for one that was given as a text.
@@ -338,6 +344,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         ),
         http2: Located::default_of(false),
         max_in_flight: None,
+        adaptive_concurrency: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
@@ -375,6 +382,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         auth: BTreeMap::new(),
         reflection: Reflection::default(),
         rate_limits: BTreeMap::new(),
+        load_shedding: None,
         redis: None,
         origin: Origin::default(),
     };
@@ -409,6 +417,7 @@ fn all_of(backend: &str) -> Route {
         errors: Errors::default(),
         rate_limit: None,
         max_in_flight: None,
+        priority: Priority::default(),
         stream_limits: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),

@@ -445,6 +445,37 @@ auth:
 }
 
 #[test]
+fn what_sheds_load_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+load_shedding: {queue_time: 4ms, sustained: 0s}
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"], adaptive_concurrency: {max: 0, buffer_percent: 101, measure_interval: 9s}}
+routes:
+  - {services: [a.A], backend: library, priority: lowest}
+"
+    ));
+}
+
+#[test]
+fn what_is_revoked_is_somewhere() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, auth: none}
+auth:
+  none: {client_certificates: {}, revocation: {file: x}}
+  nowhere: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {}}
+  unshared: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {redis: true}}
+  unasked: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {file: x, on_loss: closed}}
+  odd: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {file: x, redis: perhaps, on_loss: open}}
+"
+    ));
+}
+
+#[test]
 fn what_keeps_requests_out_is_checked_as_a_whole() {
     insta::assert_snapshot!(errors(
         "\

@@ -13,6 +13,7 @@ use super::super::located::Located;
 use super::super::value::{Count, Percent, Period};
 use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
 use super::endpoints::Endpoints;
+use super::throttle::AdaptiveConcurrency;
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -77,6 +78,8 @@ pub struct Backend {
     pub tls: Option<Located<BackendTls>>,
     /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
     pub max_in_flight: Option<Count>,
+    /// A bound on requests in flight that finds itself out, by how long answers take. Default: none; `{}` turns it on.
+    pub adaptive_concurrency: Option<Located<AdaptiveConcurrency>>,
 }
 
 /// How long a backend that says the same again and again is left in peace.
