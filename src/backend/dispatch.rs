@@ -17,13 +17,14 @@ use tokio_util::task::TaskTracker;
 use crate::backend::replay::Replay;
 use crate::balance::budget::Allowance;
 use crate::balance::key::{KeySource, cookie};
-use crate::balance::retries::Why;
+use crate::balance::retries::{Instead, Why};
 use crate::balance::settings::{Policy, Retry, Sticky};
 use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
 use crate::policy::throttle::{Place, Room};
+use crate::route::relay::Page;
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -70,6 +71,16 @@ pub(super) struct Asked<'c> {
     pub(super) ending: Ending,
     /// Whether it has one answer, so that a second copy may race the first one.
     pub(super) is_unary: bool,
+    /// Whether there is a fixed answer where nobody can give one.
+    pub(super) has_answer: bool,
+}
+
+/// What became of a request.
+pub(super) enum Sent {
+    /// An upstream answered.
+    Answered(Response<Body>),
+    /// Nobody did, and the fixed answer holds.
+    Unanswered,
 }
 
 /// The endpoints of one backend, for one worker. Clones share its connections.
@@ -77,6 +88,8 @@ pub(super) struct Asked<'c> {
 pub struct Dispatch {
     inner: Arc<Inner>,
     room: Option<Arc<Room>>,
+    /// What plain HTTP is answered with where nobody can.
+    page: Option<Arc<Page>>,
 }
 
 #[derive(Debug)]
@@ -111,7 +124,19 @@ impl Dispatch {
                 fallback,
             }),
             room: None,
+            page: None,
         }
+    }
+
+    /// The same, with this answer to plain HTTP where nobody can give one.
+    #[must_use]
+    pub fn with_page(self, page: Option<Arc<Page>>) -> Self {
+        Self { page, ..self }
+    }
+
+    /// What plain HTTP is answered with where nobody can.
+    pub(super) fn page(&self) -> Option<&Page> {
+        self.page.as_deref()
     }
 
     /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
@@ -193,7 +218,7 @@ impl Dispatch {
         asked: &Asked<'_>,
         mut body: Replay,
         head: H,
-    ) -> Result<Response<Body>, Fault>
+    ) -> Result<Sent, Fault>
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
@@ -201,15 +226,13 @@ impl Dispatch {
         let failed = match self.tries(asked, &mut body, &head, &mut went_out).await {
             Ok((response, in_flight)) => {
                 body.commit();
-                return Ok(self.answer(asked, response, in_flight));
+                return Ok(Sent::Answered(self.answer(asked, response, in_flight)));
             }
             Err(failed) => failed,
         };
+        let is_upstreams = !matches!(failed, Failed::Unmade(_));
         if let Some(fallback) = &self.inner.fallback
-            && matches!(
-                failed,
-                Failed::Untaken(_) | Failed::Send(_) | Failed::Late(_) | Failed::Unavailable(..)
-            )
+            && is_upstreams
             && (!went_out || asked.twice == Twice::Harmless)
             && body.is_there()
         {
@@ -221,11 +244,17 @@ impl Dispatch {
             // Boxed: a fallback is rare, and the room for it should not be in every call.
             if let Ok((response, in_flight)) = Box::pin(elsewhere).await {
                 body.commit();
-                return Ok(fallback.answer(&asked, response, in_flight));
+                self.inner.balance.group().retries().answered(Instead::Backend);
+                return Ok(Sent::Answered(fallback.answer(&asked, response, in_flight)));
             }
         }
         body.commit();
-        self.told(failed)
+        // A fixed answer to what may have been done would say that it was not.
+        if asked.has_answer && is_upstreams && (!went_out || asked.twice == Twice::Harmless) {
+            self.inner.balance.group().retries().answered(Instead::Answer);
+            return Ok(Sent::Unanswered);
+        }
+        self.told(failed).map(Sent::Answered)
     }
 
     /// What a client is told of a request that failed for good.

@@ -91,6 +91,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
             let entry = Arc::new(Entry {
                 access: None,
                 checks: Checks::default(),
+                answer: None,
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::backend::dispatch::{Asked, Dispatch, Sent, Twice, Upload};
 use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::Handshake;
@@ -28,7 +28,7 @@ use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
 use crate::route::entry::WebSocket;
-use crate::route::relay::{Action, AskedHost, Carries, PathRoute, Redirect, Relay as Plan};
+use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan};
 use crate::stack::deadline::timed;
 use crate::status::Code;
 use crate::translate::Tally;
@@ -218,6 +218,7 @@ impl Relay {
             wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
             ending: Ending::Any,
             is_unary: false,
+            has_answer: share.page().is_some(),
         };
         let place = share.enter()?;
         let sent = async {
@@ -226,7 +227,10 @@ impl Relay {
                 .send(&asked, body, |target, _deadline| outgoing.head(target))
                 .await
         };
-        let response = patiently(sent, &tally, plan.patience).await?;
+        let response = match patiently(sent, &tally, plan.patience).await? {
+            Sent::Answered(response) => response,
+            Sent::Unanswered => instead(share.page()),
+        };
         Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 
@@ -285,11 +289,13 @@ impl Relay {
                     wish: Wish::default(),
                     ending: Ending::Any,
                     is_unary: false,
+                    has_answer: false,
                 };
                 let copy = Replay::once(copy);
                 let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
                 match sent.await {
-                    Ok(response) => drain(response.into_body()).await,
+                    Ok(Sent::Answered(response)) => drain(response.into_body()).await,
+                    Ok(Sent::Unanswered) => {}
                     Err(error) => tracing::debug!(%error, "a mirror did not answer"),
                 }
             };
@@ -299,6 +305,19 @@ impl Relay {
         });
         body
     }
+}
+
+/// The fixed answer of a backend that can't give one.
+fn instead(page: Option<&Page>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    if let Some(page) = page {
+        *response.body_mut() = Body::whole(page.body.clone());
+        *response.status_mut() = page.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, page.content_type.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+    }
+    response
 }
 
 /// What goes to the upstream of a request, less its body.

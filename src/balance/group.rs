@@ -174,6 +174,12 @@ impl Group {
         self.latencies.as_deref()
     }
 
+    /// Endpoints that take calls.
+    pub fn healthy(&self) -> usize {
+        let members = self.members.load();
+        members.list.iter().filter(|member| member.endpoint.is_healthy()).count()
+    }
+
     /// Calls under way, at all endpoints.
     pub fn in_flight(&self) -> usize {
         let members = self.members.load();

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod balance;
 pub mod cors;
 pub mod endpoints;
+pub mod fallback;
 pub mod limits;
 pub mod redis;
 pub mod relay;
@@ -31,6 +32,7 @@ pub use balance::{
 };
 pub use cors::Cors;
 pub use endpoints::{Endpoints, Found, Listed};
+pub use fallback::{Fallback, FixedAnswer, Page};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};

@@ -21,7 +21,7 @@ use crate::policy::Setup;
 use crate::policy::throttle::Limit;
 use crate::policy::throttle::cluster::ClusterSetup;
 use crate::route::cors::Preflight;
-use crate::route::relay::EncodedSlash;
+use crate::route::relay::{EncodedSlash, Page};
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
 };
@@ -364,6 +364,8 @@ pub struct Backend {
     pub health: Option<Check>,
     /// The index of the backend that is asked where this one can't answer.
     pub fallback: Option<usize>,
+    /// What plain HTTP is answered with where nobody else can.
+    pub page: Option<Page>,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// How long connecting may take.
