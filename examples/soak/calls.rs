@@ -99,7 +99,8 @@ fn differs(what: &str, got: impl std::fmt::Debug) -> Miss {
 
 /// Whether an error may be told while upstreams fail.
 fn failed(code: i64, message: impl Display) -> Miss {
-    if code == i64::from(i32::from(Code::Unavailable)) || code == i64::from(i32::from(Code::DeadlineExceeded)) {
+    if code == i64::from(i32::from(Code::Unavailable)) || code == i64::from(i32::from(Code::DeadlineExceeded))
+    {
         Miss::Failed(format!("{code} {message}"))
     } else {
         Miss::Wrong(format!("code {code}: {message}"))
@@ -225,8 +226,7 @@ impl Caller {
                 tokio::spawn(connection);
                 Connection::Http1(sender)
             } else {
-                let (sender, connection) =
-                    http2::handshake(TokioExecutor::new(), io).await.map_err(wrong)?;
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(wrong)?;
                 tokio::spawn(connection);
                 Connection::Http2(sender)
             });
@@ -276,24 +276,38 @@ impl Caller {
         let path = format!("/v1/probe:echo?stringValue={word}&int64Value={}", self.calls);
         let told = self.rest(get(&path)?).await?;
         let due = json!({"stringValue": word, "int64Value": self.calls.to_string()});
-        if told == due { Ok(()) } else { Err(differs("echo", told)) }
+        if told == due {
+            Ok(())
+        } else {
+            Err(differs("echo", told))
+        }
     }
 
     async fn rest_book(&mut self) -> Result<(), Miss> {
         let told = self.rest(get("/v1/shelves/1/books/7")?).await?;
         let is_it = told["name"] == "shelves/1/books/7" && told["title"].is_string();
-        if is_it { Ok(()) } else { Err(differs("a book", told)) }
+        if is_it {
+            Ok(())
+        } else {
+            Err(differs("a book", told))
+        }
     }
 
     async fn rest_post(&mut self) -> Result<(), Miss> {
         let due = json!({"number": self.calls.to_string()});
         let request = post("/library.v1.Probe/Unbound", "application/json", due.to_string())?;
         let told = self.rest(request).await?;
-        if told == due { Ok(()) } else { Err(differs("a count", told)) }
+        if told == due {
+            Ok(())
+        } else {
+            Err(differs("a count", told))
+        }
     }
 
     async fn rest_stream(&mut self) -> Result<(), Miss> {
-        let (head, body) = self.ask(get(&format!("/v1/probe:failLater?after={MESSAGES}"))?).await?;
+        let (head, body) = self
+            .ask(get(&format!("/v1/probe:failLater?after={MESSAGES}"))?)
+            .await?;
         let text = String::from_utf8_lossy(&body).into_owned();
         if head.status != StatusCode::OK {
             let json: Value = serde_json::from_str(&text).map_err(wrong)?;
@@ -338,16 +352,28 @@ impl Caller {
         let codec = ProstCodec::<Sample, Sample>::default();
         let told = self.channel().await?.unary(request, path, codec).await;
         let told = told.map_err(|status| status_of(&status))?.into_inner();
-        if told == sample { Ok(()) } else { Err(differs("echo", told)) }
+        if told == sample {
+            Ok(())
+        } else {
+            Err(differs("echo", told))
+        }
     }
 
     async fn grpc_once(&mut self) -> Result<(), Miss> {
         let count = Count { number: self.calls };
         let path = http::uri::PathAndQuery::from_static("/library.v1.Probe/Unbound");
         let codec = ProstCodec::<Count, Count>::default();
-        let told = self.channel().await?.unary(tonic::Request::new(count.clone()), path, codec).await;
+        let told = self
+            .channel()
+            .await?
+            .unary(tonic::Request::new(count.clone()), path, codec)
+            .await;
         let told = told.map_err(|status| status_of(&status))?.into_inner();
-        if told == count { Ok(()) } else { Err(differs("a count", told)) }
+        if told == count {
+            Ok(())
+        } else {
+            Err(differs("a count", told))
+        }
     }
 
     async fn grpc_stream(&mut self) -> Result<(), Miss> {
@@ -387,7 +413,11 @@ impl Caller {
                 return Err(differs("a remark", remark));
             }
         }
-        if heard == 5 { Ok(()) } else { Err(differs("remarks", heard)) }
+        if heard == 5 {
+            Ok(())
+        } else {
+            Err(differs("remarks", heard))
+        }
     }
 
     /// The messages of an answer in envelopes, and what ends it.
@@ -426,10 +456,19 @@ impl Caller {
     }
 
     async fn web(&mut self, path: &str, message: &[u8]) -> Result<Vec<Bytes>, Miss> {
-        let (messages, end, head) = self.enveloped(path, "application/grpc-web+proto", message).await?;
-        let trailers = end.map(|end| String::from_utf8_lossy(&end).into_owned()).unwrap_or_default();
-        let trailing = trailers.lines().find_map(|line| line.strip_prefix("grpc-status:"));
-        let leading = head.headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        let (messages, end, head) = self
+            .enveloped(path, "application/grpc-web+proto", message)
+            .await?;
+        let trailers = end
+            .map(|end| String::from_utf8_lossy(&end).into_owned())
+            .unwrap_or_default();
+        let trailing = trailers
+            .lines()
+            .find_map(|line| line.strip_prefix("grpc-status:"));
+        let leading = head
+            .headers
+            .get("grpc-status")
+            .and_then(|status| status.to_str().ok());
         let status = trailing.or(leading).ok_or_else(|| differs("no status", &head))?;
         match status.trim().parse::<i64>().map_err(wrong)? {
             0 => Ok(messages),
@@ -442,7 +481,9 @@ impl Caller {
             int64_value: self.calls,
             string_value: self.word(),
         };
-        let told = self.web("/library.v1.Probe/Echo", &sample.encode_to_vec()).await?;
+        let told = self
+            .web("/library.v1.Probe/Echo", &sample.encode_to_vec())
+            .await?;
         match told.as_slice() {
             [message] if *message == sample.encode_to_vec() => Ok(()),
             _ => Err(differs("echo", told)),
@@ -468,9 +509,14 @@ impl Caller {
         let version = http::HeaderValue::from_static("1");
         request.headers_mut().insert("connect-protocol-version", version);
         let (head, body) = self.ask(request).await?;
-        let told: Value = serde_json::from_slice(&body).map_err(|error| differs(&error.to_string(), &body))?;
+        let told: Value =
+            serde_json::from_slice(&body).map_err(|error| differs(&error.to_string(), &body))?;
         if head.status == StatusCode::OK {
-            return if told == due { Ok(()) } else { Err(differs("echo", told)) };
+            return if told == due {
+                Ok(())
+            } else {
+                Err(differs("echo", told))
+            };
         }
         Err(named(&told))
     }
@@ -478,8 +524,9 @@ impl Caller {
     async fn connect_stream(&mut self) -> Result<(), Miss> {
         let request = json!({"after": MESSAGES}).to_string();
         let path = "/library.v1.Probe/FailLater";
-        let (messages, end, _) =
-            self.enveloped(path, "application/connect+json", request.as_bytes()).await?;
+        let (messages, end, _) = self
+            .enveloped(path, "application/connect+json", request.as_bytes())
+            .await?;
         let end = end.ok_or_else(|| wrong("no end of the stream"))?;
         let end: Value = serde_json::from_slice(&end).map_err(wrong)?;
         if let Some(error) = end.get("error") {
@@ -507,7 +554,9 @@ impl Caller {
     }
 
     async fn websocket_stream(&mut self) -> Result<(), Miss> {
-        let mut socket = self.open(&format!("/v1/probe:failLater?after={MESSAGES}")).await?;
+        let mut socket = self
+            .open(&format!("/v1/probe:failLater?after={MESSAGES}"))
+            .await?;
         let mut counted = 0;
         let end = loop {
             match hear(&mut socket).await? {
@@ -536,7 +585,12 @@ impl Caller {
                         return Err(differs("a remark", remark));
                     }
                 }
-                Said::End(end) => return Err(closed(socket, end).await.err().unwrap_or_else(|| wrong("an early end"))),
+                Said::End(end) => {
+                    return Err(closed(socket, end)
+                        .await
+                        .err()
+                        .unwrap_or_else(|| wrong("an early end")));
+                }
             }
         }
         say(&mut socket, &json!({"$end": {}})).await?;
@@ -569,7 +623,10 @@ async fn say(socket: &mut Socket, value: &Value) -> Result<(), Miss> {
 
 async fn hear(socket: &mut Socket) -> Result<Said, Miss> {
     loop {
-        let frame = socket.next().await.ok_or_else(|| wrong("the socket ended without a word"))?;
+        let frame = socket
+            .next()
+            .await
+            .ok_or_else(|| wrong("the socket ended without a word"))?;
         let Message::Text(text) = frame.map_err(wrong)? else {
             continue;
         };

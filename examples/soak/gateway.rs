@@ -53,7 +53,10 @@ impl Gateway {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| {
-                format!("{} does not start: {error}; build it by cargo build --release", program.display())
+                format!(
+                    "{} does not start: {error}; build it by cargo build --release",
+                    program.display()
+                )
             })?;
         let output = child.stdout.take().ok_or("no output")?;
         let (sender, mut addresses) = mpsc::channel(2);
@@ -97,7 +100,10 @@ impl Gateway {
             .header("host", self.admin.to_string())
             .body(Full::new(Bytes::from_static(b"{}")))?;
         let response = sender.send_request(request).await?;
-        let (status, body) = (response.status(), response.into_body().collect().await?.to_bytes());
+        let (status, body) = (
+            response.status(),
+            response.into_body().collect().await?.to_bytes(),
+        );
         let told: serde_json::Value = serde_json::from_slice(&body)?;
         if status != 200 || told["errors"].as_array().is_some_and(|errors| !errors.is_empty()) {
             return Err(format!("{status} {told}").into());

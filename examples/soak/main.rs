@@ -13,10 +13,7 @@
     clippy::print_stderr,
     reason = "the program tells what it finds"
 )]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "tasks and clocks are the program's own"
-)]
+#![allow(clippy::disallowed_methods, reason = "tasks and clocks are the program's own")]
 
 mod calls;
 mod gateway;
@@ -70,7 +67,9 @@ impl Options {
             sabir: folder.ok_or("the program is nowhere")?.join("sabir"),
         };
         while let Some(argument) = arguments.next() {
-            let value = arguments.next().ok_or_else(|| format!("{argument} wants a value"))?;
+            let value = arguments
+                .next()
+                .ok_or_else(|| format!("{argument} wants a value"))?;
             match argument.as_str() {
                 "--duration" => options.duration = period(&value)?,
                 "--reload-every" => options.reload_every = period(&value)?,
@@ -159,7 +158,10 @@ impl Soak {
     /// The table, and what is not as it has to be.
     fn report(&self, options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
-        println!("{:28} {:>9} {:>7} {:>6} {:>11}", "calls", "right", "failed", "wrong", "longest ms");
+        println!(
+            "{:28} {:>9} {:>7} {:>6} {:>11}",
+            "calls", "right", "failed", "wrong", "longest ms"
+        );
         for (kind, tally) in &self.tallies {
             let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
             let (right, failed, wrong) = (of(&tally.right), of(&tally.failed), of(&tally.wrong));
@@ -180,7 +182,9 @@ impl Soak {
                 (true, false) => u64::MAX,
             };
             if failed > allowed {
-                problems.push(format!("{kind:?}: {failed} failures, where {allowed} are allowed"));
+                problems.push(format!(
+                    "{kind:?}: {failed} failures, where {allowed} are allowed"
+                ));
             }
         }
         problems
@@ -293,7 +297,11 @@ async fn run(options: Options) -> Result<bool, Failure> {
     if options.faults {
         others.spawn(faults(Arc::clone(&soak), upstreams.clone()));
     }
-    others.spawn(reloads(Arc::clone(&soak), Arc::clone(&gateway), options.reload_every));
+    others.spawn(reloads(
+        Arc::clone(&soak),
+        Arc::clone(&gateway),
+        options.reload_every,
+    ));
     let watched = tokio::spawn(watch(Arc::clone(&soak), Arc::clone(&gateway)));
     sleep(options.duration).await;
     soak.over.store(true, Ordering::Relaxed);
@@ -310,17 +318,37 @@ async fn run(options: Options) -> Result<bool, Failure> {
         idle.resident_kib,
         idle.descriptors
     );
-    problems.extend(is_flat("resident KiB", &seen, |seen| seen.resident_kib, 7, SPARE_KIB));
-    problems.extend(is_flat("descriptors", &seen, |seen| seen.descriptors, 5, SPARE_DESCRIPTORS));
+    problems.extend(is_flat(
+        "resident KiB",
+        &seen,
+        |seen| seen.resident_kib,
+        7,
+        SPARE_KIB,
+    ));
+    problems.extend(is_flat(
+        "descriptors",
+        &seen,
+        |seen| seen.descriptors,
+        5,
+        SPARE_DESCRIPTORS,
+    ));
     // Clients have gone: what is left are listeners, files and connections to upstreams.
     let settled = settled(&gateway, idle.descriptors + SPARE_DESCRIPTORS).await?;
     println!("descriptors after it: {settled}");
     if settled > idle.descriptors + SPARE_DESCRIPTORS {
-        problems.push(format!("{settled} descriptors are left, {} were there before", idle.descriptors));
+        problems.push(format!(
+            "{settled} descriptors are left, {} were there before",
+            idle.descriptors
+        ));
     }
     let complaints = soak.complaints.lock();
     complaints.iter().for_each(|complaint| println!("  {complaint}"));
-    problems.extend(complaints.iter().filter(|complaint| complaint.starts_with("a reload")).cloned());
+    problems.extend(
+        complaints
+            .iter()
+            .filter(|complaint| complaint.starts_with("a reload"))
+            .cloned(),
+    );
     if soak.reloads.load(Ordering::Relaxed) == 0 {
         problems.push("there was no reload".to_owned());
     }

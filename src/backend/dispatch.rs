@@ -213,12 +213,7 @@ impl Dispatch {
     ///
     /// # Cancel safety
     /// Dropping it cancels the request upstream.
-    pub(super) async fn send<H>(
-        &self,
-        asked: &Asked<'_>,
-        mut body: Replay,
-        head: H,
-    ) -> Result<Sent, Fault>
+    pub(super) async fn send<H>(&self, asked: &Asked<'_>, mut body: Replay, head: H) -> Result<Sent, Fault>
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {

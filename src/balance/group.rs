@@ -177,7 +177,11 @@ impl Group {
     /// Endpoints that take calls.
     pub fn healthy(&self) -> usize {
         let members = self.members.load();
-        members.list.iter().filter(|member| member.endpoint.is_healthy()).count()
+        members
+            .list
+            .iter()
+            .filter(|member| member.endpoint.is_healthy())
+            .count()
     }
 
     /// Calls under way, at all endpoints.

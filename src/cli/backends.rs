@@ -26,7 +26,8 @@ impl Arguments {
             operator.get("/v1/backends").await.map_err(Failure::from)
         })?;
         let backends = told["backends"].as_array().into_iter().flatten();
-        let wanted = |backend: &&Value| self.name.is_none() || backend["name"].as_str() == self.name.as_deref();
+        let wanted =
+            |backend: &&Value| self.name.is_none() || backend["name"].as_str() == self.name.as_deref();
         let backends: Vec<&Value> = backends.filter(wanted).collect();
         if let (Some(name), []) = (&self.name, backends.as_slice()) {
             return Err(Failure::Failed(format!("the gateway has no backend \"{name}\"")));
@@ -63,7 +64,10 @@ fn table(backends: &[&Value]) -> String {
             endpoints.len(),
             word(&backend["loadBalancing"]),
         );
-        let width = endpoints.iter().map(|endpoint| word(&endpoint["url"]).len()).max();
+        let width = endpoints
+            .iter()
+            .map(|endpoint| word(&endpoint["url"]).len())
+            .max();
         for endpoint in endpoints {
             let _ = writeln!(
                 text,
@@ -120,11 +124,11 @@ mod tests {
     #[test]
     fn a_line_says_how_an_endpoint_is() {
         let backend = json!({"name": "library", "healthy": 1, "loadBalancing": "least_request", "circuit": "half open",
-            "panics": true, "endpoints": [
-                {"url": "http://a:1/", "inFlight": "2", "healthy": true, "warmingUp": true, "calls": "10"},
-                {"url": "http://bb:1/", "ejected": true, "ejections": {"consecutive": "3"}},
-                {"url": "http://c:1/", "down": true, "ejected": true},
-            ]});
+        "panics": true, "endpoints": [
+            {"url": "http://a:1/", "inFlight": "2", "healthy": true, "warmingUp": true, "calls": "10"},
+            {"url": "http://bb:1/", "ejected": true, "ejections": {"consecutive": "3"}},
+            {"url": "http://c:1/", "down": true, "ejected": true},
+        ]});
         assert_eq!(
             table(&[&backend]),
             "library: 1 of 3 healthy, least_request, circuit half open, so few are healthy that all are called\n\

@@ -76,8 +76,8 @@ impl Secure {
             return Ok(None);
         }
         let own = self.admin_certificate.as_deref().zip(self.admin_key.as_deref());
-        let config = client_config(self.admin_ca.as_deref(), own)
-            .map_err(|error| Failure::Failed(told(&error)))?;
+        let config =
+            client_config(self.admin_ca.as_deref(), own).map_err(|error| Failure::Failed(told(&error)))?;
         let name = match &self.admin_name {
             None => ServerName::from(address.ip()),
             Some(name) => ServerName::try_from(name.clone())

@@ -83,7 +83,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
         return Err(errors);
     }
     warnings.extend(exposed.warnings);
-    warnings.extend(super::fallback::answers_of_nothing(file, &states, &exposed.entries));
+    warnings.extend(super::fallback::answers_of_nothing(
+        file,
+        &states,
+        &exposed.entries,
+    ));
     Ok(Plan {
         generation: 0,
         workers: workers(file.workers),

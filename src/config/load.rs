@@ -8,10 +8,10 @@ use std::time::SystemTime;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, Endpoints, Fallback, File, Found, HealthCheck, HealthKind,
-    Json, Jwt, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing, PathOwned, PathUnescape,
-    ProtoFiles, Protocol, Query, Retry, Route, RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope,
-    Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
+    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, Endpoints, Fallback, File, Found, HealthCheck,
+    HealthKind, Json, Jwt, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing, PathOwned,
+    PathUnescape, ProtoFiles, Protocol, Query, Retry, Route, RouteLimits, SCHEMA_NAME, SchemaSource,
+    StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};

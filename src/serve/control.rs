@@ -18,6 +18,7 @@ use crate::describe::inventory::Inventory;
 use crate::gateway::{Prepared, Shared};
 use crate::listen::{Connections, Drain, Settings};
 use crate::observe::Metrics;
+use crate::serve::ServeError;
 use crate::serve::doors::Doors;
 use crate::serve::known::Known;
 use crate::serve::launch::admin_settings;
@@ -26,7 +27,6 @@ use crate::serve::notify::Manager;
 use crate::serve::registry::{Entries, Store};
 use crate::serve::watcher::Watched;
 use crate::serve::workers::{Desks, Placed};
-use crate::serve::ServeError;
 
 /// What a gateway was started with and can't change while it runs.
 #[derive(Clone, Debug)]

@@ -10,7 +10,11 @@ use crate::serve::registry;
 
 impl Control {
     /// Registers a schema: it is compiled, and the plan that it leads to, and it is kept, before it counts.
-    pub(super) async fn put_schema(&mut self, name: &str, upload: Upload) -> Result<PutSchema, RegistryError> {
+    pub(super) async fn put_schema(
+        &mut self,
+        name: &str,
+        upload: Upload,
+    ) -> Result<PutSchema, RegistryError> {
         let failed = |error: &dyn std::error::Error| RegistryError::Kept(told(error));
         let compiled = {
             let (name, entries) = (name.to_owned(), self.entries.clone());
@@ -41,7 +45,11 @@ impl Control {
         }
     }
 
-    pub(super) async fn delete_schema(&mut self, name: &str, in_use: WhileInUse) -> Result<(), RegistryError> {
+    pub(super) async fn delete_schema(
+        &mut self,
+        name: &str,
+        in_use: WhileInUse,
+    ) -> Result<(), RegistryError> {
         if !self.entries.contains_key(name) {
             return Err(RegistryError::Absent(name.to_owned()));
         }

@@ -113,16 +113,24 @@ async fn says(arguments: &[&str]) -> (i32, String) {
 #[tokio::test]
 async fn the_health_of_endpoints_is_told() {
     let library = backend().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let mut settings = Settings::to(library.address)
         .backend("ejection: {consecutive: 1}")
         .backend("circuit_breaker: {}")
         .backend("load_balancing: round_robin");
-    settings.endpoints.push(format!("{{url: \"http://{gone}\", weight: 3, zone: west}}"));
+    settings
+        .endpoints
+        .push(format!("{{url: \"http://{gone}\", weight: 3, zone: west}}"));
     let gateway = Gateway::start(&settings).await;
     let (code, text) = says(&["backends", "--admin", &gateway.admin.to_string()]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("library: 2 of 2 healthy, round_robin, circuit closed"), "{text}");
+    assert!(
+        text.contains("library: 2 of 2 healthy, round_robin, circuit closed"),
+        "{text}"
+    );
     for _ in 0..8 {
         once(gateway.address, request(Method::GET, "/v1/shelves/1/books/7", "")).await;
     }
@@ -131,7 +139,10 @@ async fn the_health_of_endpoints_is_told() {
     let of = |address: SocketAddr| {
         let endpoints = told["endpoints"].as_array().unwrap();
         let url = format!("http://{address}/");
-        endpoints.iter().find(|endpoint| endpoint["url"] == json!(url)).unwrap()
+        endpoints
+            .iter()
+            .find(|endpoint| endpoint["url"] == json!(url))
+            .unwrap()
     };
     assert_eq!(
         (&of(gone)["ejected"], &of(gone)["weight"], &of(gone)["zone"]),
@@ -143,7 +154,10 @@ async fn the_health_of_endpoints_is_told() {
     assert_eq!(of(library.address)["calls"], json!("8"));
     let (code, text) = says(&["backends", "library", "--admin", &gateway.admin.to_string()]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("ejected     0 in flight") && text.contains("ejected: 1 by consecutive"), "{text}");
+    assert!(
+        text.contains("ejected     0 in flight") && text.contains("ejected: 1 by consecutive"),
+        "{text}"
+    );
     let (code, text) = says(&["backends", "none", "--admin", &gateway.admin.to_string()]).await;
     assert!(code == 1 && text.contains("no backend \"none\""), "{code} {text}");
 }
@@ -170,15 +184,28 @@ routes: [{{services: [\"*\"], backend: library}}]
     let admin = gateway.admin.to_string();
     let (ca, certificate, key) = (file("ca.pem"), file("operator.pem"), file("operator.key"));
     let secure = [
-        "--admin-ca", &ca, "--admin-name", "localhost", "--admin-certificate", &certificate, "--admin-key", &key,
+        "--admin-ca",
+        &ca,
+        "--admin-name",
+        "localhost",
+        "--admin-certificate",
+        &certificate,
+        "--admin-key",
+        &key,
     ];
     let (code, text) = says(&[&["backends", "--admin", &admin][..], &secure].concat()).await;
-    assert!(code == 0 && text.contains("library: 1 of 1 healthy"), "{code} {text}");
+    assert!(
+        code == 0 && text.contains("library: 1 of 1 healthy"),
+        "{code} {text}"
+    );
     let (code, text) = says(&[&["schema", "list", "--admin", &admin][..], &secure].concat()).await;
     assert_eq!((code, text.as_str()), (0, ""));
     // The certificate is for another name than the address.
     let (code, text) = says(&["backends", "--admin", &admin, "--admin-ca", &ca]).await;
-    assert!(code == 1 && text.contains("no TLS with the admin listener"), "{code} {text}");
+    assert!(
+        code == 1 && text.contains("no TLS with the admin listener"),
+        "{code} {text}"
+    );
     // A check finds the listener by the configuration, and compares with what runs.
     let yaml = std::fs::read_to_string(gateway.folder().join("sabir.yaml")).unwrap();
     let port = format!("admin: {{address: \"{admin}\"");
@@ -186,7 +213,10 @@ routes: [{{services: [\"*\"], backend: library}}]
     std::fs::write(&path, yaml.replace("admin: {address: \"127.0.0.1:0\"", &port)).unwrap();
     let check = ["check", "--online", path.to_str().unwrap()];
     let (code, text) = says(&[&check[..], &secure].concat()).await;
-    assert!(code == 0 && text.contains("runs the same (generation 1)"), "{code} {text}");
+    assert!(
+        code == 0 && text.contains("runs the same (generation 1)"),
+        "{code} {text}"
+    );
 }
 
 #[tokio::test]

@@ -124,12 +124,26 @@ async fn with_a_delay_a_gateway_serves_on_while_it_says_that_it_does_not() {
     assert_eq!(serves(&gateway).await, "SERVING");
     gateway.terminate();
     gateway.says("about to drain").await;
-    assert_eq!(once(gateway.admin, request(Method::GET, "/readyz", "")).await.status, 503);
-    assert_eq!(once(gateway.admin, request(Method::GET, "/livez", "")).await.status, 200);
+    assert_eq!(
+        once(gateway.admin, request(Method::GET, "/readyz", ""))
+            .await
+            .status,
+        503
+    );
+    assert_eq!(
+        once(gateway.admin, request(Method::GET, "/livez", ""))
+            .await
+            .status,
+        200
+    );
     assert_eq!(serves(&gateway).await, "NOT_SERVING");
     // On connections that there were, and on new ones.
     assert_eq!(kept.post(&format!("/{GET_BOOK}"), "{}").await.status, 200);
-    let fresh = once(gateway.address, request(Method::POST, &format!("/{GET_BOOK}"), "{}")).await;
+    let fresh = once(
+        gateway.address,
+        request(Method::POST, &format!("/{GET_BOOK}"), "{}"),
+    )
+    .await;
     assert_eq!(fresh.status, 200);
     assert!(!gateway.said().contains("draining"), "{}", gateway.said());
     gateway.terminate();

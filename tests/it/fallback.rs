@@ -101,7 +101,10 @@ async fn every_dialect_has_the_fixed_answer_as_its_own() {
         );
         let heard = client.send(web).await;
         assert!(heard.body.starts_with(&envelope(&book)), "{heard:?}");
-        assert!(String::from_utf8_lossy(&heard.body).contains("grpc-status: 0"), "{heard:?}");
+        assert!(
+            String::from_utf8_lossy(&heard.body).contains("grpc-status: 0"),
+            "{heard:?}"
+        );
 
         let mut socket = Client::open(address, &format!("/{GET}"), "sabir.v1.json").await;
         socket.say(&name).await;

@@ -21,6 +21,25 @@ const BOOK: &str = "/v1/shelves/1/books/7";
 const GET: &str = "library.v1.Library/GetBook";
 const CREATE: &str = "library.v1.Library/CreateBook";
 
+/// A backend that answers each call with an empty message, and says that it serves.
+async fn healthy() -> Backend {
+    raw(|request, mut answer| async move {
+        let mut head = grpc_head();
+        let path = request.uri().path().to_owned();
+        if path.ends_with("/Watch") {
+            head.headers_mut().extend(grpc_trailers("12"));
+            let _ = answer.send_response(head, true);
+            return;
+        }
+        let said: &[u8] = if path.ends_with("/Check") { &[8, 1] } else { b"" };
+        if let Ok(mut body) = answer.send_response(head, false) {
+            let _ = body.send_data(envelope(said), false);
+            let _ = body.send_trailers(grpc_trailers("0"));
+        }
+    })
+    .await
+}
+
 /// A gateway before these networks.
 async fn gateway(networks: &[&Proxy], lines: &[&str], limits: &[&str]) -> Gateway {
     let mut settings = Settings::to(networks[0].address);
@@ -44,7 +63,10 @@ async fn metric(gateway: &Gateway, begins: &str) -> u64 {
 }
 
 fn endpoint(metric: &str, network: &Proxy) -> String {
-    format!("{metric}{{backend=\"library\",endpoint=\"http://{}\"}} ", network.address)
+    format!(
+        "{metric}{{backend=\"library\",endpoint=\"http://{}\"}} ",
+        network.address
+    )
 }
 
 /// A call with a deadline, as gRPC: the code of its status.
@@ -72,7 +94,7 @@ async fn rest_within(gateway: &Gateway, deadline: &str) -> (u16, i64) {
 /// when it is heard again.
 #[tokio::test]
 async fn an_endpoint_that_is_cut_off_is_taken_out_and_comes_back() {
-    let backends = [library().await, library().await, library().await];
+    let backends = [healthy().await, healthy().await, healthy().await];
     let networks = [
         Proxy::before(backends[0].address).await,
         Proxy::before(backends[1].address).await,
@@ -161,7 +183,10 @@ async fn in_a_partition_a_deadline_is_a_deadline() {
     let heard = tokio::time::timeout(Duration::from_millis(50), heard).await;
     assert!(heard.is_err(), "without a deadline it waits: {heard:?}");
     network.becomes(Weather::Fair);
-    until("its return", async || rest_within(&gateway, "5").await == (200, 0)).await;
+    until("its return", async || {
+        rest_within(&gateway, "5").await == (200, 0)
+    })
+    .await;
 }
 
 /// An upstream that keeps deadlines itself cancels, resets or answers in the very moment in which they pass here.
@@ -203,7 +228,9 @@ async fn at_the_deadline_there_is_no_race() {
     }
     for does in ["cancelled", "deadline", "reset", "answer"] {
         let backend = punctual(does).await;
-        let gateway = std::sync::Arc::new(Gateway::start(&Settings::to(backend.address).backend("ejection: off")).await);
+        let gateway = std::sync::Arc::new(
+            Gateway::start(&Settings::to(backend.address).backend("ejection: off")).await,
+        );
         let mut calls = JoinSet::new();
         for number in 0..60_u32 {
             let gateway = std::sync::Arc::clone(&gateway);
@@ -262,7 +289,11 @@ async fn an_answer_that_is_cut_is_no_success() {
     ];
     let gateway = gateway(
         &[&networks[0], &networks[1]],
-        &["ejection: off", "load_balancing: round_robin", "retry: {budget_per_second: 1000}"],
+        &[
+            "ejection: off",
+            "load_balancing: round_robin",
+            "retry: {budget_per_second: 1000}",
+        ],
         &[],
     )
     .await;

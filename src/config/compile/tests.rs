@@ -223,11 +223,14 @@ fn a_fixed_answer_is_a_message_of_its_method() {
         let schemas = [("a".to_owned(), schema(LIBRARY))].into();
         compile(&file, &schemas).map_err(|found| shown(&found))
     };
-    let plan = compiled("{methods: [library.v1.Library/Get], message: '{\"title\": \"x\"}'}, {methods: [\"*\"]}");
+    let plan =
+        compiled("{methods: [library.v1.Library/Get], message: '{\"title\": \"x\"}'}, {methods: [\"*\"]}");
     let plan = plan.expect("a plan");
     let answer = |name: &str| {
         let entry = plan.entries.iter().find(|entry| &*entry.method.name == name);
-        entry.and_then(|entry| entry.answer.clone()).map(|answer| answer.0)
+        entry
+            .and_then(|entry| entry.answer.clone())
+            .map(|answer| answer.0)
     };
     assert_eq!(answer("Get").as_deref(), Some(&b"\0\0\0\0\x03\x12\x01x"[..]));
     assert_eq!(answer("Lend").as_deref(), Some(&b"\0\0\0\0\0"[..]));
@@ -238,7 +241,11 @@ fn a_fixed_answer_is_a_message_of_its_method() {
         "{found}"
     );
     let plan = compiled("{methods: [library.v1.Library/Nothing]}").expect("a plan");
-    assert!(shown(&plan.warnings).contains("about no method"), "{:?}", plan.warnings);
+    assert!(
+        shown(&plan.warnings).contains("about no method"),
+        "{:?}",
+        plan.warnings
+    );
 }
 
 #[test]
