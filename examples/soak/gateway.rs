@@ -59,21 +59,29 @@ impl Gateway {
                 )
             })?;
         let output = child.stdout.take().ok_or("no output")?;
+        let words = ["listening on ", "admin on "];
         let (sender, mut addresses) = mpsc::channel(2);
         // Reads to the end, so that the gateway never waits for a reader.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                for words in ["admin on ", "listening on "] {
+                for (at, words) in words.iter().enumerate() {
                     if let Some((_, address)) = line.split_once(words) {
-                        // Nobody waits for a second word.
-                        let _ = sender.try_send(address.trim().to_owned());
+                        // Nobody waits for more than the two.
+                        let _ = sender.try_send((at, address.trim().to_owned()));
                     }
                 }
             }
         });
-        let mut next = async || addresses.recv().await.ok_or("the gateway ended");
-        let admin = next().await?.parse()?;
-        let address = next().await?.parse()?;
+        let mut said = [const { None }; 2];
+        while said.iter().any(Option::is_none) {
+            let (at, address) = addresses.recv().await.ok_or("the gateway ended")?;
+            if let Some(said) = said.get_mut(at) {
+                *said = Some(address.parse()?);
+            }
+        }
+        let [Some(address), Some(admin)] = said else {
+            return Err("the gateway does not say where it is".into());
+        };
         Ok(Self {
             address,
             admin,

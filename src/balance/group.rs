@@ -19,6 +19,7 @@ use crate::balance::members::{Member, Members};
 use crate::balance::quantile::Latencies;
 use crate::balance::retries::Retries;
 use crate::balance::settings::{Ejecting, Hedge, Policy, Settings};
+use crate::route::entry::Doubt;
 
 /// Of 1,000 endpoints in the gateway's zone, so many have to be healthy for all calls to stay there.
 const ENOUGH: u64 = 700;
@@ -78,6 +79,8 @@ pub struct Group {
     breaker: Option<Breaker>,
     latencies: Option<Box<Latencies>>,
     watches: Watches,
+    /// Raised when an endpoint comes beside others: it may offer what they do not.
+    newcomers: Doubt,
     /// Woken when endpoints come, or become healthy.
     pub(super) changed: Arc<Notify>,
     /// Ends with the group: what is done on its behalf elsewhere.
@@ -109,6 +112,7 @@ impl Group {
             breaker: settings.breaker.clone().map(Breaker::new),
             latencies: watches.quantiles.then(Box::default),
             watches,
+            newcomers: before.map_or_else(Doubt::default, |before| before.newcomers.clone()),
             changed: Arc::default(),
             _guard: gone.clone().drop_guard(),
             gone,
@@ -166,6 +170,11 @@ impl Group {
         self.breaker.as_ref().map(|breaker| breaker.circuit(now))
     }
 
+    /// The doubt that an endpoint raises which comes beside others.
+    pub fn newcomers(&self) -> &Doubt {
+        &self.newcomers
+    }
+
     pub(super) fn watches(&self) -> Watches {
         self.watches
     }
@@ -221,6 +230,10 @@ impl Group {
             .collect();
         // The first endpoints of all have nobody to warm up beside.
         let warms = self.settings.slow_start.filter(|_| !known.is_empty());
+        let is_new = |listed: &Listed| known.iter().all(|known| known.uri != listed.uri);
+        if !known.is_empty() && listed.iter().any(is_new) {
+            self.newcomers.raise();
+        }
         self.put(listed, &known, warms.map(|_| millis(now)));
         self.changed.notify_waiters();
     }

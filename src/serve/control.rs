@@ -307,7 +307,7 @@ impl Control {
         let generation = prepared.plan.generation;
         self.plans.send_replace(Arc::new(prepared));
         let plan = Arc::clone(&self.plans.borrow().plan);
-        self.lessons.doubted(&plan);
+        self.lessons.doubted(&plan, &self.shared.groups());
         while self.keepers.try_join_next().is_some() {}
         for keeper in self.shared.keepers() {
             self.keepers.spawn(keeper.run());

@@ -108,7 +108,7 @@ pub(super) async fn launched(file: &File, log: Log, launch: Launch) -> Result<Ru
     let refused = |problem: String| ServeError::Io(io::Error::other(problem));
     placed.all(plan.generation).await.map_err(refused)?;
     announce(&plan, &readiness, &metrics);
-    lessons.doubted(&plan);
+    lessons.doubted(&plan, &shared.groups());
     let mut background = JoinSet::new();
     background.spawn(Arc::clone(shared.book()).keep_tidy());
     let mut keepers = JoinSet::new();
