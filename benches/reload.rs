@@ -86,7 +86,10 @@ fn configuration(round: usize) -> String {
 async fn run() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let (set, other) = (set(folder.path(), false)?, set(folder.path(), true)?);
-    let (file, descriptors) = (folder.path().join("sabir.yaml"), folder.path().join("large.binpb"));
+    let (file, descriptors) = (
+        folder.path().join("sabir.yaml"),
+        folder.path().join("large.binpb"),
+    );
     fs::write(&file, configuration(0))?;
     fs::write(&descriptors, &set)?;
     println!("{} methods, a set of {} KiB", SERVICES * METHODS, set.len() >> 10);

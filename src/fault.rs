@@ -9,7 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use prost::Message as _;
 
 use crate::status::{Code, Status};
@@ -63,6 +64,10 @@ pub enum Kind {
     PermissionDenied,
     /// Who calls can't be checked now.
     IdentityUnavailable,
+    /// The client's address is not taken here.
+    AddressDenied,
+    /// The request looks like what is blocked here.
+    RequestBlocked,
     /// The caller calls more often than it may.
     RateLimited,
     /// The caller has used up what it may use in this window of the calendar.
@@ -99,7 +104,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -116,6 +121,8 @@ impl Kind {
         Self::CredentialsExpired,
         Self::PermissionDenied,
         Self::IdentityUnavailable,
+        Self::AddressDenied,
+        Self::RequestBlocked,
         Self::RateLimited,
         Self::QuotaExhausted,
         Self::ConcurrencyLimited,
@@ -153,6 +160,8 @@ impl Kind {
             Self::CredentialsExpired => "CREDENTIALS_EXPIRED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
+            Self::AddressDenied => "ADDRESS_DENIED",
+            Self::RequestBlocked => "REQUEST_BLOCKED",
             Self::RateLimited => "RATE_LIMITED",
             Self::QuotaExhausted => "QUOTA_EXHAUSTED",
             Self::ConcurrencyLimited => "CONCURRENCY_LIMITED",
@@ -180,7 +189,7 @@ impl Kind {
             | Self::UnsupportedMediaType
             | Self::InvalidArgument
             | Self::UriTooLong => Code::InvalidArgument,
-            Self::OriginDenied => Code::PermissionDenied,
+            Self::OriginDenied | Self::AddressDenied | Self::RequestBlocked => Code::PermissionDenied,
             Self::RouteNotFound => Code::NotFound,
             Self::MethodNotAllowed | Self::Unimplemented => Code::Unimplemented,
             Self::MessageTooLarge
@@ -235,6 +244,8 @@ impl Kind {
             | Self::CredentialsExpired
             | Self::PermissionDenied
             | Self::IdentityUnavailable
+            | Self::AddressDenied
+            | Self::RequestBlocked
             | Self::RateLimited
             | Self::QuotaExhausted
             | Self::ConcurrencyLimited
@@ -243,6 +254,17 @@ impl Kind {
             | Self::Internal => self.code().http_status(),
         }
     }
+}
+
+/// An answer to a client of plain HTTP that a service outside has written which decides for the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Never a success.
+    pub status: StatusCode,
+    /// Those that a client may be told.
+    pub headers: HeaderMap,
+    /// Empty where the gateway's own words do.
+    pub body: Bytes,
 }
 
 /// An error of the gateway's own making. One pointer wide: it travels in every `Result` of the call path.
@@ -257,6 +279,7 @@ struct Inner {
     allow: Option<String>,
     challenges: Vec<HeaderValue>,
     retry_after: Option<Duration>,
+    denial: Option<Box<Denial>>,
     beside: Vec<(HeaderName, HeaderValue)>,
     limit: Option<Box<str>>,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -274,6 +297,7 @@ impl Fault {
             allow: None,
             challenges: Vec::new(),
             retry_after: None,
+            denial: None,
             beside: Vec::new(),
             limit: None,
             source: None,
@@ -323,6 +347,13 @@ impl Fault {
         self
     }
 
+    /// The same, with the answer that a client of plain HTTP gets instead of the gateway's own.
+    #[must_use]
+    pub fn denied_with(mut self, denial: Denial) -> Self {
+        self.0.denial = Some(Box::new(denial));
+        self
+    }
+
     /// The same, with a header that goes with it in every dialect.
     #[must_use]
     pub fn beside(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -360,6 +391,11 @@ impl Fault {
     /// The values of the `WWW-Authenticate` header, on a 401 or 403.
     pub fn challenges(&self) -> &[HeaderValue] {
         &self.0.challenges
+    }
+
+    /// The answer of whoever decided, for a client of plain HTTP.
+    pub fn denial(&self) -> Option<&Denial> {
+        self.0.denial.as_deref()
     }
 
     /// Headers that go with it in every dialect.

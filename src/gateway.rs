@@ -6,10 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
+use http::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -32,11 +31,12 @@ use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::config::watch::Digest;
 use crate::discover::endpoints::{self, Source};
 use crate::fault::{Fault, Kind, Side};
+use crate::frontend::ticket::Booth;
 use crate::frontend::{self, Admitted, refuse};
 use crate::identify::identify;
 use crate::limits::Limits;
 use crate::listen::tunnel::Tunnel;
-use crate::listen::{Drain, forwarded};
+use crate::listen::{Drain, forwarded, without_body};
 use crate::observe::metrics::{Key, Series};
 use crate::observe::record::Destination;
 use crate::observe::{Log, Record, Shard};
@@ -46,7 +46,7 @@ use crate::policy::jwks::Keeper;
 #[cfg(feature = "redis")]
 use crate::policy::redis::Lender;
 use crate::policy::setup::SetupError;
-use crate::policy::throttle::{Book, Checks, Counter, Places, Room, Standings, Throttle};
+use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
@@ -55,7 +55,7 @@ use crate::route::{Captures, Entry, PathRoute};
 use crate::stack::{self, CallService};
 use crate::status::Code;
 use crate::translate::tally::Outcome;
-use crate::translate::{Lane, Tally};
+use crate::translate::{Hygiene, Lane, Tally};
 use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::pools::{Dialling, Pools};
 use crate::upstream::tls;
@@ -222,7 +222,7 @@ impl Shared {
         self.auth
             .lock()
             .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
-        let own = own::all(&plan.limits);
+        let own = own::all(&plan.limits, &plan.offer);
         let cluster = self.book.cluster(plan.cluster.as_ref());
         #[cfg(feature = "redis")]
         if let Some(lender) = cluster.as_ref().and_then(Lender::new) {
@@ -366,6 +366,8 @@ struct Live {
     paths: Vec<LivePath>,
     /// Methods that the gateway answers itself, by rpc path.
     own: Vec<LiveEntry>,
+    /// Where tickets are given.
+    booths: Vec<Booth>,
     /// Where requests are counted that lead nowhere.
     nowhere: PerDialect<Arc<Series>>,
 }
@@ -454,6 +456,17 @@ impl Gateway {
             // What needs no call is over, and well.
             tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
+        } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
+            match booth.give(&mut head, &peer, now).await {
+                Ok(response) => {
+                    tally.end(Outcome::Upstream(Code::Ok));
+                    response
+                }
+                Err(fault) => {
+                    read_off(&head, body).await;
+                    refused(spoken, &tally, &fault)
+                }
+            }
         } else {
             match live.find(dialect, &head) {
                 Ok(Reached::Call(entry, found)) => {
@@ -475,6 +488,22 @@ impl Gateway {
                             };
                             let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
                             telling(told, response)
+                        }
+                        Err(fault)
+                            if fault.kind() == Kind::CredentialsMissing
+                                && entry.gate.takes_first_message()
+                                && frontend::proves_later(dialect, &head) =>
+                        {
+                            let unproven = frontend::Unproven {
+                                prove: prove(entry.gate.clone(), head.clone(), peer),
+                                head,
+                                body,
+                                entry: Arc::clone(&entry.entry),
+                                binding: found.binding,
+                                captures: found.captures,
+                                tally,
+                            };
+                            frontend::websocket::serve_unproven(unproven, entry.stack.clone())
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
@@ -628,17 +657,6 @@ async fn read_off(head: &Parts, body: Incoming) {
     let _ = tokio::time::timeout(MOMENT, reading).await;
 }
 
-/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
-fn without_body(response: &mut Response<Body>) {
-    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
-        response
-            .headers_mut()
-            .entry(CONTENT_LENGTH)
-            .or_insert(HeaderValue::from(length));
-    }
-    *response.body_mut() = Body::empty();
-}
-
 fn no_content(headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -699,6 +717,22 @@ impl LiveEntry {
     }
 }
 
+/// Lets the gate decide when the client has said who it is.
+fn prove(gate: Gate, mut head: Parts, peer: Peer) -> frontend::Prove {
+    Box::new(move |credential| {
+        Box::pin(async move {
+            head.headers.insert(AUTHORIZATION, credential);
+            let mut permit = admit(&gate, &mut head, &peer, Instant::now()).await?;
+            let held = permit.pass().map(Pass::take_places);
+            Ok(frontend::Proven {
+                head,
+                permit,
+                held: Box::new(held),
+            })
+        })
+    })
+}
+
 /// Lets the gate of a route decide.
 async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
     let permit = gate.admit(head, peer, now).await?;
@@ -713,6 +747,7 @@ impl Worker {
         let backends = self.backends(prepared);
         let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
+            hygiene: Hygiene::default(),
             asks_messages: false,
             pace: None,
         };
@@ -727,6 +762,7 @@ impl Worker {
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
                 let throttle = throttle(prepared, entry);
                 let params = stack::Params {
+                    hygiene: entry.route.hygiene,
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     pace: entry.checks.pace,
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
@@ -765,7 +801,12 @@ impl Worker {
             .collect();
         self.health.replace(Standing::new(&plan, &balances));
         let nowhere = self.all_series("", "");
+        let gates = desks
+            .iter()
+            .map(|desk| Gate::new(Some(Arc::clone(desk)), None, Vec::new()));
+        let booths = gates.filter_map(Booth::of).collect();
         Ok(Live {
+            booths,
             plan,
             entries,
             paths,
@@ -784,7 +825,10 @@ impl Worker {
                 let same = known
                     .iter()
                     .find(|desk| Arc::ptr_eq(desk.authenticator(), authenticator));
-                same.map_or_else(|| Arc::new(Desk::new(Arc::clone(authenticator))), Arc::clone)
+                same.map_or_else(
+                    || Arc::new(Desk::new(Arc::clone(authenticator), &self.tasks)),
+                    Arc::clone,
+                )
             })
             .collect();
         known.clone_from(&desks);
@@ -811,15 +855,19 @@ impl Worker {
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
             route: Arc::clone(route),
-            gate: gate(route.auth, route.access.as_ref(), None, desks).throttled(Throttle::new(
-                &prepared.book,
-                &route.checks,
-                on_route(&prepared.book, &route.name, &route.checks)
-                    .into_iter()
-                    .collect(),
-                &prepared.counters,
-                None,
-            )),
+            // What comes of a form is for the service behind to say.
+            gate: gate(route.auth, route.access.as_ref(), None, desks)
+                .taking_forms()
+                .screened(route.screen.clone())
+                .throttled(Throttle::new(
+                    &prepared.book,
+                    &route.checks,
+                    on_route(&prepared.book, &route.name, &route.checks)
+                        .into_iter()
+                        .collect(),
+                    &prepared.counters,
+                    None,
+                )),
             relay,
             series: self.all_series(&route.name, ""),
         })
@@ -837,11 +885,12 @@ impl Worker {
         LiveEntry {
             entry: Arc::clone(entry),
             gate: gate(
-                entry.route.auth,
+                entry.auth(),
                 entry.access.as_ref(),
                 entry.route.cors.as_ref(),
                 desks,
             )
+            .screened(entry.route.screen.clone())
             .throttled(throttle),
             stack,
             series,

@@ -29,6 +29,14 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// Streams that a client may reset on one connection within ten seconds. Default 200.
     pub max_resets: u32,
+    /// Streams of a connection that the client has reset and the gateway not looked at yet. Default 20.
+    pub max_pending_resets: usize,
+    /// Streams of a connection that the gateway has reset for what the client did wrong. Default 100.
+    pub max_error_resets: usize,
+    /// One HTTP/2 frame; the protocol has 16 KiB as the least and 16 MiB as the most. Default 16 KiB.
+    pub max_frame_bytes: u32,
+    /// The table by which HTTP/2 compresses the headers of requests. Default 4 KiB.
+    pub header_table_bytes: u32,
     /// The TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// From the first byte of a connection, or of the next request, to the end of the header section; a silent
@@ -69,6 +77,10 @@ impl Default for Limits {
             stream_window_bytes: 64 << 10,
             connection_window_bytes: 1 << 20,
             max_resets: 200,
+            max_pending_resets: 20,
+            max_error_resets: 100,
+            max_frame_bytes: 16 << 10,
+            header_table_bytes: 4 << 10,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(60),

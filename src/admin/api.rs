@@ -24,9 +24,11 @@ use crate::gateway;
 use crate::identify::identify;
 use crate::peer::Peer;
 use crate::policy::Gate;
+use crate::route::entry::Offer;
 use crate::route::{Captures, Entry};
 use crate::schema::{Rules, Schema, SchemaError};
 use crate::stack::{self, CallService};
+use crate::translate::Hygiene;
 use crate::translate::Tally;
 use crate::translate::json::Target;
 use crate::wire::body::Body;
@@ -80,6 +82,7 @@ impl Api {
         let schemas = BTreeMap::from([("admin".to_owned(), SchemaState::Ready(Arc::new(schema)))]);
         let plan = config::compile(&file, &schemas).map_err(wrong)?;
         let params = stack::Params {
+            hygiene: Hygiene::default(),
             idle_timeout: plan.limits.idle_timeout,
             asks_messages: false,
             pace: None,
@@ -94,7 +97,9 @@ impl Api {
             // Whether services serve is asked at their own listeners.
             Answers::Health => false,
         };
-        let own = own::all(&plan.limits).into_iter().filter(answered);
+        let own = own::all(&plan.limits, &Offer::Anybody)
+            .into_iter()
+            .filter(answered);
         let own = own.map(|own| {
             let stack = stack::build(params, Reflection::new(plan.reflection.clone()));
             (own, stack)

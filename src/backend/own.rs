@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use crate::limits::Limits;
 use crate::policy::throttle::Checks;
-use crate::route::entry::{Bound, Doubt, Entry, Outbound, Route, StreamEnvelope, Streaming, WebSocket};
+use crate::route::entry::{
+    Bound, Doubt, Entry, Offer, Outbound, Route, StreamEnvelope, Streaming, WebSocket,
+};
 use crate::schema::exposed::{HEALTH, SERVICES};
 use crate::schema::rules::Rules;
 use crate::schema::{Idempotency, Method, MethodKind, Schema, embedded};
-use crate::translate::Bounds;
 use crate::translate::binding::{Binding, BindingOptions};
 use crate::translate::json::{JsonOptions, Transcoder};
+use crate::translate::{Bounds, Hygiene};
 
 /// A method that the gateway answers itself.
 #[derive(Clone, Debug)]
@@ -47,8 +49,8 @@ impl Answers {
     }
 }
 
-/// Every one of them.
-pub fn all(limits: &Limits) -> Vec<Own> {
+/// Every one of them that is offered. `reflection` says whether that of reflection is, and to whom.
+pub fn all(limits: &Limits, reflection: &Offer) -> Vec<Own> {
     // What is embedded compiles, or `what_is_embedded_is_complete` fails; without it, nothing of this is offered.
     let Ok(schema) = Schema::from_files(embedded::files().map(|(_, file)| file).collect(), &Rules::empty())
     else {
@@ -59,11 +61,25 @@ pub fn all(limits: &Limits) -> Vec<Own> {
     };
     [Answers::Reflection, Answers::Health]
         .into_iter()
-        .flat_map(|answers| of(answers, &schema, &json, limits))
+        .filter_map(|answers| {
+            let auth = match (answers, reflection) {
+                (Answers::Reflection, Offer::Nobody) => return None,
+                (Answers::Reflection, Offer::Known(auth)) => Some(*auth),
+                (Answers::Reflection, Offer::Anybody) | (Answers::Health, _) => None,
+            };
+            Some(of(answers, auth, &schema, &json, limits))
+        })
+        .flatten()
         .collect()
 }
 
-fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> Vec<Own> {
+fn of(
+    answers: Answers,
+    auth: Option<usize>,
+    schema: &Schema,
+    json: &Transcoder,
+    limits: &Limits,
+) -> Vec<Own> {
     let route = Arc::new(Route {
         name: answers.route().to_owned(),
         backend: usize::MAX,
@@ -79,7 +95,9 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
         },
         websocket: WebSocket::of(limits),
         cors: None,
-        auth: None,
+        auth,
+        screen: None,
+        hygiene: Hygiene::default(),
         doubt: Doubt::default(),
     });
     answers
@@ -90,6 +108,7 @@ fn of(answers: Answers, schema: &Schema, json: &Transcoder, limits: &Limits) -> 
             let rpc = Binding::rpc(&method, json, &BindingOptions::default()).ok()?;
             let entry = Arc::new(Entry {
                 access: None,
+                public: false,
                 checks: Checks::default(),
                 answer: None,
                 route: Arc::clone(&route),
@@ -123,6 +142,7 @@ fn methods(schema: &Schema, service: &str) -> Vec<Method> {
             output: method.output(),
             idempotency: Idempotency::NoSideEffects,
             rules: Vec::new(),
+            policy: None,
         })
         .collect()
 }
@@ -134,7 +154,17 @@ mod tests {
 
     #[test]
     fn what_is_embedded_is_complete() {
-        let own = all(&Limits::default());
+        assert!(
+            all(&Limits::default(), &Offer::Nobody)
+                .iter()
+                .all(|own| own.answers == Answers::Health)
+        );
+        let closed = all(&Limits::default(), &Offer::Known(3));
+        for own in closed {
+            let auth = (own.answers == Answers::Reflection).then_some(3);
+            assert_eq!(own.entry.route.auth, auth);
+        }
+        let own = all(&Limits::default(), &Offer::Anybody);
         let paths: Vec<_> = own.iter().map(|own| &*own.entry.method.path).collect();
         let health = ["Check", "Watch", "List"].map(|method| format!("/{HEALTH}/{method}"));
         assert_eq!(

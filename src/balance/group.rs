@@ -363,7 +363,11 @@ impl Group {
         let next = ejected.map(|member| member.endpoint.ejected_until()).min();
         self.next_return.store(next.unwrap_or(NEVER), Ordering::Relaxed);
         let panics = healthy < all && healthy * 100 < all * u64::from(self.settings.panic_percent);
-        let stance = if panics { Stance::Panic } else { stance::within(members) };
+        let stance = if panics {
+            Stance::Panic
+        } else {
+            stance::within(members)
+        };
         let before = self.stance.swap(stance);
         if panics && before != Stance::Panic {
             tracing::warn!(

@@ -1,6 +1,6 @@
 //! `sabir explain`: what would become of a request.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use tokio::runtime::Builder;
+use tokio_util::task::TaskTracker;
 
 use super::{Failure, answer, load};
 use crate::config::Plan;
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// The body of the request.
     #[arg(short = 'd', long = "data", value_name = "BODY", allow_hyphen_values = true)]
     body: Option<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    from: IpAddr,
 }
 
 /// The target of a request: a URL with a host, or a path.
@@ -70,33 +74,38 @@ impl std::str::FromStr for Header {
     }
 }
 
-/// What the gate decides about a request from this machine.
-fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts) -> Result<Decision, Failure> {
+/// What the gate decides about a request from this address.
+fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts, from: IpAddr) -> Result<Decision, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut desks = Vec::new();
     for (at, setup) in plan.auth.iter().enumerate() {
         // The others are not asked; their place is kept.
-        let setup = if at == guard.auth {
+        let setup = if Some(at) == guard.auth {
             setup.clone()
         } else {
             Setup::default()
         };
         let authenticator = runtime.block_on(load::authenticator(&setup))?;
-        desks.push(Arc::new(Desk::new(Arc::new(authenticator))));
+        desks.push(Arc::new(Desk::new(Arc::new(authenticator), &TaskTracker::new())));
     }
-    let gate = gateway::gate(Some(guard.auth), guard.access, guard.cors, &desks);
-    let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
-    Ok(runtime.block_on(gate.explain(&mut head, &here)))
+    let mut gate =
+        gateway::gate(guard.auth, guard.access, guard.cors, &desks).screened(guard.screen.cloned());
+    if guard.forms {
+        gate = gate.taking_forms();
+    }
+    let peer = Peer::new((from, 0).into(), false, false, Vec::new());
+    Ok(runtime.block_on(gate.explain(&mut head, &peer)))
 }
 
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let plan = load::plan(&self.file)?;
         let body = self.body.clone();
+        let from = self.from;
         let head = self.head();
-        let mut explanation = Explanation::new(&plan, &head, body.as_deref().map(str::as_bytes));
+        let mut explanation = Explanation::new(&plan, &head, body.as_deref().map(str::as_bytes)).from(from);
         if let Some(guard) = explanation.guard() {
-            explanation = explanation.decided(ask(&plan, guard, head.clone())?);
+            explanation = explanation.decided(ask(&plan, guard, head.clone(), from)?);
         }
         answer(&explanation)?;
         if explanation.sends() {

@@ -9,7 +9,7 @@ use super::balancing::{balancing, health_check};
 use super::choose::{Chosen, choose};
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::expose::{expose, path_options};
-use super::file::{self, File, SchemaSource, SignatureAlgorithm};
+use super::file::{self, File, SchemaSource};
 use super::located::{Located, Spot};
 use super::plan::{Backend, BackendTls, Declared, Listener, ListenerTls, Pending, Plan};
 use super::relays::relays;
@@ -17,18 +17,22 @@ use super::sources::source;
 use super::throttle;
 use super::value::{Count, HeaderPattern, Origin, Services};
 use crate::limits::Limits;
-use crate::policy::access::{self, Access, Principals};
-use crate::policy::jwks;
-use crate::policy::jwt::{Algorithm, ClaimNames};
-use crate::policy::setup::{ApiKeySetup, IssuerSetup, KeysSetup, Secret, Setup};
 use crate::route::cors::{Cors, Names, Origins};
-use crate::route::entry::{Doubt, StreamEnvelope};
+use crate::route::entry::{Doubt, Offer, StreamEnvelope};
 use crate::route::{Host, Route, Streaming};
 use crate::schema::exposed::Exposed;
 use crate::schema::{Method, Schema};
 use crate::translate::Bounds;
 use crate::translate::json::{JsonOptions, UnknownFields};
 use crate::upstream::connect::Speaks;
+
+mod auth;
+mod screen;
+
+use auth::setup;
+pub(super) use screen::{hygiene, route_screen, screen};
+
+pub(super) use auth::{Granted, MAX_INTROSPECTION_CACHE, access, algorithm, algorithms, auth, granted};
 
 /// What is known of a backend's services.
 #[derive(Clone, Debug)]
@@ -116,7 +120,8 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
-        reflection: reflection(&chosen.entries, &routes, &states),
+        offer: offer(file),
+        reflection: reflection(file, &chosen.entries, &routes, &states),
         disabled: exposed.disabled,
         pending: pending(file, &routes, &states),
         warnings,
@@ -174,6 +179,7 @@ fn listener(file: &File, written: &file::Listener, limits: &Limits) -> Listener 
         address: written.address.0,
         tls: listener_tls(file, written.tls.as_ref()),
         trusted_proxies: written.trusted_proxies.iter().map(|network| network.0).collect(),
+        screen: screen(file, &written.addresses, &written.block),
         limits: written.limits.over(limits),
     }
 }
@@ -301,6 +307,8 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
             websocket: written.websocket.over(limits, max_message_bytes),
             cors: written.cors.as_deref().map(cors),
             auth: auth(file, written),
+            screen: route_screen(file, written),
+            hygiene: hygiene(&written.errors),
             doubt: Doubt::default(),
         };
         routes.push(Resolved {
@@ -309,132 +317,6 @@ fn routes<'a>(file: &'a File, limits: &Limits) -> Vec<Resolved<'a>> {
         });
     }
     routes
-}
-
-/// What an `auth` block comes to.
-fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
-    Setup {
-        name: name.to_owned(),
-        issuers: written
-            .jwt
-            .0
-            .iter()
-            .map(|issuer| issuer_setup(file, issuer))
-            .collect(),
-        api_keys: written.api_keys.as_ref().map(|keys| ApiKeySetup {
-            file: file.origin.resolve(&keys.file),
-            header: match (&keys.header, &keys.cookie) {
-                (Some(name), _) => name.0.parse().ok(),
-                (None, None) => Some(DEFAULT_KEY_HEADER),
-                (None, Some(_)) => None,
-            },
-            cookie: keys.cookie.as_ref().map(|name| name.0.clone()),
-        }),
-        certificates: written.client_certificates.is_some(),
-        forward_credentials: written.forward_credentials,
-        forwarded_claims: written
-            .forward_claims
-            .iter()
-            .map(|claim| claim.0.clone())
-            .collect(),
-    }
-}
-
-/// The header that carries an API key, if the file does not say.
-const DEFAULT_KEY_HEADER: http::HeaderName = http::HeaderName::from_static("x-api-key");
-
-fn issuer_setup(file: &File, written: &file::Jwt) -> IssuerSetup {
-    let ca = written.ca.as_ref().map(|path| file.origin.resolve(path));
-    let jwks = written.jwks.as_ref();
-    let at_file = jwks.and_then(|jwks| jwks.file.as_ref());
-    let at_url = jwks.and_then(|jwks| jwks.url.as_ref());
-    let keys = match (&written.secret, at_file, at_url) {
-        (Some(secret), _, _) => KeysSetup::Secret(Secret(secret.0.clone())),
-        (None, Some(path), _) => KeysSetup::File(file.origin.resolve(path)),
-        (None, None, Some(url)) => KeysSetup::Fetched(jwks::Place::Url(url.0.clone()), ca),
-        (None, None, None) => KeysSetup::Fetched(jwks::Place::Discovery(written.issuer.value.clone()), ca),
-    };
-    IssuerSetup {
-        name: written.issuer.value.clone(),
-        audiences: written.audiences.value.clone(),
-        algorithms: algorithms(written),
-        keys,
-        names: ClaimNames {
-            scopes: written.scopes_claim.clone(),
-            roles: written.roles_claim.clone(),
-        },
-    }
-}
-
-/// What an issuer may sign with.
-pub(super) fn algorithms(written: &file::Jwt) -> Vec<Algorithm> {
-    match &written.algorithms {
-        Some(names) => names.iter().map(|name| algorithm(name.value)).collect(),
-        None if written.secret.is_some() => vec![Algorithm::Hs256],
-        None => Algorithm::ALL
-            .into_iter()
-            .filter(|algorithm| algorithm.secret_bytes().is_none())
-            .collect(),
-    }
-}
-
-pub(super) fn algorithm(written: SignatureAlgorithm) -> Algorithm {
-    match written {
-        SignatureAlgorithm::Rs256 => Algorithm::Rs256,
-        SignatureAlgorithm::Rs384 => Algorithm::Rs384,
-        SignatureAlgorithm::Rs512 => Algorithm::Rs512,
-        SignatureAlgorithm::Ps256 => Algorithm::Ps256,
-        SignatureAlgorithm::Ps384 => Algorithm::Ps384,
-        SignatureAlgorithm::Ps512 => Algorithm::Ps512,
-        SignatureAlgorithm::Es256 => Algorithm::Es256,
-        SignatureAlgorithm::Es384 => Algorithm::Es384,
-        SignatureAlgorithm::Es512 => Algorithm::Es512,
-        SignatureAlgorithm::EdDsa => Algorithm::EdDsa,
-        SignatureAlgorithm::Hs256 => Algorithm::Hs256,
-        SignatureAlgorithm::Hs384 => Algorithm::Hs384,
-        SignatureAlgorithm::Hs512 => Algorithm::Hs512,
-    }
-}
-
-/// Which block says how callers of a route prove who they are; the file was refused for names that no block has.
-pub(super) fn auth(file: &File, written: &file::Route) -> Option<usize> {
-    let auth = written.auth.as_ref()?;
-    // A name that is not there leads to a gate that lets nobody in, and never to an open one.
-    let at = file.auth.keys().position(|name| *name == auth.value);
-    Some(at.unwrap_or(usize::MAX))
-}
-
-/// The rules of a route that speak about one method, or about its paths; nothing where the route has no rules.
-pub(super) fn access(file: &File, written: &file::Route, method: Option<&Method>) -> Option<Arc<Access>> {
-    let rules = written.authorize.as_ref()?;
-    let rules = rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| {
-            let take = |method: &Method| rule.methods.iter().any(|pattern| pattern.take(&method.path));
-            rule.methods.is_empty() || method.is_some_and(take)
-        })
-        .map(|(at, rule)| access::Rule {
-            name: place(file, rule.spot, &format!("authorize[{at}]")),
-            scopes: access_names(&rule.scopes),
-            roles: access_names(&rule.roles),
-            principals: rule.principals.iter().map(|name| Principals::new(name)).collect(),
-            claims: rule
-                .claims
-                .iter()
-                .map(|(name, values)| (name.clone(), values.0.clone()))
-                .collect(),
-        });
-    Some(Arc::new(Access {
-        rules: rules.collect(),
-    }))
-}
-
-fn access_names(written: &file::auth::Names) -> access::Names {
-    access::Names {
-        any: written.any.clone(),
-        all: written.all.clone(),
-    }
 }
 
 /// What stands around each message of a stream.
@@ -548,12 +430,28 @@ fn services(schema: &Schema) -> Vec<&str> {
     services
 }
 
-fn reflection(chosen: &[Chosen], routes: &[Resolved<'_>], states: &[&SchemaState]) -> Exposed {
+/// To whom server reflection tells anything; a name that is not there leads to nobody.
+fn offer(file: &File) -> Offer {
+    match (&file.reflection.auth, file.reflection.enabled) {
+        (_, false) => Offer::Nobody,
+        (None, true) => Offer::Anybody,
+        (Some(auth), true) => {
+            let at = file.auth.keys().position(|name| *name == auth.value);
+            at.map_or(Offer::Nobody, Offer::Known)
+        }
+    }
+}
+
+fn reflection(file: &File, chosen: &[Chosen], routes: &[Resolved<'_>], states: &[&SchemaState]) -> Exposed {
+    let told = |method: &Method| {
+        let patterns = &file.reflection.services;
+        patterns.is_empty() || patterns.iter().any(|pattern| pattern.take(&method.service))
+    };
     let methods: Vec<Vec<Arc<Method>>> = (0..states.len())
         .map(|backend| {
             let of = chosen
                 .iter()
-                .filter(|chosen| routes[chosen.route].route.backend == backend);
+                .filter(|chosen| routes[chosen.route].route.backend == backend && told(&chosen.method));
             let mut methods: Vec<_> = of.map(|chosen| Arc::clone(&chosen.method)).collect();
             methods.sort_by(|a, b| a.path.cmp(&b.path));
             methods.dedup_by(|a, b| a.path == b.path);

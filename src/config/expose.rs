@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::choose::Chosen;
-use super::compile::{Resolved, SchemaState, access, envelope};
+use super::compile::{Granted, Resolved, SchemaState, envelope, granted};
 use super::diagnostic::Diagnostic;
 use super::fallback;
 use super::file::{self, File};
@@ -200,6 +200,30 @@ impl Binder<'_> {
             }
         }
         let outbound = self.outbound(exposure)?;
+        let Granted {
+            access,
+            public,
+            warning,
+        } = granted(self.file, self.route.written, method);
+        exposure
+            .warnings
+            .extend(warning.map(|warning| self.warning(warning)));
+        for rule in access.iter().flat_map(|access| &access.rules) {
+            let fields = rule
+                .when
+                .iter()
+                .filter_map(|condition| condition.fields())
+                .flatten();
+            for field in fields.filter(|name| method.input.get_field_by_name(name).is_none()) {
+                let message = format!(
+                    "{}: {} has no field \"{field}\", so that the rule lets nobody call {}",
+                    rule.name,
+                    method.input.full_name(),
+                    method.full_name()
+                );
+                exposure.warnings.push(self.warning(message));
+            }
+        }
         exposure.entries.push(Arc::new(Entry {
             outbound,
             route: Arc::clone(&self.route.route),
@@ -207,7 +231,8 @@ impl Binder<'_> {
             bindings,
             rpc,
             json: self.json.clone(),
-            access: access(self.file, self.route.written, Some(method)),
+            access,
+            public,
             checks: throttle::checks(self.file, self.route.written, Some(method)),
             answer: self.answer.clone(),
         }));

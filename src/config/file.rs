@@ -8,9 +8,11 @@ pub mod cors;
 pub mod endpoints;
 pub mod fallback;
 pub mod limits;
+pub mod outside;
 pub mod redis;
 pub mod relay;
 pub mod route;
+pub mod screen;
 pub mod throttle;
 pub mod websocket;
 
@@ -34,18 +36,20 @@ pub use cors::Cors;
 pub use endpoints::{Endpoints, Found, Listed};
 pub use fallback::{Fallback, FixedAnswer, Page};
 pub use limits::{LimitsSection, ListenerLimits};
+pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
 pub use route::{
-    Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash, UnknownFields,
-    UnknownParameters,
+    DeclaredPolicies, Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash,
+    UnknownFields, UnknownParameters,
 };
+pub use screen::{Addresses, Block, Errors, ServerMessages};
 pub use throttle::RateLimit;
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
 use super::located::Located;
-use super::value::{Address, Count, Network, SecretText};
+use super::value::{Address, Count, Network, SecretText, Services};
 
 /// Where a gateway listens that is not told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -89,6 +93,10 @@ pub struct File {
     /// How callers prove who they are, by the name that routes use. A route without `auth` is open to anybody.
     #[serde(default)]
     pub auth: BTreeMap<String, Located<Auth>>,
+    /// Server reflection: what the gateway tells about what it exposes. It is told to anybody who can connect, unless
+    /// this says otherwise.
+    #[serde(default)]
+    pub reflection: Reflection,
     /// How often callers may call, by the name that routes use.
     #[serde(default)]
     pub rate_limits: BTreeMap<String, Located<RateLimit>>,
@@ -103,6 +111,29 @@ fn default_listeners() -> Vec<Located<Listener>> {
     vec![Located::default_of(Listener::at(Address(DEFAULT_LISTEN)))]
 }
 
+/// Server reflection.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reflection {
+    /// Whether it is there.
+    #[schemars(extend("default" = true))]
+    pub enabled: bool,
+    /// How callers prove who they are before they are told anything: a name of `auth`. Default: they need not.
+    pub auth: Option<Located<String>>,
+    /// Which services it lists, of those that are exposed, written as in a route. Default: all.
+    pub services: Vec<Located<Services>>,
+}
+
+impl Default for Reflection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            auth: None,
+            services: Vec::new(),
+        }
+    }
+}
+
 /// Where clients connect.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +145,12 @@ pub struct Listener {
     /// Proxies whose `X-Forwarded-For` is believed. Default: none.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
+    /// Which client addresses are let in. A connection from another is closed at once.
+    #[serde(default)]
+    pub addresses: Addresses,
+    /// What requests are refused, whatever they ask for.
+    #[serde(default)]
+    pub block: Vec<Located<Block>>,
     /// Limits of this listener, where they differ from the gateway's.
     #[serde(default)]
     pub limits: ListenerLimits,
@@ -126,6 +163,8 @@ impl Listener {
             address: Located::default_of(address),
             tls: None,
             trusted_proxies: Vec::new(),
+            addresses: Addresses::default(),
+            block: Vec::new(),
             limits: ListenerLimits::default(),
         }
     }

@@ -8,18 +8,22 @@ use std::time::SystemTime;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Admin, Auth, Backend, BackendTimeout, BackendTls, Cors, Endpoints, Fallback, File, Found, HealthCheck,
-    HealthKind, Json, Jwt, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing, PathOwned,
-    PathUnescape, ProtoFiles, Protocol, Query, Retry, Route, RouteLimits, SCHEMA_NAME, SchemaSource,
-    StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
+    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Endpoints, Errors,
+    Fallback, File, Found, HealthCheck, HealthKind, Json, LimitsSection, Listed, Listener, ListenerTls,
+    LoadBalancing, PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Retry, Route,
+    RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash,
+    WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
 use super::read::read;
 use super::throttle;
-use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services, Url};
+use super::value::{Address, Count, Endpoint, HeaderPattern, Origin as WebOrigin, Services};
 use super::watch::Noted;
 use crate::route::Host;
+
+mod auth;
+mod screen;
 
 /// The largest file that is read: far above any configuration. Not measured.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -269,8 +273,12 @@ fn references(document: &Document, key: &str, block: &str) -> Vec<Diagnostic> {
     let routes = document
         .child(NodeId::ROOT, "routes")
         .map(|routes| document.items(routes));
+    let mut owners: Vec<NodeId> = routes.unwrap_or_default().to_vec();
+    if key == "auth" {
+        owners.extend(document.child(NodeId::ROOT, "reflection"));
+    }
     let mut found = Vec::new();
-    for backend in routes.unwrap_or_default().iter().flat_map(|route| match key {
+    for backend in owners.iter().flat_map(|route| match key {
         "backend" => named_backends(document, *route),
         "rate_limit" => match document.child(*route, key) {
             Some(one) if matches!(document.kind(one), Kind::Scalar(_)) => vec![one],
@@ -366,6 +374,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         backends: [(FLAG_BACKEND.to_owned(), Located::flag(backend, "--backend"))].into(),
         routes: vec![Located::flag(all_of(FLAG_BACKEND), "--backend")],
         auth: BTreeMap::new(),
+        reflection: Reflection::default(),
         rate_limits: BTreeMap::new(),
         redis: None,
         origin: Origin::default(),
@@ -395,6 +404,10 @@ fn all_of(backend: &str) -> Route {
         cors: None,
         auth: None,
         authorize: None,
+        declared_policies: DeclaredPolicies::default(),
+        addresses: Addresses::default(),
+        block: Vec::new(),
+        errors: Errors::default(),
         rate_limit: None,
         max_in_flight: None,
         stream_limits: None,
@@ -409,8 +422,10 @@ fn all_of(backend: &str) -> Route {
 const LEAST_TOKEN: usize = 32;
 
 /// Keys of a route that mean nothing for a path.
-const OF_SERVICES: [&str; 9] = [
+const OF_SERVICES: [&str; 11] = [
     "cors",
+    "declared_policies",
+    "errors",
     "json",
     "limits",
     "path_owned",
@@ -465,6 +480,9 @@ impl Check<'_> {
                 found.push(file.origin.error(address.spot, block, message));
             }
             taken.push(address.0);
+        }
+        for listener in &file.listeners {
+            self.block(&listener.block, found);
         }
         let own = file.admin.tls.as_ref();
         for tls in file
@@ -804,11 +822,25 @@ impl Check<'_> {
         if let Some(cors) = &route.cors {
             self.cors(cors, found);
         }
+        self.block(&route.block, found);
         if let Some(rules) = &route.authorize {
             if route.auth.is_none() {
                 let message =
                     "speaks of callers, and the route has no \"auth\" by which they say who they are";
                 found.push(self.key_error(rules.spot, message));
+            }
+            let auth = route
+                .auth
+                .as_ref()
+                .and_then(|name| self.file.auth.get(&name.value));
+            if auth.is_some_and(|auth| !auth::names_callers(auth)) {
+                let message = "speaks of callers, and the \"ext_authz\" of this route has no \"principal_header\" that names them";
+                found.push(self.key_error(rules.spot, message));
+            }
+            let reading = rules.iter().filter_map(|rule| rule.when.as_ref());
+            for condition in reading.filter(|it| route.path.is_some() && it.0.fields().is_some()) {
+                let message = "reads a message, and what a \"path\" relays has none";
+                found.push(self.error(condition.spot, message));
             }
             let methods = rules.iter().flat_map(|rule| rule.methods.first());
             for pattern in methods.filter(|_| route.path.is_some()) {
@@ -846,93 +878,6 @@ impl Check<'_> {
         for spot in origins.chain(names) {
             let message = "\"*\" does not go with credentials: true; write out what is allowed";
             found.push(self.error(spot, message));
-        }
-    }
-
-    fn auth(&self, name: &str, auth: &Located<Auth>, found: &mut Vec<Diagnostic>) {
-        if auth.jwt.0.is_empty() && auth.api_keys.is_none() && auth.client_certificates.is_none() {
-            let message = format!(
-                "auth \"{name}\" has no way to prove who calls; write jwt, api_keys or client_certificates"
-            );
-            found.push(self.key_error(auth.spot, message));
-        }
-        let mut named: Vec<&str> = Vec::new();
-        for issuer in &auth.jwt.0 {
-            if named.contains(&issuer.issuer.value.as_str()) {
-                let message = format!("the issuer \"{}\" is there twice", issuer.issuer.value);
-                found.push(self.error(issuer.issuer.spot, message));
-            }
-            named.push(&issuer.issuer.value);
-            self.issuer(issuer, found);
-        }
-        if let Some(header) = auth.api_keys.as_ref().and_then(|keys| keys.header.as_ref()) {
-            let name = header.0.to_ascii_lowercase();
-            if name.starts_with("x-sabir-") || matches!(name.as_str(), "authorization" | "cookie" | "host") {
-                let message = format!("\"{name}\" has a meaning of its own; write such as x-api-key");
-                found.push(self.error(header.spot, message));
-            }
-        }
-    }
-
-    fn issuer(&self, issuer: &Jwt, found: &mut Vec<Diagnostic>) {
-        if issuer.audiences.is_empty() {
-            let message = "names nobody; a token that is for anybody could have been stolen from anybody";
-            found.push(self.key_error(issuer.audiences.spot, message));
-        }
-        match (&issuer.jwks, &issuer.secret) {
-            (Some(_), Some(secret)) => {
-                let message =
-                    "stands beside \"jwks\"; an issuer has public keys or a shared secret, never both";
-                found.push(self.key_error(secret.spot, message));
-            }
-            (Some(jwks), None) => match (&jwks.file, &jwks.url) {
-                (Some(_), None) | (None, Some(_)) => {}
-                (Some(_), Some(_)) | (None, None) => {
-                    found.push(self.key_error(jwks.spot, "is {file: FILE} or {url: URL}, one of the two"));
-                }
-            },
-            (None, None) => {
-                if let Err(not) = issuer.issuer.parse::<Url>() {
-                    let message = format!(
-                        "\"{}\" {not}; or say where the keys are: jwks: {{file: FILE}} or jwks: {{url: URL}}",
-                        issuer.issuer.value
-                    );
-                    found.push(self.error(issuer.issuer.spot, message));
-                }
-            }
-            (None, Some(secret)) => {
-                let longest = super::compile::algorithms(issuer)
-                    .into_iter()
-                    .filter_map(|algorithm| algorithm.secret_bytes())
-                    .max()
-                    .unwrap_or(0);
-                if secret.0.len() < longest {
-                    let message = format!("is shorter than the {longest} bytes that its algorithms need");
-                    found.push(self.key_error(secret.spot, message));
-                }
-            }
-        }
-        let Some(algorithms) = &issuer.algorithms else {
-            return;
-        };
-        if algorithms.is_empty() && self.file.origin.is_empty(algorithms.spot) {
-            found.push(self.key_error(
-                algorithms.spot,
-                "names no algorithm; leave it out for the usual ones",
-            ));
-        }
-        for algorithm in &algorithms.value {
-            let shared = super::compile::algorithm(algorithm.value)
-                .secret_bytes()
-                .is_some();
-            if shared != issuer.secret.is_some() {
-                let message = if shared {
-                    "needs a \"secret\", and is never taken with public keys"
-                } else {
-                    "needs public keys, and this issuer has a \"secret\""
-                };
-                found.push(self.error(algorithm.spot, message));
-            }
         }
     }
 

@@ -21,12 +21,14 @@ use crate::policy::Setup;
 use crate::policy::throttle::Limit;
 use crate::policy::throttle::cluster::ClusterSetup;
 use crate::route::cors::Preflight;
+use crate::route::entry::Offer;
 use crate::route::relay::{EncodedSlash, Page};
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
 };
 use crate::schema::exposed::Exposed;
 use crate::upstream::connect::Speaks;
+use crate::wire::screen::Screen;
 use crate::wire::{Addressing, Dialect};
 
 /// A configuration and the schemas of its backends, compiled.
@@ -60,6 +62,8 @@ pub struct Plan {
     pub paths: Vec<Arc<PathRoute>>,
     /// From host and path to an entry, or to a route of paths.
     pub routes: Routes,
+    /// To whom server reflection tells anything.
+    pub offer: Offer,
     /// What server reflection tells.
     pub reflection: Exposed,
     /// HTTP rules that are not in use, each with its reason.
@@ -325,6 +329,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who and what is not let in.
+    pub screen: Screen,
     /// Its limits.
     pub limits: Limits,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::compile::{access, auth, hosts};
+use super::compile::{access, auth, hosts, route_screen};
 use super::diagnostic::Diagnostic;
 use super::file::{self, File};
 use super::located::{Located, Spot};
@@ -154,6 +154,7 @@ impl One<'_> {
             },
             auth: auth(self.file, self.written),
             access: access(self.file, self.written, None),
+            screen: route_screen(self.file, self.written),
             checks: throttle::checks(self.file, self.written, None),
         })
     }

@@ -171,6 +171,28 @@ fn keys(file: &File) -> Vec<Diagnostic> {
                 setup::api_keys(&file.origin.resolve(&keys.file)).map(drop),
             );
         }
+        if let Some(basic) = &auth.basic {
+            let read = setup::passwords(&file.origin.resolve(&basic.file));
+            tell(&basic.file, read.map(drop));
+        }
+        let outside = [
+            (
+                "introspection",
+                auth.introspection.as_ref().and_then(|it| it.ca.as_ref()),
+            ),
+            ("ext_authz", auth.ext_authz.as_ref().and_then(|it| it.ca.as_ref())),
+        ];
+        for (name, path) in outside {
+            if let Some(path) = path {
+                let outcome = client_config(Some(&file.origin.resolve(path)), None);
+                tell(
+                    path,
+                    outcome
+                        .map(drop)
+                        .map_err(|error| SetupError::Tls(name.to_owned(), error)),
+                );
+            }
+        }
     }
     errors
 }

@@ -459,3 +459,67 @@ auth:
 "
     ));
 }
+
+#[test]
+fn what_keeps_requests_out_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+listeners:
+  - {address: \"127.0.0.1:8080\", addresses: {deny: [10.0.0.0/33]}, block: [{}]}
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, block: [{path: \"(\"}, {headers: {\"x y\": a}}, {user_agent: a, methods: [GET]}]}
+  - {path: /x, backend: library, errors: {debug_info: true}}
+reflection: {auth: member, services: [\"a.b.\"]}
+auth:
+  members: {client_certificates: {}}
+"
+    ));
+}
+
+#[cfg(feature = "cel")]
+#[test]
+fn conditions_are_checked_where_they_stand() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - services: [a.A]
+    backend: library
+    auth: members
+    authorize: [{when: \"request.path ==\"}, {when: \"path == '/x'\"}, {when: \"request.path.matches(request.query)\"}, {when: 7}]
+  - {path: /x, backend: library, auth: members, authorize: [{when: \"message.name == 'x'\"}]}
+auth:
+  members: {client_certificates: {}}
+"
+    ));
+}
+
+#[test]
+fn services_that_are_asked_who_calls_are_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, auth: outside, authorize: [{scopes: [x]}]}
+auth:
+  outside:
+    ext_authz: {http: \"http://127.0.0.1:1/\", upstream_headers: [x-sabir-user, content-type], cache: {ttl: 10ms}}
+    tickets: {path: tickets}
+  both:
+    ext_authz: {http: \"http://127.0.0.1:1/\", grpc: \"http://127.0.0.1:1\", on_failure: maybe}
+  neither:
+    ext_authz: {timeout: 1s, principal_header: \"x user\", cache: {ttl: 1h}}
+    tickets: {path: /a/../b, ttl: 1h}
+  opaque:
+    introspection: {url: \"127.0.0.1/introspect\", client_id: a, client_secret: b, cache: 61s}
+    tickets: {path: /tickets}
+  basic:
+    basic: {}
+    tickets: {path: /tickets, ttl: 1ms}
+"
+    ));
+}

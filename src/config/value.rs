@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
 
+use crate::policy::condition::Condition;
 use crate::policy::identity::ForwardedClaim;
 use crate::policy::throttle::calendar::Calendar;
 
@@ -144,6 +145,16 @@ written_as_text! {
         "type": "string",
         "pattern": "^https?://",
         "examples": ["https://id.example.com/keys"]
+    };
+    Pattern, "Pattern", {
+        "type": "string",
+        "format": "regex",
+        "examples": ["(?i)sqlmap", "\\.php$"]
+    };
+    Expression, "Expression", {
+        "type": "string",
+        "maxLength": 4096,
+        "examples": ["request.path.startsWith('/v1/') && identity.claims.tenant == message.tenant"]
     };
     Often, "Often", {
         "type": "string",
@@ -839,6 +850,30 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::from_text(text)
+    }
+}
+
+/// A regular expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(pub crate::wire::screen::Pattern);
+
+impl Text for Pattern {
+    fn from_text(text: &str) -> Result<Self, String> {
+        crate::wire::screen::Pattern::parse(text)
+            .map(Self)
+            .map_err(|what| format!("is not a regular expression: {what}"))
+    }
+}
+
+/// A condition in CEL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expression(pub Condition);
+
+impl Text for Expression {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Condition::parse(text)
+            .map(Self)
+            .map_err(|what| format!("is not a condition: {what}"))
     }
 }
 

@@ -5,7 +5,7 @@
 mod others;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ use super::columns;
 use super::routes::{kind, rpc, verb};
 use crate::balance::Listed;
 use crate::call::metadata;
-use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Plan};
+use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Listener, Plan};
 use crate::discover::endpoints::Source;
 use crate::fault::{Fault, Kind};
 use crate::identify::identify;
@@ -30,6 +30,7 @@ use crate::translate::Lane;
 use crate::translate::binding::Binding;
 use crate::translate::json::Target;
 use crate::translate::raw_body;
+use crate::wire::screen::{Barred, Screen};
 use crate::wire::{Addressing, Dialect, Format, Spoken, url};
 
 /// What becomes of a request; `Display` tells it.
@@ -41,14 +42,19 @@ pub struct Explanation<'a> {
     dialect: Dialect,
     lane: Lane,
     outcome: Outcome<'a>,
+    from: IpAddr,
     decision: Option<Decision>,
 }
 
 /// Who guards what a request leads to.
 #[derive(Clone, Copy, Debug)]
 pub struct Guard<'a> {
-    /// The index of the way in which callers prove who they are.
-    pub auth: usize,
+    /// The index of the way in which callers prove who they are, if they have to.
+    pub auth: Option<usize>,
+    /// Who and what is not let in.
+    pub screen: Option<&'a Arc<Screen>>,
+    /// Whether forms are taken from callers who are known by a cookie.
+    pub forms: bool,
     /// The rules.
     pub access: Option<&'a Arc<Access>>,
     /// Pages of other origins that may call.
@@ -111,21 +117,41 @@ impl<'a> Explanation<'a> {
             dialect,
             lane,
             outcome,
+            from: Ipv4Addr::LOCALHOST.into(),
             decision: None,
         }
     }
 
     /// Who guards what the request leads to; nothing where it is open to anybody, or leads nowhere.
     pub fn guard(&self) -> Option<Guard<'a>> {
-        let (auth, access, cors) = match &self.outcome {
+        let guard = match &self.outcome {
             Outcome::Method(taken) => {
                 let route = &taken.entry.route;
-                (route.auth?, taken.entry.access.as_ref(), route.cors.as_ref())
+                Guard {
+                    auth: taken.entry.auth(),
+                    screen: route.screen.as_ref(),
+                    forms: false,
+                    access: taken.entry.access.as_ref(),
+                    cors: route.cors.as_ref(),
+                }
             }
-            Outcome::Path(route, _) => (route.auth?, route.access.as_ref(), None),
+            Outcome::Path(route, _) => Guard {
+                auth: route.auth,
+                screen: route.screen.as_ref(),
+                forms: true,
+                access: route.access.as_ref(),
+                cors: None,
+            },
             Outcome::Nowhere(_) => return None,
         };
-        Some(Guard { auth, access, cors })
+        (guard.auth.is_some() || guard.screen.is_some()).then_some(guard)
+    }
+
+    /// The same, of a client at this address.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.from = address;
+        self
     }
 
     /// The same, with what the gate decided.
@@ -137,11 +163,11 @@ impl<'a> Explanation<'a> {
 
     /// What the gate says, for a request that it sees.
     fn gate(&self) -> Option<(String, Option<String>)> {
-        let guard = self.guard()?;
+        let guard = self.guard().filter(|guard| guard.auth.is_some())?;
         let name = self
             .plan
             .auth
-            .get(guard.auth)
+            .get(guard.auth?)
             .map_or("", |setup| setup.name.as_str());
         let Some(decision) = &self.decision else {
             return Some((format!("\"{name}\", which is asked when the gateway runs"), None));
@@ -155,11 +181,14 @@ impl<'a> Explanation<'a> {
                 format!("{:?} by {source}{issuer}", identity.principal())
             }
         };
+        let by_message = (!decision.by_message.is_empty())
+            .then(|| format!("the first message decides, by {}", decision.by_message.join(", ")));
         let rule = match (
             &decision.rule,
             guard.access.filter(|_| decision.identity().is_some()),
         ) {
             (Some(rule), _) => Some(format!("{rule} lets it in")),
+            (None, Some(_)) if by_message.is_some() => by_message,
             (None, Some(access)) => {
                 let rules: Vec<&str> = access.rules.iter().map(|rule| rule.name.as_str()).collect();
                 Some(match rules.as_slice() {
@@ -179,7 +208,10 @@ impl<'a> Explanation<'a> {
 
     /// Whether a call would be sent.
     pub fn sends(&self) -> bool {
-        if self.refusal().is_some() {
+        let barred = |listener: &Listener| listener.screen.check(self.head, self.from).is_err();
+        if self.refusal().is_some()
+            || (!self.plan.listeners.is_empty() && self.plan.listeners.iter().all(barred))
+        {
             return false;
         }
         match &self.outcome {
@@ -404,7 +436,31 @@ impl Explanation<'_> {
         columns::write(f, "", &facts)
     }
 
+    /// What listeners make of the request, where they keep somebody out.
+    fn listener_facts(&self, facts: &mut Vec<[String; 2]>) {
+        for listener in &self.plan.listeners {
+            let told = match listener.screen.check(self.head, self.from) {
+                Ok(()) => continue,
+                Err(Barred::Address) => format!(
+                    "{} does not take connections from {}",
+                    listener.address, self.from
+                ),
+                Err(Barred::Rule(rule)) => format!("{}: {rule} blocks it", listener.address),
+            };
+            facts.push(["listener".to_owned(), told]);
+        }
+    }
+
     fn gate_facts(&self, facts: &mut Vec<[String; 2]>) {
+        self.listener_facts(facts);
+        if let Some(rule) = self
+            .decision
+            .as_ref()
+            .and_then(|decision| decision.blocked_by.as_ref())
+        {
+            facts.push(["rule".to_owned(), format!("{rule} blocks it")]);
+            return;
+        }
         if let Some((auth, rule)) = self.gate() {
             facts.push(["auth".to_owned(), auth]);
             facts.extend(rule.map(|rule| ["rule".to_owned(), rule]));
@@ -422,7 +478,7 @@ impl Explanation<'_> {
             Outcome::Path(route, _) => (&route.checks, self.head.method.as_str()),
             Outcome::Nowhere(_) => return,
         };
-        let here = Peer::new((Ipv4Addr::LOCALHOST, 0).into(), false, false, Vec::new());
+        let here = Peer::new((self.from, 0).into(), false, false, Vec::new());
         let caller = Caller {
             identity: self.decision.as_ref().and_then(Decision::identity),
             peer: &here,

@@ -5,12 +5,16 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod refuse;
 pub mod rest;
+pub mod ticket;
 pub mod websocket;
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::Response;
 use http::request::Parts;
+use http::{HeaderValue, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -45,6 +49,64 @@ pub struct Admitted {
     pub tally: Arc<Tally>,
     /// When the request came.
     pub now: Instant,
+}
+
+/// A request whose client has not said who it is, and can do so later.
+pub struct Unproven {
+    /// The request head.
+    pub head: Parts,
+    /// The request body, unread.
+    pub body: Incoming,
+    /// What it matched.
+    pub entry: Arc<Entry>,
+    /// Which of the entry's bindings; `None` for the rpc path.
+    pub binding: Option<u32>,
+    /// The path variables.
+    pub captures: Captures,
+    /// The counts of the call.
+    pub tally: Arc<Tally>,
+    /// Asks the gate.
+    pub prove: Prove,
+}
+
+impl fmt::Debug for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unproven")
+            .field("entry", &self.entry.route.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks the gate once more, with the value of an `Authorization` header.
+pub type Prove = Box<dyn FnOnce(HeaderValue) -> Proving + Send>;
+
+/// The gate's answer, on its way.
+pub type Proving = Pin<Box<dyn Future<Output = Result<Proven, Fault>> + Send>>;
+
+/// What the gate says of a client that it lets in.
+pub struct Proven {
+    /// The request head, as admitted.
+    pub head: Parts,
+    /// The gate's word.
+    pub permit: Permit,
+    /// What is to be held as long as the call lasts.
+    pub held: Box<dyn Send>,
+}
+
+impl fmt::Debug for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proven")
+            .field("permit", &self.permit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a client that did not say who it is can do so later.
+pub fn proves_later(dialect: Dialect, head: &Parts) -> bool {
+    match dialect {
+        Dialect::Rest | Dialect::Grpc | Dialect::GrpcWeb | Dialect::Connect => false,
+        Dialect::WebSocket => websocket::proves_later(head),
+    }
 }
 
 /// Checks and completes a request head before the gate sees it, where its dialect has something to say about who may

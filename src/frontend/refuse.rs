@@ -87,7 +87,26 @@ fn connect(format: Format, fault: &Fault) -> Response<Body> {
 
 /// An HTTP status and a `google.rpc.Status` in JSON.
 fn http(fault: &Fault) -> Response<Body> {
-    whole(json(fault).text(), fault.kind().http_status(), fault)
+    let Some(denial) = fault.denial() else {
+        return whole(json(fault).text(), fault.kind().http_status(), fault);
+    };
+    let mut response = whole(json(fault).text(), denial.status, fault);
+    if !denial.body.is_empty() {
+        response.headers_mut().remove(CONTENT_TYPE);
+        *response.body_mut() = Body::whole(denial.body.clone());
+    }
+    let headers = response.headers_mut();
+    for name in denial.headers.keys() {
+        // What describes a body describes the one that is sent.
+        if denial.body.is_empty() && *name == CONTENT_TYPE {
+            continue;
+        }
+        headers.remove(name);
+        for value in denial.headers.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    response
 }
 
 /// A JSON text with an HTTP status, and with what that status asks for beside it.

@@ -159,6 +159,12 @@ where
         let trusted = forwarded::is_trusted(ip, &self.settings.trusted_proxies);
         let known = trusted || ip.to_canonical().is_loopback();
         let counters = &self.settings.counters;
+        if !trusted && !self.settings.screen.admits(ip) {
+            // Closed at once: whoever is kept out should cost as little as can be. Behind a trusted proxy each request
+            // says whose it is.
+            counters.barred.add();
+            return;
+        }
         match self.connections.admit(ip, known) {
             Ok(place) => {
                 counters.accepted.add();

@@ -16,14 +16,8 @@ const HTTP1_BUFFER: usize = 64 << 10;
 /// Not measured.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// The largest HTTP/2 frame that is taken, which is the smallest that may be asked for. Source: RFC 9113, section 4.2.
-const FRAME: u32 = 16 << 10;
-
-/// Streams reset by the client before the handler saw them; h2 ends the connection beyond it.
-const PENDING_RESETS: usize = 20;
-
-/// Streams reset by us for errors of the client; h2 ends the connection beyond it, with a default of 1024.
-const LOCAL_RESETS: usize = 100;
+/// What the largest HTTP/2 frame may be; h2 panics beyond it. Source: RFC 9113, section 4.2.
+const FRAMES: std::ops::RangeInclusive<u32> = 16 << 10..=(1 << 24) - 1;
 
 /// HTTP/1.0 and HTTP/1.1.
 pub(crate) fn http1(limits: &Limits) -> http1::Builder {
@@ -62,13 +56,14 @@ pub(crate) fn http2(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
         .max_concurrent_streams(limits.max_streams)
         .initial_stream_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes)
-        .max_frame_size(FRAME)
+        .max_frame_size(limits.max_frame_bytes.clamp(*FRAMES.start(), *FRAMES.end()))
+        .header_table_size(limits.header_table_bytes)
         .max_header_list_size(list)
         .max_send_buf_size(SEND_BUFFER)
         // For WebSockets; the check of the head refuses every other CONNECT.
         .enable_connect_protocol()
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_pending_accept_reset_streams(limits.max_pending_resets)
+        .max_local_error_reset_streams(limits.max_error_resets)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_timeout);
     builder

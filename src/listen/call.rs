@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -27,9 +27,10 @@ use crate::listen::link::Link;
 use crate::listen::pressure::Level;
 use crate::listen::scan::Framing;
 use crate::listen::tunnel::{Io, Switching, Tunnel};
-use crate::listen::{Settings, answer, head};
+use crate::listen::{Settings, answer, forwarded, head};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::screen;
 
 /// When a client that was shed may come back.
 const SHED_RETRY: Duration = Duration::from_secs(1);
@@ -112,12 +113,22 @@ where
         let message = match self.link.take_framing() {
             Framing::Clear => {
                 head::check(head, &self.settings.limits)?;
+                self.screen(head)?;
                 return self.room();
             }
             Framing::Lengths => "the request has more than one Content-Length; send one",
             Framing::Both => "the request has both Content-Length and Transfer-Encoding; send one of them",
         };
         Err(Fault::client(Kind::BadRequest, message))
+    }
+
+    fn screen(&self, head: &Parts) -> Result<(), Fault> {
+        let screen = &self.settings.screen;
+        if screen.is_empty() {
+            return Ok(());
+        }
+        let client = forwarded::client_ip(&self.peer, &head.headers, &self.settings.trusted_proxies);
+        screen.check(head, client).map_err(screen::Barred::fault)
     }
 
     fn room(&self) -> Result<(), Fault> {
@@ -137,6 +148,9 @@ where
         tracing::debug!(%client, reason = fault.kind().reason(), %fault, "request refused");
         self.link.counters().heads_refused.add();
         let mut response = (self.settings.refuse)(head, fault);
+        if head.method == Method::HEAD {
+            without_body(&mut response);
+        }
         // Where such a request ends is in doubt, so nothing more is read from the connection.
         if head.version <= Version::HTTP_11 {
             response
@@ -145,6 +159,17 @@ where
         }
         response
     }
+}
+
+/// Leaves the head of an answer to HEAD, refusals too: to an HTTP/2 client, what follows would be an error.
+pub(crate) fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
 }
 
 impl<H> fmt::Debug for Calls<H> {

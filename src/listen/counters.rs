@@ -28,6 +28,8 @@ pub struct Counters {
     pub over_total: Counter,
     /// Connections turned away because their address has as many as it may.
     pub over_address: Counter,
+    /// Connections closed because their address is not taken.
+    pub barred: Counter,
     /// Errors of accepting, such as too few file descriptors.
     pub accept_errors: Counter,
     /// TLS handshakes that failed or took too long.

@@ -136,6 +136,7 @@ mod tests {
             origins: Vec::new(),
             deflate: false,
             max_message_bytes: 1,
+            max_fragments: 1,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(300),

@@ -35,12 +35,14 @@ use ipnet::IpNet;
 
 pub use accept::serve;
 pub use admission::Connections;
+pub(crate) use call::without_body;
 pub use drain::{Drain, Drained};
 pub use sockets::{BindError, Sockets};
 
 use crate::fault::Fault;
 use crate::limits::Limits;
 use crate::wire::body::Body;
+use crate::wire::screen::Screen;
 use counters::Counters;
 use pressure::Pressure;
 use tls::Tls;
@@ -57,6 +59,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Proxies whose forwarding headers are believed, and who are not counted by address.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who and what is not let in.
+    pub screen: Screen,
     /// How refusals are rendered.
     pub refuse: Refuse,
     /// Where events are counted.
@@ -72,6 +76,7 @@ impl Settings {
             limits,
             tls: None,
             trusted_proxies: Vec::new(),
+            screen: Screen::default(),
             refuse,
             counters: Arc::default(),
             pressure: Arc::default(),

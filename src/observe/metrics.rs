@@ -510,6 +510,7 @@ impl Metrics {
         for (cap, count) in [
             ("total", counters.over_total.value()),
             ("address", counters.over_address.value()),
+            ("denied", counters.barred.value()),
         ] {
             ConstCounter::new(count).encode(family.encode_family(&[("cap", cap)])?)?;
         }

@@ -197,6 +197,9 @@ impl Line<'_> {
         if let Some(code) = record.tally.close_code() {
             let _ = write!(text, ",\"close_code\":{code}");
         }
+        if record.tally.judged() {
+            text.push_str(",\"message_read_by_rule\":true");
+        }
         let _ = write!(
             text,
             ",\"request_bytes\":{},\"response_bytes\":{},\"request_messages\":{},\"response_messages\":{}",

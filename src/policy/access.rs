@@ -3,6 +3,8 @@
 use serde_json::Value;
 use thiserror::Error;
 
+use super::condition::Condition;
+use super::facts::{Facts, RequestFacts};
 use super::identity::Identity;
 use super::jwt::at;
 
@@ -28,6 +30,17 @@ pub struct Rule {
     /// Claims that were made about it: each has to have one of the values, compared by their text, or to be a list with
     /// one of them.
     pub claims: Vec<(String, Vec<String>)>,
+    /// What has to be true of the request, the caller and maybe the first message.
+    pub when: Option<Condition>,
+}
+
+/// What the rules say about a caller whose message nobody has read.
+#[derive(Debug)]
+pub enum Ruling<'a> {
+    /// This rule lets it in.
+    Allowed(&'a Rule),
+    /// The first message decides, by these rules, counted as in [`Access`].
+    ByMessage(Vec<usize>, Box<RequestFacts>),
 }
 
 /// Names of which a caller has to have some.
@@ -81,23 +94,70 @@ fn hint(scopes: &[String]) -> String {
 }
 
 impl Access {
-    /// The rule that lets a caller in.
+    /// What lets a caller in: a rule, or the first message by one of some rules. `request` is asked for where a condition
+    /// has to know it. A rule that reads no message comes before those that do, so that none is read in vain.
+    ///
+    /// # Errors
+    /// [`Denied`]: there is nothing.
+    pub fn decide(
+        &self,
+        caller: &Identity,
+        request: impl FnOnce() -> RequestFacts,
+    ) -> Result<Ruling<'_>, Denied> {
+        let mut request = Some(request);
+        let mut known: Option<RequestFacts> = None;
+        let mut by_message = Vec::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            if !rule.allows(caller) {
+                continue;
+            }
+            let Some(condition) = &rule.when else {
+                return Ok(Ruling::Allowed(rule));
+            };
+            if let Some(ask) = request.take() {
+                known = Some(ask());
+            }
+            if condition.fields().is_some() {
+                by_message.push(at);
+            } else if let Some(request) = &known
+                && condition.holds(Facts {
+                    request,
+                    identity: caller,
+                    message: None,
+                })
+            {
+                return Ok(Ruling::Allowed(rule));
+            }
+        }
+        match known {
+            Some(request) if !by_message.is_empty() => Ok(Ruling::ByMessage(by_message, Box::new(request))),
+            Some(_) | None => Err(self.denied(caller)),
+        }
+    }
+
+    /// The rule among some that lets a caller in by its first message.
     ///
     /// # Errors
     /// [`Denied`]: there is none.
-    pub fn decide(&self, caller: &Identity) -> Result<&Rule, Denied> {
-        self.rules.iter().find(|rule| rule.allows(caller)).ok_or_else(|| {
-            let lacking = self.rules.iter().find(|rule| rule.but_for_scopes(caller));
-            let scopes = lacking.map(|rule| rule.scopes.all.iter().chain(rule.scopes.any.first()));
-            Denied {
-                scopes: scopes.into_iter().flatten().cloned().collect(),
-            }
-        })
+    pub fn decide_by_message(&self, rules: &[usize], facts: Facts<'_>) -> Result<&Rule, Denied> {
+        let mut among = rules.iter().filter_map(|at| self.rules.get(*at));
+        let holds = |rule: &&Rule| rule.when.as_ref().is_some_and(|condition| condition.holds(facts));
+        among.find(holds).ok_or_else(|| self.denied(facts.identity))
+    }
+
+    fn denied(&self, caller: &Identity) -> Denied {
+        // Scopes help where nothing else is asked for.
+        let mut lacking = self.rules.iter().filter(|rule| rule.when.is_none());
+        let lacking = lacking.find(|rule| rule.but_for_scopes(caller));
+        let scopes = lacking.map(|rule| rule.scopes.all.iter().chain(rule.scopes.any.first()));
+        Denied {
+            scopes: scopes.into_iter().flatten().cloned().collect(),
+        }
     }
 }
 
 impl Rule {
-    /// Whether every condition holds.
+    /// Whether every condition holds but that in CEL.
     pub fn allows(&self, caller: &Identity) -> bool {
         self.scopes.held_by(&caller.claims().scopes) && self.but_for_scopes(caller)
     }
@@ -318,6 +378,49 @@ mod tests {
         }
     }
 
+    fn request() -> RequestFacts {
+        let head = http::Request::get("/v1/x").body(()).unwrap().into_parts().0;
+        let peer = crate::peer::Peer::new("192.0.2.1:1".parse().unwrap(), false, false, Vec::new());
+        RequestFacts::of(&head, &peer)
+    }
+
+    /// The name of the rule that lets the caller in, or of those by which the message decides.
+    fn decided(access: &Access) -> Result<String, Denied> {
+        access.decide(&caller(), request).map(|ruling| match ruling {
+            Ruling::Allowed(rule) => rule.name.clone(),
+            Ruling::ByMessage(rules, _) => format!("{rules:?}"),
+        })
+    }
+
+    #[cfg(feature = "cel")]
+    #[test]
+    fn conditions_decide_by_the_head_before_anybody_reads_a_message() {
+        let when = |name: &str, text: &str| Rule {
+            name: name.into(),
+            when: Some(Condition::parse(text).unwrap()),
+            ..Rule::default()
+        };
+        let access = |rules: &[&Rule]| Access {
+            rules: rules.iter().map(|&rule| rule.clone()).collect(),
+        };
+        let (yes, no) = (
+            when("yes", "request.path == '/v1/x'"),
+            when("no", "request.path == '/'"),
+        );
+        let message = when("message", "message.tenant == 'a'");
+        let owners = Rule {
+            roles: names(&["owner"], &[]),
+            ..message.clone()
+        };
+        assert_eq!(decided(&access(&[&no, &yes])).unwrap(), "yes");
+        assert_eq!(decided(&access(&[&message, &no, &yes])).unwrap(), "yes");
+        assert_eq!(
+            decided(&access(&[&no, &message, &owners, &message])).unwrap(),
+            "[1, 3]"
+        );
+        assert!(decided(&access(&[&no, &owners])).unwrap_err().scopes.is_empty());
+    }
+
     #[test]
     fn one_rule_is_enough_and_none_is_a_no() {
         let strict = Rule {
@@ -337,13 +440,12 @@ mod tests {
         let both = Access {
             rules: vec![strict.clone(), lenient],
         };
-        assert_eq!(both.decide(&caller()).unwrap().name, "lenient");
-        let denied = Access {
+        assert_eq!(decided(&both).unwrap(), "lenient");
+        let denied = decided(&Access {
             rules: vec![strict, writing],
-        }
-        .decide(&caller())
+        })
         .unwrap_err();
         assert_eq!(denied.scopes, ["write", "x"]);
-        assert!(Access::default().decide(&caller()).is_err());
+        assert!(decided(&Access::default()).is_err());
     }
 }

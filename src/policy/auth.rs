@@ -1,34 +1,45 @@
 //! Who calls: credentials are taken out of a request head, checked, and not passed on.
 //!
-//! The first credential that a request carries decides: a token, then an API key in its header, then one in a cookie, then
-//! the client certificate. One that is wrong is refused; no other is tried in its place.
+//! The first credential that a request carries decides: a ticket or an API key that a WebSocket brings, a token or a
+//! password, then an API key in its header, then one in a cookie, then the client certificate. One that is wrong is
+//! refused; no other is tried in its place.
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_VERSION};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::api_keys::{ApiKeys, MAX_KEY_BYTES};
 use super::cache::{Cache, Fingerprint, fingerprint};
 use super::certificate;
+use super::credential::{
+    Authorization, Carried, Credential, KeyCarriers, authorization, cookie, is_signed, is_token,
+    name_and_password, own_page, without_cookie,
+};
+use super::ext_authz::{Checkpoint, ExtAuthz, Passed};
 use super::identity::Identity;
+use super::introspection::{Inquiry, Introspection, Opinion};
 use super::jwt::{Disbelieved, Keys, TokenError, Verified, Verifier};
+use super::passwords::{Checked, Passwords};
 use super::refusal::{Refusal, quotable};
 use super::setup::Setup;
+use super::tickets::{Ticket, Tickets};
 use crate::peer::Peer;
 
-/// How browsers say where a request comes from.
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// How long it is believed that a name and a password are nobody's, in seconds.
+const DOUBT_SECONDS: u64 = 10;
 
-/// Where requests carry an API key.
-#[derive(Clone, Debug, Default)]
-pub struct KeyCarriers {
-    /// The header.
-    pub header: Option<HeaderName>,
-    /// The cookie.
-    pub cookie: Option<String>,
+/// The ways in which callers may prove who they are, ready for use.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    pub(super) tokens: Verifier,
+    pub(super) api_keys: Option<(ApiKeys, KeyCarriers)>,
+    pub(super) passwords: Option<Passwords>,
+    pub(super) introspection: Option<Introspection>,
+    pub(super) ext_authz: Option<ExtAuthz>,
 }
 
 /// Checks callers; shared by all workers.
@@ -37,7 +48,12 @@ pub struct Authenticator {
     realm: String,
     tokens: Verifier,
     api_keys: Option<(ApiKeys, KeyCarriers)>,
+    passwords: Option<Passwords>,
+    introspection: Option<Arc<Introspection>>,
+    ext_authz: Option<Arc<ExtAuthz>>,
     certificates: bool,
+    tickets: Option<Tickets>,
+    first_message: bool,
     forward_credentials: bool,
     /// What a request without a credential is told to send.
     wanted: String,
@@ -45,12 +61,23 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    pub(super) fn new(setup: &Setup, tokens: Verifier, api_keys: Option<(ApiKeys, KeyCarriers)>) -> Self {
+    pub(super) fn new(setup: &Setup, ways: Ways) -> Self {
+        let Ways {
+            tokens,
+            api_keys,
+            passwords,
+            introspection,
+            ext_authz,
+        } = ways;
         let mut wanted = Vec::new();
         let mut schemes = Vec::new();
-        if !tokens.issuers.is_empty() {
+        if !tokens.issuers.is_empty() || introspection.is_some() {
             wanted.push("`Authorization: Bearer TOKEN`".to_owned());
             schemes.push("Bearer");
+        }
+        if passwords.is_some() {
+            wanted.push("a name and a password by `Authorization: Basic`".to_owned());
+            schemes.push("Basic");
         }
         if let Some((_, carriers)) = &api_keys {
             wanted.extend(
@@ -72,18 +99,32 @@ impl Authenticator {
             schemes.push("Certificate");
         }
         let realm = quotable(&setup.name);
+        let challenge = |scheme| match scheme {
+            "Basic" => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+            scheme => format!("{scheme} realm=\"{realm}\""),
+        };
         Self {
             wanted: format!("send {}", wanted.join(", or ")),
             challenges: schemes
                 .into_iter()
-                .filter_map(|scheme| HeaderValue::try_from(format!("{scheme} realm=\"{realm}\"")).ok())
+                .filter_map(|scheme| HeaderValue::try_from(challenge(scheme)).ok())
                 .collect(),
             realm,
             tokens,
             api_keys,
+            passwords,
+            introspection: introspection.map(Arc::new),
+            ext_authz: ext_authz.map(Arc::new),
             certificates: setup.certificates,
+            tickets: setup.tickets.as_ref().map(Tickets::new),
+            first_message: setup.first_message,
             forward_credentials: setup.forward_credentials,
         }
+    }
+
+    /// Whether a client may say who it is by the first message of a WebSocket.
+    pub(super) fn takes_first_message(&self) -> bool {
+        self.first_message && self.takes_tokens()
     }
 
     /// The tokens that are believed.
@@ -99,12 +140,42 @@ impl Authenticator {
         &self.challenges
     }
 
+    /// Whether callers can prove here who they are, without the word of a service outside.
+    fn proves(&self) -> bool {
+        self.takes_authorization() || self.api_keys.is_some() || self.certificates
+    }
+
+    /// Whether the `Authorization` header is checked here.
+    fn takes_authorization(&self) -> bool {
+        self.takes_tokens() || self.passwords.is_some()
+    }
+
+    fn takes_tokens(&self) -> bool {
+        !self.tokens.issuers.is_empty() || self.introspection.is_some()
+    }
+
     /// The credential that decides.
-    fn credential(&self, headers: &HeaderMap, peer: &Peer) -> Result<Credential, Refusal> {
-        if !self.tokens.issuers.is_empty()
-            && let Some(token) = bearer(headers)?
-        {
-            return Ok(Credential::Token(token.to_owned()));
+    fn credential(&self, head: &Parts, peer: &Peer) -> Result<Credential, Refusal> {
+        let headers = &head.headers;
+        match head.extensions.get() {
+            Some(Carried::Ticket(ticket)) if self.tickets.is_some() => {
+                return Ok(Credential::Ticket(ticket.clone()));
+            }
+            Some(Carried::ApiKey(key)) if self.api_keys.is_some() => {
+                return Ok(Credential::ApiKey(key.clone()));
+            }
+            Some(Carried::Ticket(_) | Carried::ApiKey(_)) | None => {}
+        }
+        if self.takes_authorization() {
+            match authorization(headers)? {
+                Some(Authorization::Bearer(token)) if self.takes_tokens() => {
+                    return Ok(Credential::Token(token.to_owned()));
+                }
+                Some(Authorization::Basic(encoded)) if self.passwords.is_some() => {
+                    return name_and_password(encoded).map(Credential::Password);
+                }
+                Some(Authorization::Bearer(_) | Authorization::Basic(_)) | None => {}
+            }
         }
         if let Some((_, carriers)) = &self.api_keys {
             if let Some(name) = &carriers.header {
@@ -144,13 +215,15 @@ pub(super) struct Proof {
     authenticator: Arc<Authenticator>,
     /// The header that was checked, where it is passed on.
     checked: Option<(HeaderName, HeaderValue)>,
+    /// Whether a cookie was the proof.
+    pub(super) by_cookie: bool,
 }
 
 impl Proof {
     /// Takes out of metadata what could have said who calls, so that no backend learns a secret, and none takes for
     /// checked what was not; puts in who calls.
     pub(super) fn tell(&self, metadata: &mut HeaderMap) {
-        if !self.authenticator.tokens.issuers.is_empty() {
+        if self.authenticator.takes_authorization() {
             metadata.remove(AUTHORIZATION);
         }
         if let Some(name) = self.authenticator.key_header() {
@@ -163,33 +236,37 @@ impl Proof {
     }
 }
 
-/// What a request says about who calls.
-enum Credential {
-    Token(String),
-    ApiKey(String),
-    Cookie(String),
-    Certificate,
-}
-
 /// One worker's desk: an authenticator, with what was proven before.
 #[derive(Debug)]
 pub struct Desk {
     authenticator: Arc<Authenticator>,
     known: Mutex<Cache<Known>>,
+    /// Credentials that are nobody's, and until which second of Unix time that is believed.
+    doubted: Mutex<Cache<u64>>,
+    inquiry: Option<Inquiry>,
+    checkpoint: Option<Checkpoint>,
 }
 
 #[derive(Clone, Debug)]
 enum Known {
     Token(Verified),
-    Certificate(Arc<Identity>),
+    /// Somebody who is known by a certificate or a password.
+    Caller(Arc<Identity>),
+    /// Somebody who is known by an opaque token, and until when that is believed.
+    Opaque(Arc<Identity>, u64),
 }
 
 impl Desk {
-    /// A desk at which nobody is known yet.
-    pub fn new(authenticator: Arc<Authenticator>) -> Self {
+    /// A desk at which nobody is known yet; what has to be asked outside is asked by `tasks`.
+    pub fn new(authenticator: Arc<Authenticator>, tasks: &TaskTracker) -> Self {
+        let introspection = authenticator.introspection.as_ref();
+        let ext_authz = authenticator.ext_authz.as_ref();
         Self {
+            inquiry: introspection.map(|it| Inquiry::new(it, tasks)),
+            checkpoint: ext_authz.map(|it| Checkpoint::new(it, tasks)),
             authenticator,
             known: Mutex::default(),
+            doubted: Mutex::default(),
         }
     }
 
@@ -198,7 +275,8 @@ impl Desk {
         &self.authenticator
     }
 
-    /// Finds out who calls; `now` in seconds of Unix time. `pages` are other origins that may call with cookies.
+    /// Finds out who calls; `now` in seconds of Unix time. `pages` are other origins that may call with what browsers
+    /// send by themselves. Nothing where callers prove nothing here and a service outside alone decides.
     ///
     /// # Errors
     /// The refusal.
@@ -211,22 +289,32 @@ impl Desk {
         peer: &Peer,
         pages: &[HeaderValue],
         now: u64,
-    ) -> Result<Proof, Refusal> {
+    ) -> Result<Option<Proof>, Refusal> {
         let it = &self.authenticator;
-        let credential = it.credential(&head.headers, peer)?;
+        if !it.proves() && it.ext_authz.is_some() {
+            return Ok(None);
+        }
+        let credential = it.credential(head, peer)?;
         let identity = match &credential {
             Credential::Token(token) => self.token(token, now).await?,
+            // Boxed, as is all that waits for somebody else: it is rare, and large.
+            Credential::Password(pair) => {
+                own_page(head, pages)?;
+                Box::pin(self.password(pair, now)).await?
+            }
             Credential::ApiKey(key) => it.api_key(key, now)?,
             Credential::Cookie(key) => {
                 own_page(head, pages)?;
                 it.api_key(key, now)?
             }
+            Credential::Ticket(ticket) => it.redeem(ticket, now)?,
             Credential::Certificate => self.certificate(peer, now)?,
         };
+        let by_cookie = matches!(credential, Credential::Cookie(_));
         let carrier = match credential {
-            Credential::Token(_) => Some(&AUTHORIZATION),
+            Credential::Token(_) | Credential::Password(_) => Some(&AUTHORIZATION),
             Credential::ApiKey(_) => it.key_header(),
-            Credential::Cookie(_) | Credential::Certificate => None,
+            Credential::Cookie(_) | Credential::Ticket(_) | Credential::Certificate => None,
         };
         let checked = carrier
             .filter(|_| it.forward_credentials)
@@ -236,11 +324,82 @@ impl Desk {
         {
             without_cookie(&mut head.headers, name);
         }
-        Ok(Proof {
+        Ok(Some(Proof {
             identity,
             authenticator: Arc::clone(it),
             checked,
+            by_cookie,
+        }))
+    }
+
+    /// Who else has to let the request pass.
+    pub(super) fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// The proof of a caller whom the service outside has named.
+    pub(super) fn named(&self, passed: &Passed) -> Option<Proof> {
+        Some(Proof {
+            identity: Arc::clone(passed.identity.as_ref()?),
+            authenticator: Arc::clone(&self.authenticator),
+            checked: None,
+            by_cookie: false,
         })
+    }
+
+    async fn password(&self, pair: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
+        let passwords = self.authenticator.passwords.as_ref().ok_or(Refusal::Password)?;
+        let (name, password) = pair.split_once(':').ok_or(Refusal::Header)?;
+        let print = passwords.fingerprint(pair.as_bytes());
+        if let Some(Known::Caller(who)) = self.known.lock().find(&print, |_| true) {
+            return Ok(who);
+        }
+        self.doubts(&print, now, Refusal::Password)?;
+        match passwords.check(name, password).await {
+            Checked::Known(who) => {
+                self.known.lock().put(print, Known::Caller(Arc::clone(&who)));
+                Ok(who)
+            }
+            Checked::Wrong => {
+                self.doubted.lock().put(print, now + DOUBT_SECONDS);
+                Err(Refusal::Password)
+            }
+            Checked::Busy => Err(Refusal::Busy),
+        }
+    }
+
+    /// Refuses what was found to be nobody's a moment ago.
+    fn doubts(&self, print: &Fingerprint, now: u64, refusal: Refusal) -> Result<(), Refusal> {
+        match self.doubted.lock().find(print, |until| now < *until) {
+            Some(_) => Err(refusal),
+            None => Ok(()),
+        }
+    }
+
+    async fn opaque(
+        &self,
+        inquiry: &Inquiry,
+        token: &str,
+        print: Fingerprint,
+        now: u64,
+    ) -> Result<Arc<Identity>, Refusal> {
+        self.doubts(&print, now, Refusal::Inactive)?;
+        if !is_token(token) {
+            return Err(Refusal::Inactive);
+        }
+        match inquiry.opinion(print, token, now).await {
+            Opinion::Active(who, until) => {
+                self.known
+                    .lock()
+                    .put(print, Known::Opaque(Arc::clone(&who), until));
+                Ok(who)
+            }
+            Opinion::Inactive(until) => {
+                self.doubted.lock().put(print, until);
+                Err(Refusal::Inactive)
+            }
+            Opinion::Unknown => Err(Refusal::Unasked),
+        }
     }
 
     async fn token(&self, token: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
@@ -252,10 +411,19 @@ impl Desk {
         let print = fingerprint(token.as_bytes());
         let known = self.known.lock().find(&print, |known| match known {
             Known::Token(verified) => verified.identity.holds(now) && tokens.is_current(verified),
-            Known::Certificate(_) => false,
+            Known::Opaque(_, until) => now < *until,
+            Known::Caller(_) => false,
         });
-        if let Some(Known::Token(verified)) = known {
-            return Ok(verified.identity);
+        match known {
+            Some(Known::Token(Verified { identity, .. }) | Known::Opaque(identity, _)) => {
+                return Ok(identity);
+            }
+            Some(Known::Caller(_)) | None => {}
+        }
+        if let Some(inquiry) = &self.inquiry
+            && (tokens.issuers.is_empty() || !is_signed(token))
+        {
+            return Box::pin(self.opaque(inquiry, token, print, now)).await;
         }
         match tokens.verify(token, now) {
             Ok(verified) => Ok(self.remember(print, verified)),
@@ -305,10 +473,10 @@ impl Desk {
         let leaf = peer.certificates().first().ok_or(Refusal::Certificate)?;
         let print = fingerprint(leaf);
         let known = self.known.lock().find(&print, |known| match known {
-            Known::Certificate(identity) => identity.holds(now),
-            Known::Token(_) => false,
+            Known::Caller(identity) => identity.holds(now),
+            Known::Token(_) | Known::Opaque(..) => false,
         });
-        if let Some(Known::Certificate(identity)) = known {
+        if let Some(Known::Caller(identity)) = known {
             return Ok(identity);
         }
         let caller = certificate::caller(leaf).ok_or(Refusal::Certificate)?;
@@ -317,14 +485,33 @@ impl Desk {
         if !identity.holds(now) {
             return Err(Refusal::Certificate);
         }
-        self.known
-            .lock()
-            .put(print, Known::Certificate(Arc::clone(&identity)));
+        self.known.lock().put(print, Known::Caller(Arc::clone(&identity)));
         Ok(identity)
     }
 }
 
 impl Authenticator {
+    /// Where tickets are given, if they are.
+    pub fn tickets(&self) -> Option<&Tickets> {
+        self.tickets.as_ref()
+    }
+
+    /// A ticket for a caller who was admitted; nothing where there are none, or too many are out.
+    pub fn ticket(&self, permit: &super::Permit) -> Option<Ticket> {
+        let identity = &permit.proof.as_ref()?.identity;
+        self.tickets.as_ref()?.give(identity, super::time::unix_now())
+    }
+
+    fn redeem(&self, ticket: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
+        let tickets = self.tickets.as_ref().ok_or(Refusal::Ticket)?;
+        let identity = tickets.redeem(ticket, now).ok_or(Refusal::Ticket)?;
+        if identity.holds(now) {
+            Ok(identity)
+        } else {
+            Err(Refusal::Ticket)
+        }
+    }
+
     fn api_key(&self, key: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
         let keys = self.api_keys.as_ref().map(|(keys, _)| keys);
         let found = keys
@@ -337,73 +524,6 @@ impl Authenticator {
             Err(Refusal::ExpiredKey)
         }
     }
-}
-
-/// The token of an `Authorization: Bearer` header; another scheme is nothing.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Refusal::Header);
-    }
-    let text = value.to_str().map_err(|_| Refusal::Header)?;
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    Ok(scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| rest.trim_matches(' ')))
-}
-
-/// The value of the first cookie of this name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
-}
-
-/// Takes a cookie out and leaves the others.
-fn without_cookie(headers: &mut HeaderMap, name: &str) {
-    let others: Vec<HeaderValue> = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| {
-            let text = value.to_str().ok()?;
-            let kept: Vec<&str> = text
-                .split(';')
-                .map(str::trim)
-                .filter(|pair| pair.split('=').next() != Some(name))
-                .collect();
-            (!kept.is_empty()).then(|| HeaderValue::try_from(kept.join("; ")).ok())?
-        })
-        .collect();
-    headers.remove(COOKIE);
-    for value in others {
-        headers.append(COOKIE, value);
-    }
-}
-
-/// Refuses what a page of another origin asks for with its visitor's cookies.
-///
-/// Browsers say where a request comes from by `Origin`, and where they leave that out by `Sec-Fetch-Site`. What has
-/// neither is no browser of today, and can lie about both.
-fn own_page(head: &Parts, pages: &[HeaderValue]) -> Result<(), Refusal> {
-    let own = match (head.headers.get(ORIGIN), head.headers.get(SEC_FETCH_SITE)) {
-        (Some(origin), _) if pages.contains(origin) => true,
-        (Some(origin), _) => {
-            let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-            let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-            let host = head.uri.authority().map(http::uri::Authority::as_str).or(host);
-            origin.is_some_and(|(_, origin)| host.is_some_and(|host| host.eq_ignore_ascii_case(origin)))
-        }
-        (None, Some(site)) => matches!(site.as_bytes(), b"same-origin" | b"none"),
-        // A browser always says where a page is that opens a WebSocket.
-        (None, None) => !head.headers.contains_key(SEC_WEBSOCKET_VERSION),
-    };
-    if own { Ok(()) } else { Err(Refusal::Origin) }
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ pub enum Source {
     Password,
     /// A client certificate.
     Certificate,
+    /// An opaque token, which whoever issued it vouches for.
+    Introspection,
+    /// An authorization service said so.
+    External,
 }
 
 impl Source {
@@ -26,6 +30,8 @@ impl Source {
             Self::ApiKey => "api_key",
             Self::Password => "basic",
             Self::Certificate => "mtls",
+            Self::Introspection => "introspection",
+            Self::External => "ext_authz",
         }
     }
 }

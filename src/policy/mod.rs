@@ -1,6 +1,6 @@
 //! The gate: decides on the request head, before a body is read, whether a call may go upstream.
 //!
-//! [`Gate::admit`] is a list of steps: who calls, may it, how often. What an `auth` block of the configuration comes to is [`Setup`];
+//! [`Gate::admit`] is a list of steps: who is kept out, who calls, may it, how often. What an `auth` block of the configuration comes to is [`Setup`];
 //! it becomes an [`auth::Authenticator`], which all workers share, at a [`Desk`] of each.
 
 pub mod access;
@@ -8,15 +8,26 @@ pub mod api_keys;
 pub mod auth;
 mod cache;
 mod certificate;
+pub mod condition;
+pub mod credential;
+mod ext_authz;
+pub mod facts;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
+mod introspection;
 mod json;
 pub mod jwks;
 pub mod jwt;
+pub mod passwords;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod refusal;
+mod remote;
 pub mod setup;
 pub mod throttle;
+pub mod tickets;
 pub mod time;
 
 use std::sync::Arc;
@@ -24,32 +35,114 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tokio::time::Instant;
 
 pub use access::Access;
+use access::Ruling;
 pub use auth::Desk;
 use auth::Proof;
+pub use credential::Carried;
+use credential::is_form;
+use ext_authz::Grant;
+pub(crate) use ext_authz::may_change;
+use facts::{Facts, MAX_READ_BYTES, RequestFacts};
 pub use identity::Identity;
 pub use refusal::Refusal;
 pub use setup::Setup;
 use throttle::{Caller, Pass, Throttle};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
+use crate::listen::forwarded;
 use crate::peer::Peer;
+use crate::wire::screen::Screen;
 
 /// The gate's word that a call may go upstream. Only the gate makes one.
 ///
 /// ```compile_fail
-/// let permit = sabir::policy::Permit { proof: None, pass: None };
+/// let permit = sabir::policy::Permit { proof: None, grant: None, pending: None, pass: None };
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     proof: Option<Proof>,
+    /// What an authorization service has changed.
+    grant: Option<Arc<Grant>>,
+    /// What the first message has to say before the call goes anywhere.
+    pending: Option<Box<Pending>>,
     /// What limits gave and tell; nothing where the route has none.
     pass: Option<Box<Pass>>,
 }
 
+/// Rules of which one has to let the first message pass.
+#[derive(Debug)]
+struct Pending {
+    access: Arc<Access>,
+    rules: Vec<usize>,
+    request: Box<RequestFacts>,
+    realm: String,
+}
+
 impl Permit {
+    /// Whether the first message still has to be judged. Until then the call goes nowhere.
+    pub fn waits_for_message(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Judges the first message of a call, of the type `input`; nothing if the client sent none.
+    ///
+    /// # Errors
+    /// No rule lets it pass, or it is no such message.
+    pub fn judge(&mut self, input: &MessageDescriptor, message: Option<&[u8]>) -> Result<(), Fault> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(());
+        };
+        let outcome = self.decide(&pending, input, message);
+        if outcome.is_err() {
+            // What was refused once is not let pass because somebody goes on.
+            self.pending = Some(pending);
+        }
+        outcome
+    }
+
+    fn decide(
+        &self,
+        pending: &Pending,
+        input: &MessageDescriptor,
+        message: Option<&[u8]>,
+    ) -> Result<(), Fault> {
+        let denied = |denied| Refusal::Denied(denied).fault(&pending.realm, &[]);
+        let (Some(identity), Some(message)) = (self.identity(), message) else {
+            return Err(denied(access::Denied { scopes: Vec::new() }));
+        };
+        if message.len() > MAX_READ_BYTES {
+            return Err(Fault::client(
+                Kind::MessageTooLarge,
+                format!(
+                    "the message has {} bytes, and a rule that decides about it reads up to {MAX_READ_BYTES}",
+                    message.len()
+                ),
+            ));
+        }
+        let message = DynamicMessage::decode(input.clone(), message).map_err(|error| {
+            Fault::client(
+                Kind::InvalidArgument,
+                "the message is not one of the method's type",
+            )
+            .caused_by(error)
+        })?;
+        let facts = Facts {
+            request: &pending.request,
+            identity,
+            message: Some(&message),
+        };
+        let rule = pending
+            .access
+            .decide_by_message(&pending.rules, facts)
+            .map_err(denied)?;
+        tracing::trace!(rule = rule.name, "the first message is let pass");
+        Ok(())
+    }
+
     /// Who calls, where the route asks.
     pub fn identity(&self) -> Option<&Identity> {
         self.proof.as_ref().map(|proof| &*proof.identity)
@@ -74,6 +167,9 @@ impl Permit {
         if let Some(proof) = &self.proof {
             proof.tell(metadata);
         }
+        if let Some(grant) = &self.grant {
+            grant.apply(metadata);
+        }
     }
 }
 
@@ -84,6 +180,9 @@ pub struct Gate {
     access: Option<Arc<Access>>,
     /// Other origins whose pages may call with cookies.
     pages: Vec<HeaderValue>,
+    /// Whether forms are taken where a cookie says who calls.
+    forms: bool,
+    screen: Option<Arc<Screen>>,
     throttle: Option<Arc<Throttle>>,
 }
 
@@ -93,6 +192,10 @@ pub struct Decision {
     permit: Permit,
     /// The rule that let the caller in, if there are rules.
     pub rule: Option<String>,
+    /// The rules of which one has to let the first message pass.
+    pub by_message: Vec<String>,
+    /// The rule that blocks the request.
+    pub blocked_by: Option<String>,
     /// Why the call is refused.
     pub refusal: Option<Fault>,
 }
@@ -109,6 +212,38 @@ impl Decision {
     }
 }
 
+/// What the steps have found so far.
+#[derive(Default)]
+struct Found<'g> {
+    proof: Option<Proof>,
+    grant: Option<Arc<Grant>>,
+    ruling: Option<Ruling<'g>>,
+}
+
+impl Found<'_> {
+    fn identity(&self) -> Option<&Identity> {
+        self.proof.as_ref().map(|proof| &*proof.identity)
+    }
+
+    fn permit(self, gate: &Gate) -> Permit {
+        let pending = match (self.ruling, &gate.access) {
+            (Some(Ruling::ByMessage(rules, request)), Some(access)) => Some(Box::new(Pending {
+                access: Arc::clone(access),
+                rules,
+                request,
+                realm: gate.realm().to_owned(),
+            })),
+            (Some(Ruling::ByMessage(..) | Ruling::Allowed(_)) | None, _) => None,
+        };
+        Permit {
+            proof: self.proof,
+            grant: self.grant,
+            pending,
+            pass: None,
+        }
+    }
+}
+
 impl Gate {
     /// A gate at which callers prove at `desk` who they are, and which lets those in whom `access` allows.
     pub fn new(desk: Option<Arc<Desk>>, access: Option<Arc<Access>>, pages: Vec<HeaderValue>) -> Self {
@@ -116,8 +251,39 @@ impl Gate {
             desk,
             access,
             pages,
+            forms: false,
+            screen: None,
             throttle: None,
         }
+    }
+
+    /// The same gate, of a route whose backend reads forms, and looks after them.
+    #[must_use]
+    pub fn taking_forms(self) -> Self {
+        Self { forms: true, ..self }
+    }
+
+    /// The same gate, which lets nobody in whom this bars.
+    #[must_use]
+    pub fn screened(self, screen: Option<Arc<Screen>>) -> Self {
+        Self { screen, ..self }
+    }
+
+    /// Where those whom this gate knows get tickets, if they do.
+    pub fn ticket_path(&self) -> Option<&str> {
+        let desk = self.desk.as_ref()?;
+        Some(desk.authenticator().tickets()?.path())
+    }
+
+    /// Whether a client may say who it is after its WebSocket is open.
+    pub fn takes_first_message(&self) -> bool {
+        let desk = self.desk.as_ref();
+        desk.is_some_and(|desk| desk.authenticator().takes_first_message())
+    }
+
+    /// A ticket for a caller whom this gate has admitted; nothing if too many are out.
+    pub fn ticket(&self, permit: &Permit) -> Option<tickets::Ticket> {
+        self.desk.as_ref()?.authenticator().ticket(permit)
     }
 
     /// The same gate, which asks these limits last.
@@ -134,20 +300,21 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn admit(&self, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
-        let proof = self
-            .authenticate(head, peer)
+        let mut found = Found::default();
+        self.judge(head, peer, &mut found)
             .await
             .map_err(|no| self.fault(&no))?;
-        let identity = proof.as_ref().map(|proof| &*proof.identity);
-        self.authorise(identity).map_err(|no| self.fault(&no))?;
         let pass = match &self.throttle {
             None => None,
             Some(throttle) => {
-                let pass = throttle.admit(caller(head, peer, identity), now).await?;
+                let pass = throttle.admit(caller(head, peer, found.identity()), now).await?;
                 Some(Box::new(pass))
             }
         };
-        Ok(Permit { proof, pass })
+        Ok(Permit {
+            pass,
+            ..found.permit(self)
+        })
     }
 
     /// The same steps, told one by one instead of taken.
@@ -155,39 +322,89 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn explain(&self, head: &mut Parts, peer: &Peer) -> Decision {
-        let decision = |proof, rule, refusal: Option<Refusal>| Decision {
-            permit: Permit { proof, pass: None },
-            rule,
+        let mut found = Found::default();
+        let refusal = self.judge(head, peer, &mut found).await.err();
+        let blocked_by = match &refusal {
+            Some(Refusal::Blocked(rule)) => Some(rule.clone()),
+            Some(_) | None => None,
+        };
+        Decision {
+            blocked_by,
+            rule: match &found.ruling {
+                Some(Ruling::Allowed(rule)) => Some(rule.name.clone()),
+                Some(Ruling::ByMessage(..)) | None => None,
+            },
+            by_message: match (&found.ruling, &self.access) {
+                (Some(Ruling::ByMessage(rules, _)), Some(access)) => {
+                    let rules = rules.iter().filter_map(|at| access.rules.get(*at));
+                    rules.map(|rule| rule.name.clone()).collect()
+                }
+                (Some(Ruling::ByMessage(..) | Ruling::Allowed(_)) | None, _) => Vec::new(),
+            },
+            permit: found.permit(self),
             refusal: refusal.map(|refusal| self.fault(&refusal)),
-        };
-        let proof = match self.authenticate(head, peer).await {
-            Ok(proof) => proof,
-            Err(refusal) => return decision(None, None, Some(refusal)),
-        };
-        let (rule, refusal) = match self.authorise(proof.as_ref().map(|proof| &*proof.identity)) {
-            Ok(rule) => (rule.map(|rule| rule.name.clone()), None),
-            Err(refusal) => (None, Some(refusal)),
-        };
-        decision(proof, rule, refusal)
-    }
-
-    async fn authenticate(&self, head: &mut Parts, peer: &Peer) -> Result<Option<Proof>, Refusal> {
-        match &self.desk {
-            None => Ok(None),
-            Some(desk) => desk
-                .identify(head, peer, &self.pages, time::unix_now())
-                .await
-                .map(Some),
         }
     }
 
-    fn authorise(&self, identity: Option<&Identity>) -> Result<Option<&access::Rule>, Refusal> {
+    /// Takes the steps, and notes what each of them finds.
+    async fn judge<'g>(
+        &'g self,
+        head: &mut Parts,
+        peer: &Peer,
+        found: &mut Found<'g>,
+    ) -> Result<(), Refusal> {
+        if let Some(screen) = &self.screen {
+            let client = forwarded::client_ip(peer, &head.headers, peer.believed());
+            screen.check(head, client)?;
+        }
+        let Some(desk) = &self.desk else {
+            found.ruling = self.authorise(None, head, peer)?;
+            return Ok(());
+        };
+        let now = time::unix_now();
+        found.proof = desk.identify(head, peer, &self.pages, now).await?;
+        if !self.forms && found.proof.as_ref().is_some_and(|proof| proof.by_cookie) && is_form(&head.headers)
+        {
+            return Err(Refusal::Form);
+        }
+        let named = found.proof.is_some();
+        if named {
+            // What can be decided here is, before anybody else is asked.
+            found.ruling = self.authorise(found.identity(), head, peer)?;
+        }
+        if let Some(checkpoint) = desk.checkpoint() {
+            // Boxed: it is large, and not on every path.
+            let passed = Box::pin(checkpoint.pass(head, peer, found.identity(), now)).await?;
+            if !named {
+                found.proof = desk.named(&passed);
+            }
+            found.grant = passed.grant;
+        }
+        if !named {
+            found.ruling = self.authorise(found.identity(), head, peer)?;
+        }
+        Ok(())
+    }
+
+    fn authorise(
+        &self,
+        identity: Option<&Identity>,
+        head: &Parts,
+        peer: &Peer,
+    ) -> Result<Option<Ruling<'_>>, Refusal> {
         match (&self.access, identity) {
             (None, _) => Ok(None),
-            (Some(access), Some(identity)) => Ok(access.decide(identity).map(Some)?),
+            (Some(access), Some(identity)) => {
+                let request = || RequestFacts::of(head, peer);
+                Ok(access.decide(identity, request).map(Some)?)
+            }
             // Rules speak about callers; without a way to prove who calls there is none.
             (Some(_), None) => Err(access::Denied { scopes: Vec::new() }.into()),
         }
+    }
+
+    fn realm(&self) -> &str {
+        self.desk.as_ref().map_or("", |desk| desk.authenticator().realm())
     }
 
     /// The fault that a client sees.

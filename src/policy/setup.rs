@@ -4,15 +4,22 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Uri};
 use thiserror::Error;
 
 use super::api_keys::{ApiKeys, KeyFile, KeyFileError};
-use super::auth::{Authenticator, KeyCarriers};
+use super::auth::{Authenticator, Ways};
+use super::credential::KeyCarriers;
+use super::ext_authz::ExtAuthz;
 use super::identity::ForwardedClaim;
-use super::jwks::{Keeper, KeySet, Pace, Place, SetError, Store};
+use super::introspection::Introspection;
+use super::jwks::{self, Keeper, KeySet, Pace, SetError, Store};
 use super::jwt::{Algorithm, ClaimNames, Issuer, Keys, Verifier};
+use super::passwords::{PasswordFileError, Passwords};
+use super::remote::Place;
+use crate::upstream::connect::Speaks;
 use crate::upstream::fetch::Fetcher;
 use crate::upstream::tls;
 
@@ -28,8 +35,18 @@ pub struct Setup {
     pub issuers: Vec<IssuerSetup>,
     /// API keys.
     pub api_keys: Option<ApiKeySetup>,
+    /// The file with names and hashes of passwords.
+    pub passwords: Option<PathBuf>,
+    /// Who is asked about opaque tokens.
+    pub introspection: Option<IntrospectionSetup>,
     /// Whether a client certificate is taken.
     pub certificates: bool,
+    /// Who else is asked whether a request may pass.
+    pub ext_authz: Option<ExtAuthzSetup>,
+    /// Whether a token may come as the first message of a WebSocket.
+    pub first_message: bool,
+    /// Where tickets are given that open WebSockets.
+    pub tickets: Option<TicketSetup>,
     /// Whether what was checked is passed on to backends.
     pub forward_credentials: bool,
     /// Claims that backends are told.
@@ -59,7 +76,7 @@ pub enum KeysSetup {
     /// It shares a secret with the gateway.
     Secret(Secret),
     /// They are fetched, from a server whose certificate comes from these authorities, or else those of the system.
-    Fetched(Place, Option<PathBuf>),
+    Fetched(jwks::Place, Option<PathBuf>),
 }
 
 /// A text that is shown nowhere.
@@ -81,6 +98,87 @@ pub struct ApiKeySetup {
     pub header: Option<HeaderName>,
     /// The cookie that carries one.
     pub cookie: Option<String>,
+}
+
+/// Who is asked about opaque tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IntrospectionSetup {
+    /// Where.
+    pub url: Uri,
+    /// Who the gateway is to it.
+    pub client_id: String,
+    /// How it proves that.
+    pub client_secret: Secret,
+    /// Whom tokens have to be for; empty for anybody.
+    pub audiences: Vec<String>,
+    /// The authorities of its certificate; absent, those of the system.
+    pub ca: Option<PathBuf>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How long an answer is believed.
+    pub cache: Duration,
+    /// Where answers say what a caller may do.
+    pub names: ClaimNames,
+}
+
+/// A service that decides whether a request may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExtAuthzSetup {
+    /// How it is asked.
+    pub protocol: Protocol,
+    /// Where.
+    pub url: Uri,
+    /// The authorities of its certificate; absent, those of the system.
+    pub ca: Option<PathBuf>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// What becomes of a request when there is no answer.
+    pub on_failure: OnFailure,
+    /// Which headers it is told; absent, the usual ones.
+    pub request_headers: Option<Vec<HeaderName>>,
+    /// Which headers it alone may write for backends.
+    pub upstream_headers: Vec<HeaderName>,
+    /// Which of them says who calls.
+    pub principal_header: Option<HeaderName>,
+    /// How long answers count for requests that are alike.
+    pub cache: Option<VerdictCache>,
+}
+
+/// Tickets that open WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TicketSetup {
+    /// Where they are given, by POST.
+    pub path: String,
+    /// How long they hold.
+    pub ttl: Duration,
+}
+
+/// How an authorization service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    Grpc,
+    /// A GET, of which any 2xx lets the request pass.
+    Http,
+}
+
+/// What becomes of a request when the service does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It passes.
+    Allow,
+}
+
+/// How long answers count for requests with the same method, URL, client and headers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VerdictCache {
+    /// How long.
+    pub ttl: Duration,
+    /// Which headers.
+    pub headers: Vec<HeaderName>,
 }
 
 /// Why an `auth` block can't be used; names the file.
@@ -105,6 +203,17 @@ pub enum SetupError {
         /// What is wrong.
         error: KeyFileError,
     },
+    /// A file holds no passwords.
+    #[error("{}: {error}", path.display())]
+    Passwords {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: PasswordFileError,
+    },
+    /// A service can't be asked at its URL.
+    #[error("{0}")]
+    Url(&'static str, #[source] io::Error),
     /// The secret of an issuer does not do.
     #[error("the secret of issuer \"{issuer}\": {error}")]
     Secret {
@@ -113,15 +222,23 @@ pub enum SetupError {
         /// What is wrong.
         error: SetError,
     },
-    /// TLS towards an issuer can't be set up.
-    #[error("TLS towards issuer \"{0}\"")]
+    /// TLS towards an issuer or a service can't be set up.
+    #[error("TLS towards \"{0}\"")]
     Tls(String, #[source] tls::TlsError),
 }
 
 impl Setup {
     /// The files that it names.
     pub fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self.api_keys.iter().map(|keys| keys.file.clone()).collect();
+        let keys = self.api_keys.iter().map(|keys| keys.file.clone());
+        let outside = [
+            self.introspection.as_ref().and_then(|it| it.ca.clone()),
+            self.ext_authz.as_ref().and_then(|it| it.ca.clone()),
+        ];
+        let mut files: Vec<PathBuf> = keys
+            .chain(self.passwords.clone())
+            .chain(outside.into_iter().flatten())
+            .collect();
         for issuer in &self.issuers {
             match &issuer.keys {
                 KeysSetup::File(path) | KeysSetup::Fetched(_, Some(path)) => files.push(path.clone()),
@@ -157,12 +274,73 @@ impl Setup {
                 Some((api_keys(&setup.file)?, carriers))
             }
         };
-        let tokens = Verifier {
-            issuers,
-            forwarded: self.forwarded_claims.clone(),
+        let ways = Ways {
+            tokens: Verifier {
+                issuers,
+                forwarded: self.forwarded_claims.clone(),
+            },
+            api_keys,
+            passwords: self.passwords.as_deref().map(passwords).transpose()?,
+            introspection: self.introspection()?,
+            ext_authz: self.ext_authz()?,
         };
-        Ok((Authenticator::new(self, tokens, api_keys), keepers))
+        Ok((Authenticator::new(self, ways), keepers))
     }
+
+    fn introspection(&self) -> Result<Option<Introspection>, SetupError> {
+        let Some(setup) = &self.introspection else {
+            return Ok(None);
+        };
+        let place = remote(
+            "introspection",
+            &setup.url,
+            setup.ca.as_deref(),
+            Speaks::Http1,
+            setup.timeout,
+        )?;
+        let not = || {
+            SetupError::Url(
+                "introspection",
+                io::Error::other("the secret can't be in a header"),
+            )
+        };
+        Introspection::new(place, setup, &self.forwarded_claims)
+            .ok_or_else(not)
+            .map(Some)
+    }
+
+    fn ext_authz(&self) -> Result<Option<ExtAuthz>, SetupError> {
+        let Some(setup) = &self.ext_authz else {
+            return Ok(None);
+        };
+        let speaks = match setup.protocol {
+            Protocol::Grpc => Speaks::Http2,
+            Protocol::Http => Speaks::Http1,
+        };
+        let place = remote(
+            "ext_authz",
+            &setup.url,
+            setup.ca.as_deref(),
+            speaks,
+            setup.timeout,
+        )?;
+        Ok(Some(ExtAuthz::new(place, setup)))
+    }
+}
+
+/// A service that is asked on the call path.
+fn remote(
+    name: &'static str,
+    url: &Uri,
+    ca: Option<&Path>,
+    speaks: Speaks,
+    timeout: Duration,
+) -> Result<Place, SetupError> {
+    let tls = is_https(url)
+        .then(|| tls::client_config(ca, None).map(Arc::new))
+        .transpose()
+        .map_err(|error| SetupError::Tls(name.to_owned(), error))?;
+    Place::new(name, url, tls, speaks, timeout).map_err(|error| SetupError::Url(name, error))
 }
 
 impl IssuerSetup {
@@ -177,8 +355,8 @@ impl IssuerSetup {
                 }),
             KeysSetup::Fetched(place, ca) => {
                 let secure = match place {
-                    Place::Url(uri) => is_https(uri),
-                    Place::Discovery(issuer) => issuer.parse().is_ok_and(|uri| is_https(&uri)),
+                    jwks::Place::Url(uri) => is_https(uri),
+                    jwks::Place::Discovery(issuer) => issuer.parse().is_ok_and(|uri| is_https(&uri)),
                 };
                 let tls = secure
                     .then(|| tls::client_config(ca.as_deref(), None).map(Arc::new))
@@ -227,18 +405,31 @@ pub fn api_keys(path: &Path) -> Result<ApiKeys, SetupError> {
     })
 }
 
+/// The callers of a file of passwords.
+///
+/// # Errors
+/// It can't be read, or holds none.
+pub fn passwords(path: &Path) -> Result<Passwords, SetupError> {
+    Passwords::parse(&text(path)?).map_err(|error| SetupError::Passwords {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// A file of API keys as written.
 ///
 /// # Errors
 /// It can't be read, or is no such file.
 pub fn key_file(path: &Path) -> Result<KeyFile, SetupError> {
-    let text = String::from_utf8(read(path)?).map_err(|error| {
-        SetupError::Read(path.to_owned(), io::Error::new(io::ErrorKind::InvalidData, error))
-    })?;
-    KeyFile::parse(&text).map_err(|error| SetupError::ApiKeys {
+    KeyFile::parse(&text(path)?).map_err(|error| SetupError::ApiKeys {
         path: path.to_owned(),
         error,
     })
+}
+
+fn text(path: &Path) -> Result<String, SetupError> {
+    String::from_utf8(read(path)?)
+        .map_err(|error| SetupError::Read(path.to_owned(), io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SetupError> {

@@ -15,7 +15,9 @@ use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
-use crate::translate::{Bounds, raw_body};
+use crate::translate::{Bounds, Hygiene, raw_body};
+use crate::wire::screen::Screen;
+use crate::wire::websocket;
 use crate::wire::websocket::origin::Origin;
 
 /// How a stream of answers is framed for a REST client that does not choose.
@@ -39,6 +41,8 @@ pub struct WebSocket {
     pub deflate: bool,
     /// One message of the client.
     pub max_message_bytes: usize,
+    /// Frames of one message.
+    pub max_fragments: u32,
     /// How often the client is asked whether it is there.
     pub ping_interval: Duration,
     /// How long the answer to a ping may take.
@@ -56,10 +60,19 @@ impl WebSocket {
             origins: Vec::new(),
             deflate: false,
             max_message_bytes: limits.max_message_bytes,
+            max_fragments: websocket::Limits::MAX_FRAGMENTS,
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
             idle_timeout: limits.idle_timeout,
             write_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// What may be read of a client.
+    pub fn limits(&self) -> websocket::Limits {
+        websocket::Limits {
+            max_fragments: self.max_fragments,
+            ..websocket::Limits::of_messages(self.max_message_bytes)
         }
     }
 }
@@ -72,6 +85,18 @@ pub enum StreamEnvelope {
     None,
     /// `{"result": …}`, as grpc-gateway writes and its clients read it.
     Result,
+}
+
+/// To whom the gateway tells what it exposes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offer {
+    /// To all who can connect.
+    #[default]
+    Anybody,
+    /// To callers who prove who they are, by the way with this index.
+    Known(usize),
+    /// To nobody.
+    Nobody,
 }
 
 /// A route of the configuration, without what only its methods know.
@@ -101,6 +126,10 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// The index of how callers prove who they are; absent, they need not.
     pub auth: Option<usize>,
+    /// Who and what is not let in; absent, nobody is kept out.
+    pub screen: Option<Arc<Screen>>,
+    /// What clients are not told of a backend's errors.
+    pub hygiene: Hygiene,
     /// Whether what is known of its backend may be out of date.
     pub doubt: Doubt,
 }
@@ -137,6 +166,8 @@ pub struct Entry {
     pub json: Transcoder,
     /// Who may call it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
+    /// Whether anybody may call it, known or not.
+    pub public: bool,
     /// How often it may be called.
     pub checks: Checks,
     /// What its calls go out as.
@@ -261,6 +292,11 @@ pub enum ServerTimeout {
 }
 
 impl Entry {
+    /// The index of how callers of the method prove who they are, if they have to.
+    pub fn auth(&self) -> Option<usize> {
+        self.route.auth.filter(|_| !self.public)
+    }
+
     /// The binding that a request matched: an HTTP rule, or the rpc path.
     pub fn bound(&self, matched: Option<u32>) -> &Bound {
         matched

@@ -14,6 +14,7 @@ use crate::policy::throttle::Checks;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
+use crate::wire::screen::Screen;
 use crate::wire::url::{self, Keep};
 
 /// A route of paths.
@@ -35,6 +36,8 @@ pub struct PathRoute {
     pub encoded_slash: EncodedSlash,
     /// The index of how callers prove who they are; absent, they need not.
     pub auth: Option<usize>,
+    /// Who and what is not let in; absent, nobody is kept out.
+    pub screen: Option<Arc<Screen>>,
     /// Who may ask for it; absent, whoever the route lets in.
     pub access: Option<Arc<Access>>,
     /// How often it may be asked for.

@@ -86,6 +86,29 @@ pub(super) fn read(options: &[u8]) -> Result<(Vec<method::HttpRule>, Vec<RulePro
     Ok((rules, problems))
 }
 
+/// The number of the extensions `sabir.policy` and `sabir.service_policy`.
+const POLICY: u32 = 77_410;
+
+/// The policy in the bytes of a `MethodOptions` or a `ServiceOptions`, if there is one.
+///
+/// # Errors
+/// The bytes are not a message, or the policy is none: what says who may call has to be understood.
+pub(super) fn policy(options: &[u8]) -> Result<Option<method::Policy>, Malformed> {
+    let mut found: Option<Vec<u8>> = None;
+    for field in raw::fields(options) {
+        let field = field?;
+        if field.number == POLICY
+            && let Some(bytes) = field.value.bytes()
+        {
+            found.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
+    found
+        .map(|bytes| method::Policy::decode(bytes.as_slice()))
+        .transpose()
+        .map_err(|_| Malformed("what is there as sabir.policy"))
+}
+
 /// One rule without additional bindings.
 pub(super) fn rule(wire: HttpRule) -> Result<method::HttpRule, RuleProblem> {
     use method::HttpMethod::{Any, Exact};

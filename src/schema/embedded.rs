@@ -1,4 +1,4 @@
-//! The definitions that the gateway brings along: google/protobuf, google/api, google/rpc, grpc.
+//! The definitions that the gateway brings along: google/protobuf, google/api, google/rpc, grpc, sabir.
 //!
 //! Nearly every schema imports some of them and few servers or folders hold them all. Neither a compiler nor a
 //! file is needed at run time: the compiled set and the sources are part of the binary.
@@ -20,7 +20,7 @@ static FILES: LazyLock<Vec<(&'static str, Bytes)>> = LazyLock::new(|| {
 });
 
 /// The sources, for `.proto` files that import them. google/protobuf comes with the compiler.
-pub(super) const SOURCES: [(&str, &str); 12] = [
+pub(super) const SOURCES: [(&str, &str); 13] = [
     (
         "google/api/annotations.proto",
         include_str!("../../proto/google/api/annotations.proto"),
@@ -68,6 +68,10 @@ pub(super) const SOURCES: [(&str, &str); 12] = [
     (
         "grpc/reflection/v1alpha/reflection.proto",
         include_str!("../../proto/grpc/reflection/v1alpha/reflection.proto"),
+    ),
+    (
+        "sabir/policy.proto",
+        include_str!("../../proto/sabir/policy.proto"),
     ),
 ];
 

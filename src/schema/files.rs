@@ -35,6 +35,8 @@ pub(crate) struct ServiceHeader {
     pub(crate) name: String,
     /// The names of its methods.
     pub(crate) methods: Vec<MethodHeader>,
+    /// The encoded `ServiceOptions`, empty for none.
+    pub(crate) options: Vec<u8>,
 }
 
 /// A method as its service declares it.
@@ -85,6 +87,7 @@ impl ServiceHeader {
             match field.number {
                 1 => header.name = text(field)?,
                 2 => header.methods.push(MethodHeader::read(bytes(field)?)?),
+                3 => header.options.extend_from_slice(bytes(field)?),
                 _ => {}
             }
         }

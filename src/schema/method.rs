@@ -83,6 +83,33 @@ pub struct Method {
     pub idempotency: Idempotency,
     /// Its HTTP rules, in the order in which they are written.
     pub rules: Vec<HttpRule>,
+    /// Who may call it, by its option or its service's.
+    pub policy: Option<Policy>,
+}
+
+/// Who may call a method, as its option `sabir.policy` says or its service's `sabir.service_policy`.
+///
+/// Source: `proto/sabir/policy.proto`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Policy {
+    /// Scopes, every one of which the caller has.
+    #[prost(string, repeated, tag = "1")]
+    pub scopes: Vec<String>,
+    /// Scopes of which it has one.
+    #[prost(string, repeated, tag = "2")]
+    pub any_scopes: Vec<String>,
+    /// Roles, every one of which it has.
+    #[prost(string, repeated, tag = "3")]
+    pub roles: Vec<String>,
+    /// Roles of which it has one.
+    #[prost(string, repeated, tag = "4")]
+    pub any_roles: Vec<String>,
+    /// A condition in CEL.
+    #[prost(string, tag = "5")]
+    pub when: String,
+    /// Whether anybody may call.
+    #[prost(bool, tag = "6")]
+    pub public: bool,
 }
 
 impl fmt::Debug for Method {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use prost_reflect::{DescriptorPool, Kind, ServiceDescriptor};
 
 pub use error::{FileProblem, SchemaError};
-pub use method::{HttpMethod, HttpRule, Idempotency, Method, MethodKind};
+pub use method::{HttpMethod, HttpRule, Idempotency, Method, MethodKind, Policy};
 pub use raw::Malformed;
 pub use rules::Rules;
 
@@ -395,6 +395,11 @@ fn read_service(
         .map(|method| (method.name.as_str(), method.options.as_slice()))
         .collect();
     let service = descriptor.full_name();
+    let malformed = |problem: Malformed| SchemaError::Descriptor {
+        file: Some(descriptor.parent_file().name().to_owned()),
+        problem: format!("the options of {service}: {problem}"),
+    };
+    let of_all = annotation::policy(&header.options).map_err(malformed)?;
     for method in descriptor.methods() {
         let options = options.get(method.name()).copied().unwrap_or_default();
         let malformed = |problem: Malformed| SchemaError::Descriptor {
@@ -420,6 +425,9 @@ fn read_service(
             output: method.output(),
             idempotency: idempotency(options).map_err(malformed)?,
             rules,
+            policy: annotation::policy(options)
+                .map_err(malformed)?
+                .or_else(|| of_all.clone()),
         });
     }
     Ok(())

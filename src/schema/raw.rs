@@ -13,7 +13,7 @@ const MAX_GROUP_DEPTH: u32 = 100;
 /// The bytes are not a protobuf message.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("not a protobuf message: {0}")]
-pub struct Malformed(&'static str);
+pub struct Malformed(pub(super) &'static str);
 
 /// A field's value by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

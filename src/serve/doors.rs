@@ -166,6 +166,7 @@ impl Doors {
             let settings = Arc::new(Settings {
                 tls,
                 trusted_proxies: listener.trusted_proxies.clone(),
+                screen: listener.screen.clone(),
                 counters: Arc::clone(&self.house.counters),
                 pressure: Arc::clone(&self.house.pressure),
                 ..Settings::new(listener.limits.clone(), refuse_head)

@@ -1,6 +1,7 @@
 //! The layers of a route over `Service<Call>`, and the only place that knows their order.
 
 pub mod deadline;
+pub mod judge;
 pub mod metered;
 pub mod paced;
 
@@ -11,6 +12,7 @@ use tower::util::BoxCloneSyncService;
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
 use crate::policy::throttle::pace::Pace;
+use crate::translate::Hygiene;
 
 /// What a frontend calls: a backend under the layers of its route.
 pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
@@ -20,6 +22,8 @@ pub type CallService = BoxCloneSyncService<Call, Reply, Fault>;
 pub struct Params {
     /// How long a stream may be silent.
     pub idle_timeout: std::time::Duration,
+    /// What clients are not told of a backend's errors.
+    pub hygiene: Hygiene,
     /// Whether limits go by a field of the first message.
     pub asks_messages: bool,
     /// How fast the messages of a client may come.
@@ -47,6 +51,10 @@ where
                 .pace
                 .map(|pace| layer_fn(move |inner| paced::Paced::new(inner, pace))),
         )
+        // Before anything is sent, and before anything is sent twice.
+        .layer_fn(|inner| judge::Judged::new(inner, params.idle_timeout))
+        // Whatever comes between, it sees what clients do.
+        .map_result(move |reply: Result<Reply, Fault>| reply.map(|reply| reply.screened(params.hygiene)))
         // What the gate has left for when the first message is there.
         .option_layer(params.asks_messages.then(|| layer_fn(metered::Metered::new)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.

@@ -15,6 +15,7 @@ use http_body::Body as _;
 
 use crate::fault::{Fault, Kind, Side};
 use crate::status::Status;
+use crate::translate::hygiene::Hygiene;
 use crate::translate::tally::Tally;
 use crate::wire::body::Body;
 use crate::wire::compression::{self, CompressionError, Growth};
@@ -120,6 +121,8 @@ pub struct Messages {
     bounds: Bounds,
     direction: Direction,
     tally: Arc<Tally>,
+    /// What is taken out of the end; nothing for a request.
+    hygiene: Option<Hygiene>,
 }
 
 enum Source {
@@ -152,6 +155,7 @@ impl Messages {
             bounds,
             direction: Direction::Request,
             tally,
+            hygiene: None,
         }
     }
 
@@ -162,6 +166,7 @@ impl Messages {
             bounds,
             direction: Direction::Reply,
             tally,
+            hygiene: None,
         }
     }
 
@@ -172,6 +177,7 @@ impl Messages {
             bounds,
             direction: Direction::Reply,
             tally,
+            hygiene: None,
         }
     }
 
@@ -194,6 +200,7 @@ impl Messages {
             bounds,
             direction,
             tally,
+            hygiene: None,
         }
     }
 
@@ -205,6 +212,7 @@ impl Messages {
             return self;
         }
         let (direction, bounds, tally) = (self.direction, self.bounds, Arc::clone(&self.tally));
+        // Ends are cleaned where they are taken out of the encoding.
         let closed = Self {
             // Messages are counted where they come out.
             tally: Arc::default(),
@@ -223,7 +231,25 @@ impl Messages {
             bounds,
             direction,
             tally,
+            hygiene: None,
         }
+    }
+
+    /// The same reply, whose end says no more than this lets it.
+    #[must_use]
+    pub fn screened(mut self, hygiene: Hygiene) -> Self {
+        match &mut self.source {
+            Source::Ended(end) | Source::Whole(_, Some(end)) => hygiene.clean(&mut end.status),
+            Source::Done | Source::Whole(_, None) | Source::Raw(_) | Source::Stream(_) => {
+                self.hygiene = Some(hygiene);
+            }
+        }
+        self
+    }
+
+    /// What the end of a raw reply may not say.
+    pub(crate) fn hygiene(&self) -> Option<Hygiene> {
+        self.hygiene
     }
 
     /// The one message of a request that is there in whole, without its envelope.
@@ -312,6 +338,40 @@ impl Messages {
         }
     }
 
+    /// The first message of a request, and the same request, of which nobody has read anything. A client's envelopes are
+    /// opened for it.
+    ///
+    /// # Errors
+    /// As [`Messages::next`].
+    ///
+    /// # Cancel safety
+    /// The messages are lost.
+    pub async fn peeked(mut self) -> Result<(Option<Bytes>, Self), Fault> {
+        if let Source::Whole(enveloped, _) = &self.source {
+            let message = enveloped.slice(envelope::PREFIX.min(enveloped.len())..);
+            return Ok((Some(message), self));
+        }
+        let (direction, bounds) = (self.direction, self.bounds);
+        // Messages are counted where they come out, once.
+        let tally = std::mem::take(&mut self.tally);
+        let first = match self.next().await? {
+            Some(Part::Message(message)) => message,
+            Some(Part::End(_)) | None => return Ok((None, Self { tally, ..self })),
+        };
+        let again = futures_util::stream::once({
+            let first = first.clone();
+            async move { Ok(Part::Message(first)) }
+        });
+        let rest = futures_util::stream::try_unfold(self, async |mut rest| {
+            Ok(rest.next().await?.map(|part| (part, rest)))
+        });
+        let parts = futures_util::StreamExt::chain(again, rest);
+        Ok((
+            Some(first),
+            Self::stream(Box::pin(parts), direction, bounds, tally),
+        ))
+    }
+
     /// The next part; `None` after the last one.
     ///
     /// # Errors
@@ -327,7 +387,8 @@ impl Messages {
     /// The same for an adapter that polls.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, Fault>> {
         if let Source::Raw(raw) = &mut self.source {
-            let part = ready!(raw.poll_part(cx, self.bounds, self.direction));
+            let mut part = ready!(raw.poll_part(cx, self.bounds, self.direction));
+            clean(self.hygiene, &mut part);
             match &part {
                 Ok(Some(Part::Message(_))) => self.count(1),
                 Ok(Some(Part::End(_)) | None) | Err(_) => self.source = Source::Done,
@@ -335,7 +396,8 @@ impl Messages {
             return Poll::Ready(part);
         }
         if let Source::Stream(parts) = &mut self.source {
-            let part = ready!(parts.as_mut().poll_next(cx)).transpose();
+            let mut part = ready!(parts.as_mut().poll_next(cx)).transpose();
+            clean(self.hygiene, &mut part);
             match &part {
                 Ok(Some(Part::Message(_))) => self.count(1),
                 Ok(Some(Part::End(_)) | None) | Err(_) => self.source = Source::Done,
@@ -471,6 +533,13 @@ impl Raw {
             Direction::Request => Ok(None),
             Direction::Reply => Err(no_status()),
         }
+    }
+}
+
+/// Takes out of an end what clients are not told.
+fn clean(hygiene: Option<Hygiene>, part: &mut Result<Option<Part>, Fault>) {
+    if let (Some(hygiene), Ok(Some(Part::End(end)))) = (hygiene, part) {
+        hygiene.clean(&mut end.status);
     }
 }
 

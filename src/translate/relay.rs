@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::fault::Fault;
 use crate::status::Status;
+use crate::translate::hygiene::Hygiene;
 use crate::translate::messages::{Direction, Messages, Part, enveloped, no_status};
 use crate::translate::tally::{Outcome, Tally};
 use crate::wire::body::Body;
@@ -101,6 +102,8 @@ impl HttpBody for Enveloped {
 pub(crate) struct Reply {
     state: State,
     tally: Arc<Tally>,
+    /// What the end may not say, where the upstream's own is passed on.
+    hygiene: Option<Hygiene>,
 }
 
 enum State {
@@ -116,11 +119,16 @@ impl Reply {
     pub(crate) fn new(messages: Messages) -> Self {
         let tally = Arc::clone(messages.tally());
         let limit = messages.bounds().max_message_bytes;
+        let hygiene = messages.hygiene();
         let state = match messages.into_raw() {
             Ok(raw) => State::Raw(raw.body, Watch::new(limit)),
             Err(messages) => State::Made(messages),
         };
-        Self { state, tally }
+        Self {
+            state,
+            tally,
+            hygiene,
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, Fault>> {
@@ -141,7 +149,10 @@ impl Reply {
                     Err(frame) => {
                         watch.finish().map_err(|error| Direction::Reply.fault(&error))?;
                         let mut trailers = frame.into_trailers().unwrap_or_default();
-                        let status = ending::take(&mut trailers).ok_or_else(no_status)?;
+                        let mut status = ending::take(&mut trailers).ok_or_else(no_status)?;
+                        if let Some(hygiene) = self.hygiene {
+                            hygiene.clean(&mut status);
+                        }
                         Poll::Ready(Ok(self.end(&status, trailers)))
                     }
                 },

@@ -1,6 +1,6 @@
 //! What a call has moved so far, and how it ended: shared by the request's way up and the answer's way down.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ pub struct Tally {
     retries: AtomicU32,
     /// The code with which a WebSocket was closed; 0 as long as it was not.
     close_code: AtomicU16,
+    /// Whether a rule has read a message.
+    judged: AtomicBool,
     /// The limit that was met.
     limit: OnceLock<Box<str>>,
 }
@@ -61,6 +63,16 @@ impl Tally {
     pub fn end(&self, outcome: Outcome) {
         // A later outcome is an echo of the first one: the client was told already.
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Notes that a rule has read the first message.
+    pub fn judge(&self) {
+        self.judged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a rule has read a message.
+    pub fn judged(&self) -> bool {
+        self.judged.load(Ordering::Relaxed)
     }
 
     /// Notes where an attempt goes.

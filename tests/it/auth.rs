@@ -24,22 +24,22 @@ use crate::support::origin::{Origin, answer};
 use crate::support::within;
 use crate::websocket::upstream_echo;
 
-const SECRET: &str = "a secret that is long enough for SHA-256";
-const KEY: &str = "sabir_of-a-program";
+pub(crate) const SECRET: &str = "a secret that is long enough for SHA-256";
+pub(crate) const KEY: &str = "sabir_of-a-program";
 const OLD_KEY: &str = "sabir_of-last-year";
-const BOOK: &str = "/v1/shelves/1/books/7";
+pub(crate) const BOOK: &str = "/v1/shelves/1/books/7";
 const STREAM: &str = "/library.v1.Library/WatchBooks";
-const RPC: &str = "/library.v1.Library/GetBook";
+pub(crate) const RPC: &str = "/library.v1.Library/GetBook";
 
 /// Headers to send.
-type Headers<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// A token of the issuer that the tests configure.
-fn token_with(changes: &Value) -> String {
+pub(crate) fn token_with(changes: &Value) -> String {
     let mut claims = json!({
         "iss": "tests", "aud": "library", "sub": "ada", "exp": now() + 600,
         "scope": "books.read", "roles": ["reader"], "tenant": "t-7",
@@ -57,17 +57,17 @@ fn token_with(changes: &Value) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode_to_string(tag.as_ref()))
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     token_with(&json!({}))
 }
 
-fn sha256(key: &str) -> String {
+pub(crate) fn sha256(key: &str) -> String {
     let digest = digest::digest(&digest::SHA256, key.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A backend that answers every call with an empty message, and what it saw.
-async fn backend() -> (Backend, Arc<Mutex<Vec<HeaderMap>>>) {
+pub(crate) async fn backend() -> (Backend, Arc<Mutex<Vec<HeaderMap>>>) {
     let seen: Arc<Mutex<Vec<HeaderMap>>> = Arc::default();
     let seeing = Arc::clone(&seen);
     let backend = raw(
@@ -127,7 +127,7 @@ auth:
     (Gateway::with_config(&yaml).await, folder)
 }
 
-async fn site() -> Origin {
+pub(crate) async fn site() -> Origin {
     Origin::start(|_| answer(200, "text/plain", "a page".to_owned())).await
 }
 
@@ -139,11 +139,11 @@ fn with(mut request: Request<rest::Sending>, headers: &[(&str, &str)]) -> Reques
     request
 }
 
-fn get(path: &str, headers: &[(&str, &str)]) -> Request<rest::Sending> {
+pub(crate) fn get(path: &str, headers: &[(&str, &str)]) -> Request<rest::Sending> {
     with(request(Method::GET, path, ""), headers)
 }
 
-fn post(
+pub(crate) fn post(
     path: &str,
     content_type: &str,
     body: &'static [u8],
@@ -154,7 +154,7 @@ fn post(
 }
 
 /// A call of `GetBook` in each dialect that has a request and an answer, with these headers.
-fn calls(headers: &[(&str, &str)]) -> Vec<(&'static str, Version, Request<rest::Sending>)> {
+pub(crate) fn calls(headers: &[(&str, &str)]) -> Vec<(&'static str, Version, Request<rest::Sending>)> {
     let frame: &[u8] = &[0; 5];
     let mut calls = Vec::new();
     for version in [Version::Http1, Version::Http2] {
@@ -206,12 +206,12 @@ fn calls(headers: &[(&str, &str)]) -> Vec<(&'static str, Version, Request<rest::
     calls
 }
 
-async fn send(gateway: &Gateway, version: Version, request: Request<rest::Sending>) -> Answer {
+pub(crate) async fn send(gateway: &Gateway, version: Version, request: Request<rest::Sending>) -> Answer {
     Rest::connect(gateway.address, version).await.send(request).await
 }
 
 /// Whether an answer says that nobody knows who calls, in whatever way its dialect does.
-fn is_unauthenticated(answer: &Answer) -> bool {
+pub(crate) fn is_unauthenticated(answer: &Answer) -> bool {
     let text = String::from_utf8_lossy(&answer.body);
     let framed = base64_simd::STANDARD
         .decode_to_vec(&answer.body)

@@ -22,7 +22,7 @@ use crate::translate::Tally;
 use crate::wire::body::Body;
 use crate::wire::websocket::deflate::Agreed;
 use crate::wire::websocket::handshake::{self, Opening, Question};
-use crate::wire::websocket::{Limits, Reader, Role, Socket, Unit, Writer};
+use crate::wire::websocket::{Reader, Role, Socket, Unit, Writer};
 
 /// A handshake of a client, on its way to an upstream.
 pub(in crate::backend) struct Handshake {
@@ -108,7 +108,7 @@ impl Handshake {
         {
             response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
         }
-        let limits = Limits::of_messages(options.max_message_bytes);
+        let limits = options.limits();
         let reader = move |role, deflate| Reader::new(role, Unit::Frame, limits, deflate);
         Tunnel::new(move |io, leave| {
             let client = Socket::new(

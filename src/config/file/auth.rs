@@ -9,7 +9,8 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{ClaimName, HeaderWord, Methods, SecretText, Url};
+use super::super::value::{ClaimName, Expression, HeaderWord, Methods, SecretText, Url};
+use super::outside::{Basic, ExtAuthz, Introspection, TicketsSection};
 
 /// How callers prove who they are. Each way that is there may be used; the first credential of a request decides, in the
 /// order of these keys.
@@ -19,10 +20,23 @@ pub struct Auth {
     /// Tokens in `Authorization: Bearer`: one issuer, or a list of issuers of which the token's `iss` chooses.
     #[serde(default)]
     pub jwt: Issuers,
+    /// Opaque tokens in `Authorization: Bearer`.
+    pub introspection: Option<Located<Introspection>>,
+    /// Names and passwords in `Authorization: Basic`.
+    pub basic: Option<Located<Basic>>,
     /// API keys.
     pub api_keys: Option<Located<ApiKeys>>,
     /// Client certificates, on listeners with `client_ca`: a SPIFFE id, another URI or a DNS name is the principal.
     pub client_certificates: Option<Located<ClientCertificates>>,
+    /// A service that decides as well, or alone.
+    pub ext_authz: Option<Located<ExtAuthz>>,
+    /// Tickets that open WebSockets.
+    pub tickets: Option<Located<TicketsSection>>,
+    /// Whether a WebSocket that speaks `sabir.v1.json` may be opened before its client has said who it is. Its first message
+    /// is then `{"$auth": "TOKEN"}`, within 10 s, and nothing goes upstream before. Needs `jwt` or `introspection`.
+    #[serde(default = "no")]
+    #[schemars(extend("default" = false))]
+    pub first_message: Located<bool>,
     /// Whether backends get the credential that was checked. Without it, they get `x-sabir-*` alone.
     #[serde(default)]
     pub forward_credentials: bool,
@@ -30,6 +44,10 @@ pub struct Auth {
     /// `x-sabir-scopes` and `x-sabir-roles`.
     #[serde(default)]
     pub forward_claims: Vec<Located<ClaimName>>,
+}
+
+fn no() -> Located<bool> {
+    Located::default_of(false)
 }
 
 /// Client certificates have no settings.
@@ -170,7 +188,8 @@ pub enum SignatureAlgorithm {
     Hs512,
 }
 
-/// API keys: where they are kept, and where requests carry them.
+/// API keys: where they are kept, and where requests carry them. On WebSockets also as the subprotocol `apikey.` and the
+/// key in base64url.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {
@@ -199,6 +218,11 @@ pub struct Rule {
     pub principals: Vec<String>,
     /// Claims by name, or by a path of names joined by dots: each is one of the values, or a list with one of them.
     pub claims: BTreeMap<String, Values>,
+    /// A condition in CEL over `request` (`method`, `path`, `query`, `host`, `scheme`, `address`, `headers`), `identity`
+    /// (`principal`, `issuer`, `auth`, `scopes`, `roles`, `claims`) and `message`, the first message by the names of its
+    /// fields: `identity.claims.tenant == message.tenant`. What can't be evaluated is not true. A message that is read has
+    /// 256 KiB at most.
+    pub when: Option<Located<Expression>>,
 }
 
 /// Names of which a caller needs some.

@@ -119,6 +119,14 @@ limits! {
     connection_window_bytes: Size,
     /// Streams that a client may reset on one connection within ten seconds.
     max_resets: Count,
+    /// Streams of a connection that the client has reset and the gateway not looked at yet; beyond it the connection ends.
+    max_pending_resets: Count,
+    /// Streams of a connection that the gateway has reset for what the client did wrong; beyond it the connection ends.
+    max_error_resets: Count,
+    /// One HTTP/2 frame: 16KiB at least, and less than 16MiB.
+    max_frame_bytes: Size,
+    /// The table by which HTTP/2 compresses the headers of requests.
+    header_table_bytes: Size,
     /// The TLS handshake.
     handshake_timeout: Period,
     /// From the first byte of a connection, or of the next request, to the end of the header section; a silent new
@@ -164,6 +172,14 @@ limits! {
     connection_window_bytes: Size,
     /// Streams that a client may reset on one connection within ten seconds.
     max_resets: Count,
+    /// Streams of a connection that the client has reset and the gateway not looked at yet; beyond it the connection ends.
+    max_pending_resets: Count,
+    /// Streams of a connection that the gateway has reset for what the client did wrong; beyond it the connection ends.
+    max_error_resets: Count,
+    /// One HTTP/2 frame: 16KiB at least, and less than 16MiB.
+    max_frame_bytes: Size,
+    /// The table by which HTTP/2 compresses the headers of requests.
+    header_table_bytes: Size,
     /// The TLS handshake.
     handshake_timeout: Period,
     /// From the first byte of a connection, or of the next request, to the end of the header section; a silent new

@@ -11,6 +11,7 @@ use super::auth::Rule;
 use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
+use super::screen::{Addresses, Block, Errors};
 use super::throttle::{LimitNames, StreamLimits};
 use super::websocket::WebSocketSection;
 
@@ -57,6 +58,19 @@ pub struct Route {
     pub auth: Option<Located<String>>,
     /// What callers may call: rules of which one has to let them in. Default: everybody who is known may call everything.
     pub authorize: Option<Located<Vec<Located<Rule>>>>,
+    /// Whether the policies count that methods and services declare by the options of `sabir/policy.proto`. Where the route
+    /// has `authorize`, they don't.
+    #[serde(default)]
+    pub declared_policies: DeclaredPolicies,
+    /// Which client addresses are let in; others are refused with 403.
+    #[serde(default)]
+    pub addresses: Addresses,
+    /// What requests are refused.
+    #[serde(default)]
+    pub block: Vec<Located<Block>>,
+    /// What clients are told of the backend's errors.
+    #[serde(default)]
+    pub errors: Errors,
     /// How often callers may call: a name of `rate_limits`, or a list of names, all of which have to allow a call.
     /// Default: as often as they like.
     pub rate_limit: Option<Located<LimitNames>>,
@@ -76,6 +90,17 @@ pub struct Route {
     /// What becomes of a field that the path gives and the body or the query gives too.
     #[serde(default)]
     pub path_owned: PathOwned,
+}
+
+/// Whether declared policies count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclaredPolicies {
+    /// They do.
+    #[default]
+    Apply,
+    /// They don't.
+    Ignore,
 }
 
 /// How JSON is read and written.

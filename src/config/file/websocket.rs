@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::super::value::{Period, Site, Size};
+use super::super::value::{Count, Period, Site, Size};
 use crate::limits::Limits;
 use crate::route::entry::WebSocket;
 
@@ -20,6 +20,9 @@ pub struct WebSocketSection {
     pub deflate: bool,
     /// One message of the client, after decompression. Default: the route's `limits.max_message_bytes`.
     pub max_message_bytes: Option<Size>,
+    /// Frames of one message.
+    #[schemars(extend("default" = 1024))]
+    pub max_fragments: Option<Count>,
     /// How often the client is asked whether it is still there.
     #[schemars(extend("default" = "30s"))]
     pub ping_interval: Option<Period>,
@@ -46,6 +49,7 @@ impl WebSocketSection {
                 .max_message_bytes
                 .and_then(|size| usize::try_from(size.0).ok())
                 .unwrap_or(max_message_bytes),
+            max_fragments: self.max_fragments.map_or(default.max_fragments, |count| count.0),
             ping_interval: period(self.ping_interval, default.ping_interval),
             pong_timeout: period(self.pong_timeout, default.pong_timeout),
             idle_timeout: period(self.idle_timeout, default.idle_timeout),

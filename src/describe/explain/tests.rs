@@ -103,6 +103,30 @@ fn grpc_is_found_by_its_rpc_path() {
 }
 
 #[test]
+fn what_keeps_a_request_out_is_named() {
+    let file = FILE.replace("routes:", "listeners:\n  - {address: \"127.0.0.1:1\", block: [{path: books}]}\n  - {address: \"127.0.0.1:2\", addresses: {deny: [192.0.2.0/24]}}\nroutes:");
+    let file = from_text("sabir.yaml", Path::new(""), &file).expect("a file");
+    let plan = compile(&file, &std::collections::BTreeMap::new()).expect("a plan");
+    let (head, ()) = Request::get("/v1/shelves/1/books/2")
+        .body(())
+        .expect("a request")
+        .into_parts();
+    let explanation = Explanation::new(&plan, &head, None).from("192.0.2.7".parse().expect("an address"));
+    let mut facts = Vec::new();
+    explanation.listener_facts(&mut facts);
+    assert_eq!(
+        facts.concat(),
+        [
+            "listener",
+            "127.0.0.1:1: listeners[0].block[0] blocks it",
+            "listener",
+            "127.0.0.1:2 does not take connections from 192.0.2.7",
+        ]
+    );
+    assert!(!explanation.sends());
+}
+
+#[test]
 fn the_limits_that_would_be_asked_are_told() {
     let file = FILE.replace(
         "backend: library}",

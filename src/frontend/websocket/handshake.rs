@@ -1,12 +1,13 @@
 //! Whether a WebSocket may be opened here, what it will speak, and the token that a browser hides in its handshake.
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 
 use crate::fault::{Fault, Kind};
 use crate::frontend::websocket::talk::Protocol;
 use crate::peer::Peer;
+use crate::policy::Carried;
 use crate::route::Route;
 use crate::route::cors::{Cors, Origins};
 use crate::route::entry::WebSocket;
@@ -16,6 +17,12 @@ use crate::wire::websocket::origin::Origin;
 
 /// What stands before a token in base64url among the subprotocols.
 const TOKEN: &str = "bearer.";
+/// What stands before an API key in base64url.
+const API_KEY: &str = "apikey.";
+/// What stands before a ticket.
+const TICKET: &str = "ticket.";
+/// The parameter of the query that is a ticket. No field of a message can have this name.
+const TICKET_PARAMETER: &str = "sabir-ticket=";
 /// What stands before a token that is the next subprotocol.
 const BEARER: &str = "Bearer";
 
@@ -28,18 +35,55 @@ pub(super) struct Accepted {
     pub(super) deflate: Option<Agreed>,
 }
 
-/// Checks where the page is from: the gateway's own site, one of `websocket.origins`, or one that CORS names, and makes of a token among the subprotocols what it stands for: an
-/// `Authorization` header. One that is there already wins. The token is then gone from the head.
+/// Checks where the page is from: the gateway's own site, one of `websocket.origins`, or one that CORS names, and takes
+/// what proves who calls out of the subprotocols and the query. A token becomes what it stands for, an `Authorization`
+/// header, unless there is one already; an API key and a ticket are carried to the gate.
 ///
 /// # Errors
-/// [`Kind::OriginDenied`], and [`Kind::BadRequest`] for a token that can't be read.
+/// [`Kind::OriginDenied`], and [`Kind::BadRequest`] for a credential that can't be read.
 pub(crate) fn prepare(head: &mut Parts, peer: &Peer, route: &Route) -> Result<(), Fault> {
     origin(head, peer, &route.websocket, route.cors.as_ref())?;
-    let Some(token) = take_token(&mut head.headers)? else {
-        return Ok(());
-    };
-    head.headers.entry(AUTHORIZATION).or_insert(token);
+    let offered = take_credentials(&mut head.headers)?;
+    if let Some(token) = offered.token {
+        head.headers.entry(AUTHORIZATION).or_insert(token);
+    }
+    if let Some(carried) = take_ticket(head)?.or(offered.carried) {
+        head.extensions.insert(carried);
+    }
     Ok(())
+}
+
+/// Takes a ticket out of the query.
+fn take_ticket(head: &mut Parts) -> Result<Option<Carried>, Fault> {
+    let Some(query) = head.uri.query().filter(|query| query.contains(TICKET_PARAMETER)) else {
+        return Ok(None);
+    };
+    let mut ticket = None;
+    let mut others = Vec::new();
+    for pair in query.split('&') {
+        match pair.strip_prefix(TICKET_PARAMETER) {
+            Some(value) => ticket = Some(Carried::Ticket(value.to_owned())),
+            None => others.push(pair),
+        }
+    }
+    let mut parts = head.uri.clone().into_parts();
+    let path = head.uri.path();
+    let target = match others.as_slice() {
+        [] => path.to_owned(),
+        others => format!("{path}?{}", others.join("&")),
+    };
+    let bad = || Fault::client(Kind::BadRequest, "the URL's query can't be read");
+    parts.path_and_query = Some(target.parse().map_err(|_| bad())?);
+    head.uri = Uri::from_parts(parts).map_err(|_| bad())?;
+    Ok(ticket)
+}
+
+/// What is taken out of the subprotocols.
+#[derive(Debug, Default)]
+struct Offered {
+    /// The value of an `Authorization` header.
+    token: Option<HeaderValue>,
+    carried: Option<Carried>,
 }
 
 /// Checks where the page is from that opens a WebSocket.
@@ -102,33 +146,44 @@ fn is_ambient(headers: &HeaderMap) -> bool {
     headers.contains_key(COOKIE) || headers.get_all(AUTHORIZATION).iter().any(by_browser)
 }
 
-/// Takes the token out of the subprotocols, as the value of an `Authorization` header.
-fn take_token(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Fault> {
+/// Takes out of the subprotocols what proves who calls.
+fn take_credentials(headers: &mut HeaderMap) -> Result<Offered, Fault> {
     let offered = handshake::subprotocols(headers);
+    let mut taken = Offered::default();
     let mut token = None;
     let mut names: Vec<&str> = Vec::with_capacity(offered.len());
     let mut offered = offered.into_iter();
     while let Some(name) = offered.next() {
         if let Some(encoded) = name.strip_prefix(TOKEN) {
-            token = Some(decode(encoded).ok_or_else(bad_token)?);
-            continue;
-        }
-        names.push(name);
-        if name == BEARER
-            && let Some(next) = offered.next()
-        {
-            token = token.or_else(|| Some(next.as_bytes().to_vec()));
+            token = Some(decode(encoded).ok_or_else(|| bad(TOKEN, "a token in base64url"))?);
+        } else if let Some(encoded) = name.strip_prefix(API_KEY) {
+            let key = decode(encoded).and_then(|key| String::from_utf8(key).ok());
+            let key = key.ok_or_else(|| bad(API_KEY, "an API key in base64url"))?;
+            taken.carried = Some(Carried::ApiKey(key));
+        } else if let Some(ticket) = name.strip_prefix(TICKET) {
+            taken.carried = Some(Carried::Ticket(ticket.to_owned()));
+        } else {
+            names.push(name);
+            if name == BEARER
+                && let Some(next) = offered.next()
+            {
+                token = token.or_else(|| Some(next.as_bytes().to_vec()));
+            }
         }
     }
-    let Some(token) = token else {
-        return Ok(None);
-    };
-    let mut value =
-        HeaderValue::from_bytes(&[b"Bearer ", token.as_slice()].concat()).map_err(|_| bad_token())?;
-    value.set_sensitive(true);
-    let names = HeaderValue::from_str(&names.join(", ")).map_err(|_| bad_token())?;
+    if token.is_none() && taken.carried.is_none() {
+        return Ok(taken);
+    }
+    let unreadable = || bad(TOKEN, "a token in base64url");
+    if let Some(token) = token {
+        let mut value =
+            HeaderValue::from_bytes(&[b"Bearer ", token.as_slice()].concat()).map_err(|_| unreadable())?;
+        value.set_sensitive(true);
+        taken.token = Some(value);
+    }
+    let names = HeaderValue::from_str(&names.join(", ")).map_err(|_| unreadable())?;
     headers.insert(SEC_WEBSOCKET_PROTOCOL, names);
-    Ok(Some(value))
+    Ok(taken)
 }
 
 /// base64url, padded or not.
@@ -137,10 +192,10 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     base64_simd::URL_SAFE_NO_PAD.decode_to_vec(bare.as_bytes()).ok()
 }
 
-fn bad_token() -> Fault {
+fn bad(prefix: &str, expected: &str) -> Fault {
     Fault::client(
         Kind::BadRequest,
-        "header sec-websocket-protocol: after \"bearer.\" a token in base64url is expected",
+        format!("header sec-websocket-protocol: after \"{prefix}\" {expected} is expected"),
     )
 }
 
@@ -157,6 +212,14 @@ pub(super) fn read(head: &Parts, options: &WebSocket) -> Result<Accepted, Fault>
         named,
         deflate: Agreed::offered(&head.headers).filter(|_| options.deflate),
     })
+}
+
+/// Whether `sabir.v1.json` is what will be spoken.
+pub(super) fn chooses_json(head: &Parts) -> bool {
+    matches!(
+        choose(&handshake::subprotocols(&head.headers)),
+        Ok((Protocol::Json, _))
+    )
 }
 
 /// The first subprotocol that is known.
@@ -196,6 +259,7 @@ mod tests {
             origins: origins.iter().map(|origin| origin.parse().unwrap()).collect(),
             deflate: false,
             max_message_bytes: 1,
+            max_fragments: 1,
             ping_interval: Duration::ZERO,
             pong_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
@@ -274,15 +338,66 @@ mod tests {
         ];
         for (offered, token, left) in table {
             let mut head = head(&[("sec-websocket-protocol", offered)]);
-            let got = take_token(&mut head.headers).unwrap();
+            let got = take_credentials(&mut head.headers).unwrap();
             assert_eq!(
-                got.as_ref().map(|value| value.to_str().unwrap()),
+                got.token.as_ref().map(|value| value.to_str().unwrap()),
                 *token,
                 "{offered}"
             );
             assert_eq!(head.headers[SEC_WEBSOCKET_PROTOCOL], left, "{offered}");
         }
-        assert!(take_token(&mut head(&[("sec-websocket-protocol", "bearer.!")]).headers).is_err());
+        for unreadable in ["bearer.!", "apikey.!", "apikey._w"] {
+            let mut head = head(&[("sec-websocket-protocol", unreadable)]);
+            assert!(take_credentials(&mut head.headers).is_err(), "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_and_a_ticket_are_carried_to_the_gate_and_are_gone() {
+        let table: &[(&str, Option<&str>, &str, Option<&str>)] = &[
+            (
+                "/x?a=1",
+                Some("sabir.v1.json, apikey.c2VjcmV0"),
+                "/x?a=1",
+                Some("key secret"),
+            ),
+            (
+                "/x",
+                Some("ticket.AbC-_, sabir.v1.json"),
+                "/x",
+                Some("ticket AbC-_"),
+            ),
+            (
+                "/x?a=1&sabir-ticket=AbC&b=2",
+                Some("sabir.v1.json"),
+                "/x?a=1&b=2",
+                Some("ticket AbC"),
+            ),
+            (
+                "/x?sabir-ticket=AbC",
+                Some("sabir.v1.json"),
+                "/x",
+                Some("ticket AbC"),
+            ),
+            ("/x?ticket=AbC", Some("sabir.v1.json"), "/x?ticket=AbC", None),
+            ("/x?sabir-ticket=", Some("sabir.v1.json"), "/x", Some("ticket ")),
+        ];
+        for (target, offered, left, expected) in table {
+            let request = Request::get(*target).header("host", "h");
+            let request = offered.iter().fold(request, |request, offered| {
+                request.header("sec-websocket-protocol", *offered)
+            });
+            let mut head = request.body(()).unwrap().into_parts().0;
+            let taken = take_credentials(&mut head.headers).unwrap();
+            let carried = take_ticket(&mut head).unwrap().or(taken.carried);
+            let told = carried.map(|carried| match carried {
+                Carried::ApiKey(key) => format!("key {key}"),
+                Carried::Ticket(ticket) => format!("ticket {ticket}"),
+            });
+            assert_eq!(told.as_deref(), *expected, "{target} {offered:?}");
+            assert_eq!(head.uri, *left);
+            assert_eq!(head.headers[SEC_WEBSOCKET_PROTOCOL], "sabir.v1.json", "{target}");
+        }
     }
 
     #[test]

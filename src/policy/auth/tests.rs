@@ -53,8 +53,15 @@ fn desk(store: &Arc<Store>) -> Desk {
         certificates: true,
         ..Setup::default()
     };
-    let authenticator = Authenticator::new(&setup, tokens, Some((api_keys, carriers)));
-    Desk::new(Arc::new(authenticator))
+    let authenticator = Authenticator::new(
+        &setup,
+        Ways {
+            tokens,
+            api_keys: Some((api_keys, carriers)),
+            ..Ways::default()
+        },
+    );
+    Desk::new(Arc::new(authenticator), &TaskTracker::new())
 }
 
 fn head(headers: &[(&str, &str)]) -> Parts {
@@ -78,6 +85,7 @@ async fn asked(desk: &Desk, headers: &[(&str, &str)], now: u64) -> Result<(Strin
     let proof = desk
         .identify(&mut head(headers), &peer(Vec::new()), &[], now)
         .await?;
+    let proof = proof.unwrap();
     let claims = proof.identity.claims();
     Ok((claims.principal.clone(), claims.source))
 }
@@ -184,7 +192,7 @@ async fn a_client_certificate_is_a_caller_and_backends_see_no_secret() {
         ]);
         let proof = desk.identify(&mut head, &peer, &[], NOW).await.unwrap();
         let mut metadata = head.headers;
-        proof.tell(&mut metadata);
+        proof.unwrap().tell(&mut metadata);
         assert_eq!(metadata["x-sabir-principal"], "spiffe://cluster/shop");
         assert_eq!(metadata["x-sabir-auth"], "mtls");
         assert_eq!(metadata["cookie"], "a=b");

@@ -118,6 +118,11 @@ pub(in crate::policy) fn at<'a>(claims: &'a Map<String, Value>, path: &str) -> O
     Some(value)
 }
 
+/// The words of the claim that a name or a path leads to.
+pub(in crate::policy) fn words_at(claims: &Map<String, Value>, path: &str) -> Vec<String> {
+    words(at(claims, path))
+}
+
 /// A list of texts, or one text with words in it.
 fn words(value: Option<&Value>) -> Vec<String> {
     match value {

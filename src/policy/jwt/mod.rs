@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use algorithm::{Algorithm, KeyKind};
 pub use claims::ClaimNames;
-pub(super) use claims::at;
+pub(super) use claims::{at, words_at};
 pub use token::MAX_TOKEN_BYTES;
 
 use super::identity::{ForwardedClaim, Identity};

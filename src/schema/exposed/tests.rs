@@ -290,7 +290,7 @@ fn extensions_are_found_by_number() {
     assert_eq!(numbers("library.v1.Book"), Ok(vec![100, 101]));
     assert_eq!(
         numbers("google.protobuf.MethodOptions"),
-        Ok(vec![1051, 72_295_728])
+        Ok(vec![1051, 77_410, 72_295_728])
     );
     assert_eq!(numbers("library.v1.Book.Page"), Ok(vec![]));
     assert_eq!(numbers("library.v1.Nothing"), Err(5));

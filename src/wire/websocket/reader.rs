@@ -88,6 +88,11 @@ impl Reader {
         }
     }
 
+    /// Goes by other limits from the next frame on: a peer that has proven who it is may send more than one that has not.
+    pub fn relimit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes bytes off `input` up to the next event; `None` when all of them were not enough for one.
     ///
     /// Without `takes_data` it stops in front of the payload of a data frame and leaves it in `input`, so that

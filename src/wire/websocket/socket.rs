@@ -61,6 +61,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// Goes by other limits from the next frame on.
+    pub fn relimit(&mut self, limits: super::Limits) {
+        self.reader.relimit(limits);
+    }
+
     /// The next event. Without `takes_data` no data is read, only what stands before it.
     ///
     /// # Errors

@@ -54,6 +54,22 @@ impl Raw {
         .await
     }
 
+    /// Writes, and gives everything that the gateway says until it closes the connection. What is said is read while
+    /// the rest is written, so that neither side waits for the other.
+    pub(crate) async fn exchange_and_close(&mut self, bytes: &[u8]) -> String {
+        let (mut reading, mut writing) = self.socket.split();
+        let mut told = Vec::new();
+        let write = async {
+            // The gateway may close before it has taken all.
+            let _ = writing.write_all(bytes).await;
+        };
+        let read = async {
+            let _ = reading.read_to_end(&mut told).await;
+        };
+        within("the end of the connection", async { tokio::join!(write, read) }).await;
+        String::from_utf8_lossy(&told).into_owned()
+    }
+
     /// Writes a whole request and gives the whole answer; the request should ask for closing.
     pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
         let mut raw = Self::connect(address).await;
