@@ -25,7 +25,7 @@ use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
 use crate::balance::health::{self, Check};
-use crate::balance::{Balance, Endpoint, Group, outliers};
+use crate::balance::{Balance, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::config::watch::Digest;
@@ -94,10 +94,8 @@ struct PreparedBackend {
 
 impl Prepared {
     /// The endpoints of a backend, by its index in the plan, with their figures.
-    pub fn endpoints(&self, backend: usize) -> Vec<Arc<Endpoint>> {
-        let members = self.backends.get(backend).map(|backend| backend.group.members());
-        let endpoints = members.iter().flat_map(|members| members.list());
-        endpoints.map(|member| Arc::clone(&member.endpoint)).collect()
+    pub fn group(&self, backend: usize) -> Option<&Arc<Group>> {
+        self.backends.get(backend).map(|backend| &backend.group)
     }
 }
 
@@ -819,9 +817,12 @@ impl Worker {
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
                 };
                 let stack = match &entry.outbound {
-                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
+                    Outbound::Grpc => {
+                        stack::build(params, Grpc::new(dispatch, &entry.method, entry.answer.clone()))
+                    }
                     Outbound::Rest(rest) => {
-                        stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
+                        let (rest, answer) = (Arc::clone(rest), entry.answer.clone());
+                        stack::build(params, Rest::new(dispatch, &entry.method, rest, answer))
                     }
                 };
                 Ok(self.entry(entry, &desks, throttle, stack, shedder))
@@ -992,6 +993,7 @@ impl Worker {
             .map(|(backend, balance)| {
                 let fallback = backend.fallback.and_then(|at| balances.get(at));
                 dispatch(balance, fallback.map(|other| dispatch(other, None)))
+                    .with_page(backend.page.clone().map(Arc::new))
                     .with_room(at_backend(&prepared.book, backend))
                     .adapting(by_answers(&prepared.book, backend))
             })

@@ -18,14 +18,15 @@ use tokio_util::task::TaskTracker;
 use crate::backend::replay::Replay;
 use crate::balance::budget::Allowance;
 use crate::balance::key::{KeySource, cookie};
-use crate::balance::retries::Why;
+use crate::balance::retries::{Instead, Why};
 use crate::balance::settings::{Policy, Retry, Sticky};
 use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
-use crate::policy::throttle::adaptive::Sent;
+use crate::policy::throttle::adaptive::Outstanding;
 use crate::policy::throttle::{Adaptive, Place, Room};
+use crate::route::relay::Page;
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -75,6 +76,16 @@ pub(super) struct Asked<'c> {
     pub(super) ending: Ending,
     /// Whether it has one answer, so that a second copy may race the first one.
     pub(super) is_unary: bool,
+    /// Whether there is a fixed answer where nobody can give one.
+    pub(super) has_answer: bool,
+}
+
+/// What became of a request.
+pub(super) enum Sent {
+    /// An upstream answered.
+    Answered(Response<Body>),
+    /// Nobody did, and the fixed answer holds.
+    Unanswered,
 }
 
 /// The endpoints of one backend, for one worker. Clones share its connections.
@@ -83,6 +94,8 @@ pub struct Dispatch {
     inner: Arc<Inner>,
     room: Option<Arc<Room>>,
     adaptive: Option<Arc<Adaptive>>,
+    /// What plain HTTP is answered with where nobody can.
+    page: Option<Arc<Page>>,
 }
 
 #[derive(Debug)]
@@ -118,7 +131,19 @@ impl Dispatch {
             }),
             room: None,
             adaptive: None,
+            page: None,
         }
+    }
+
+    /// The same, with this answer to plain HTTP where nobody can give one.
+    #[must_use]
+    pub fn with_page(self, page: Option<Arc<Page>>) -> Self {
+        Self { page, ..self }
+    }
+
+    /// What plain HTTP is answered with where nobody can.
+    pub(super) fn page(&self) -> Option<&Page> {
+        self.page.as_deref()
     }
 
     /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
@@ -135,7 +160,7 @@ impl Dispatch {
 
     /// Room for a request by how long answers take, where that is asked, and the request is there in whole and has one
     /// answer: how long others take says nothing of the backend.
-    async fn sent(&self, asked: &Asked<'_>, is_whole: bool) -> Result<Option<Sent>, Fault> {
+    async fn outstanding(&self, asked: &Asked<'_>, is_whole: bool) -> Result<Option<Outstanding>, Fault> {
         match &self.adaptive {
             Some(adaptive) if is_whole && (asked.is_unary || asked.ending == Ending::Any) => {
                 adaptive.enter().await.map(Some)
@@ -221,35 +246,28 @@ impl Dispatch {
     ///
     /// # Cancel safety
     /// Dropping it cancels the request upstream.
-    pub(super) async fn send<H>(
-        &self,
-        asked: &Asked<'_>,
-        mut body: Replay,
-        head: H,
-    ) -> Result<Response<Body>, Fault>
+    pub(super) async fn send<H>(&self, asked: &Asked<'_>, mut body: Replay, head: H) -> Result<Sent, Fault>
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
         let mut went_out = false;
-        let sent = self.sent(asked, body.as_whole().is_some()).await?;
+        let outstanding = self.outstanding(asked, body.as_whole().is_some()).await?;
         let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
-        match (sent, &tried) {
-            (Some(sent), Ok(_) | Err(Failed::Late(_))) => sent.answered(),
-            (Some(sent), Err(_)) => sent.failed(),
+        match (outstanding, &tried) {
+            (Some(outstanding), Ok(_) | Err(Failed::Late(_))) => outstanding.answered(),
+            (Some(outstanding), Err(_)) => outstanding.failed(),
             (None, _) => {}
         }
         let failed = match tried {
             Ok((response, in_flight)) => {
                 body.commit();
-                return Ok(self.answer(asked, response, in_flight));
+                return Ok(Sent::Answered(self.answer(asked, response, in_flight)));
             }
             Err(failed) => failed,
         };
+        let is_upstreams = !matches!(failed, Failed::Unmade(_));
         if let Some(fallback) = &self.inner.fallback
-            && matches!(
-                failed,
-                Failed::Untaken(_) | Failed::Send(_) | Failed::Late(_) | Failed::Unavailable(..)
-            )
+            && is_upstreams
             && (!went_out || asked.twice == Twice::Harmless)
             && body.is_there()
         {
@@ -261,11 +279,17 @@ impl Dispatch {
             // Boxed: a fallback is rare, and the room for it should not be in every call.
             if let Ok((response, in_flight)) = Box::pin(elsewhere).await {
                 body.commit();
-                return Ok(fallback.answer(&asked, response, in_flight));
+                self.inner.balance.group().retries().answered(Instead::Backend);
+                return Ok(Sent::Answered(fallback.answer(&asked, response, in_flight)));
             }
         }
         body.commit();
-        self.told(failed)
+        // A fixed answer to what may have been done would say that it was not.
+        if asked.has_answer && is_upstreams && (!went_out || asked.twice == Twice::Harmless) {
+            self.inner.balance.group().retries().answered(Instead::Answer);
+            return Ok(Sent::Unanswered);
+        }
+        self.told(failed).map(Sent::Answered)
     }
 
     /// What a client is told of a request that failed for good.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::backend::dispatch::{Asked, Dispatch, Sent, Twice, Upload};
 use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::{Handshake, Terms};
@@ -28,7 +28,7 @@ use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
 use crate::route::entry::WebSocket;
-use crate::route::relay::{Action, AskedHost, Carries, PathRoute, Redirect, Relay as Plan};
+use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan};
 use crate::stack::deadline::timed;
 use crate::stack::held::{held, held_body};
 use crate::status::Code;
@@ -224,6 +224,7 @@ impl Relay {
             wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
             ending: Ending::Any,
             is_unary: false,
+            has_answer: share.page().is_some(),
         };
         let place = share.enter()?;
         let sent = async {
@@ -233,11 +234,17 @@ impl Relay {
                 .await
         };
         let asked = patiently(sent, &tally, plan.patience);
-        let Some(mut standing) = standing else {
-            return Ok(self.answer(asked.await?, place, Arc::clone(&tally)));
+        let (sent, standing) = match standing {
+            None => (asked.await?, None),
+            Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
         };
-        let response = held(&mut standing, asked).await?;
-        let response = response.map(|body| held_body(body, standing));
+        let mut response = match sent {
+            Sent::Answered(response) => response,
+            Sent::Unanswered => instead(share.page()),
+        };
+        if let Some(standing) = standing {
+            response = response.map(|body| held_body(body, standing));
+        }
         Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 
@@ -296,11 +303,13 @@ impl Relay {
                     wish: Wish::default(),
                     ending: Ending::Any,
                     is_unary: false,
+                    has_answer: false,
                 };
                 let copy = Replay::once(copy);
                 let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
                 match sent.await {
-                    Ok(response) => drain(response.into_body()).await,
+                    Ok(Sent::Answered(response)) => drain(response.into_body()).await,
+                    Ok(Sent::Unanswered) => {}
                     Err(error) => tracing::debug!(%error, "a mirror did not answer"),
                 }
             };
@@ -310,6 +319,19 @@ impl Relay {
         });
         body
     }
+}
+
+/// The fixed answer of a backend that can't give one.
+fn instead(page: Option<&Page>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    if let Some(page) = page {
+        *response.body_mut() = Body::whole(page.body.clone());
+        *response.status_mut() = page.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, page.content_type.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+    }
+    response
 }
 
 /// What goes to the upstream of a request, less its body.

@@ -3,6 +3,7 @@
 //! It ends with 0 if all is well, with 1 if what was asked for failed, and with 2 for a wrong command line or a wrong
 //! configuration. Answers go to standard output, what is wrong to standard error.
 
+mod backends;
 mod check;
 mod demo;
 mod descriptors;
@@ -50,6 +51,10 @@ enum Command {
     Check(check::Arguments),
     /// Print the route table of a configuration. Backends that are asked by reflection are contacted.
     Routes(routes::Arguments),
+    /// Print the backends of a running gateway, with the health and the load of their endpoints.
+    ///
+    /// Ends with 1 where a backend has no endpoint that takes calls.
+    Backends(backends::Arguments),
     /// Say what would become of a request, and why, without sending it anywhere.
     Explain(explain::Arguments),
     /// Make, hash and list API keys.
@@ -128,6 +133,7 @@ impl Arguments {
             Command::Serve(arguments) => arguments.run(format),
             Command::Check(arguments) => arguments.run(),
             Command::Routes(arguments) => arguments.run(),
+            Command::Backends(arguments) => arguments.run(),
             Command::Explain(arguments) => arguments.run(),
             Command::Keys(arguments) => arguments.run(),
             Command::Token(arguments) => arguments.run(),

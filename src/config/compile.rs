@@ -87,6 +87,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
         return Err(errors);
     }
     warnings.extend(exposed.warnings);
+    warnings.extend(super::fallback::answers_of_nothing(
+        file,
+        &states,
+        &exposed.entries,
+    ));
     Ok(Plan {
         generation: 0,
         workers: workers(file.workers),
@@ -236,7 +241,9 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
         fallback: written
             .fallback
             .as_ref()
+            .and_then(|fallback| fallback.backend.as_ref())
             .and_then(|other| file.backends.keys().position(|name| *name == other.value)),
+        page: super::fallback::page(written),
         idle_timeout: written
             .timeout
             .idle
@@ -394,12 +401,7 @@ fn takes_something(
     warnings: &mut Vec<Diagnostic>,
 ) {
     let name = &route.written.backend.value;
-    let learned = file.backends.get(name).is_none_or(|it| {
-        matches!(
-            it.source(),
-            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
-        )
-    });
+    let learned = file.backends.get(name).is_none_or(|it| it.is_learned());
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod balance;
 pub mod cors;
 pub mod endpoints;
+pub mod fallback;
 pub mod limits;
 pub mod outside;
 pub mod redis;
@@ -34,6 +35,7 @@ pub use balance::{
 };
 pub use cors::Cors;
 pub use endpoints::{Endpoints, Found, Listed};
+pub use fallback::{Fallback, FixedAnswer, Page};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use redis::{OnLoss, Redis};

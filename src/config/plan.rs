@@ -23,7 +23,7 @@ use crate::policy::throttle::cluster::ClusterSetup;
 use crate::policy::throttle::{AdaptiveSetup, SheddingSetup};
 use crate::route::cors::Preflight;
 use crate::route::entry::Offer;
-use crate::route::relay::EncodedSlash;
+use crate::route::relay::{EncodedSlash, Page};
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
 };
@@ -373,6 +373,8 @@ pub struct Backend {
     pub health: Option<Check>,
     /// The index of the backend that is asked where this one can't answer.
     pub fallback: Option<usize>,
+    /// What plain HTTP is answered with where nobody else can.
+    pub page: Option<Page>,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// How long connecting may take.

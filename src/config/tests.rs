@@ -88,6 +88,22 @@ rate_limits:
 }
 
 #[test]
+fn fallbacks_are_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  a: {endpoints: [\"http://127.0.0.1:1\"], fallback: b}
+  b: {endpoints: [\"http://127.0.0.1:1\"], fallback: {backend: b, page: {body: x}}}
+  c: {endpoints: [\"http://127.0.0.1:1\"], fallback: {}}
+  d: {endpoints: [\"http://127.0.0.1:1\"], fallback: {answers: [{methods: []}, {methods: [a]}]}}
+  e: {protocol: rest, endpoints: [\"http://127.0.0.1:1\"], fallback: {answers: [{methods: [\"*\"]}], backend: a}}
+  f: {protocol: rest, endpoints: [\"http://127.0.0.1:1\"], fallback: {page: {status: 199, content_type: \"a\\nb\"}}}
+  g: {endpoints: [\"http://127.0.0.1:1\"], fallback: aa}
+"
+    ));
+}
+
+#[test]
 fn a_reference_says_what_was_probably_meant() {
     insta::assert_snapshot!(errors(
         "\

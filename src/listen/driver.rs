@@ -101,7 +101,7 @@ impl<'a> Driver<'a> {
                     self.tell(connection.as_mut());
                     continue;
                 }
-                Level::Draining | Level::Serving => {}
+                Level::Draining | Level::Leaving | Level::Serving => {}
             }
             let limits = &self.settings.limits;
             match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {

@@ -13,6 +13,7 @@ use super::super::located::Located;
 use super::super::value::{Count, Percent, Period};
 use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
 use super::endpoints::Endpoints;
+use super::fallback::Fallback;
 use super::throttle::AdaptiveConcurrency;
 
 /// Endpoints that offer the same services.
@@ -68,9 +69,10 @@ pub struct Backend {
     pub hedge: Option<Hedge>,
     /// When nothing is sent for a while. Default: never; `{}` turns it on.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// The backend that is asked where this one can't be reached or is not available, for requests that were not sent,
-    /// or may be sent twice. It speaks the same protocol. Default: none.
-    pub fallback: Option<Located<String>>,
+    /// What answers where this backend can't be reached or is not available, for requests that were not sent, or may be
+    /// sent twice: the name of another backend of the same protocol, or `{backend, answers, page}` with fixed answers.
+    /// Default: nothing.
+    pub fallback: Option<Located<Fallback>>,
     /// How long connecting and calls may take.
     #[serde(default)]
     pub timeout: BackendTimeout,
@@ -102,6 +104,14 @@ pub enum Protocol {
 }
 
 impl Backend {
+    /// Whether its descriptors may be others tomorrow, without a change of the configuration.
+    pub fn is_learned(&self) -> bool {
+        matches!(
+            self.source(),
+            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
+        )
+    }
+
     /// Where the descriptors come from; nothing for a backend that needs none.
     pub fn source(&self) -> Option<&SchemaSource> {
         match (&self.schema, self.protocol) {

@@ -272,7 +272,7 @@ impl Adaptive {
     ///
     /// # Cancel safety
     /// Nothing is taken.
-    pub async fn enter(self: &Arc<Self>) -> Result<Sent, Fault> {
+    pub async fn enter(self: &Arc<Self>) -> Result<Outstanding, Fault> {
         match self.take() {
             Some(sent) => Ok(sent),
             // Boxed: it is rare.
@@ -280,21 +280,21 @@ impl Adaptive {
         }
     }
 
-    fn take(self: &Arc<Self>) -> Option<Sent> {
+    fn take(self: &Arc<Self>) -> Option<Outstanding> {
         let bound = self.bound();
         self.in_flight
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 (taken < bound).then_some(taken + 1)
             })
             .ok()?;
-        Some(Sent {
+        Some(Outstanding {
             of: Arc::clone(self),
             at: Instant::now(),
             over: false,
         })
     }
 
-    async fn wait(self: &Arc<Self>) -> Result<Sent, Fault> {
+    async fn wait(self: &Arc<Self>) -> Result<Outstanding, Fault> {
         if let Some(_waiting) = Waiting::begin(self) {
             let until = Instant::now() + PATIENCE;
             loop {
@@ -354,14 +354,14 @@ impl Drop for Waiting<'_> {
 
 /// A request that was sent. It is in flight until this is dropped.
 #[derive(Debug)]
-pub struct Sent {
+pub struct Outstanding {
     of: Arc<Adaptive>,
     at: Instant,
     /// Whether it is known how it went.
     over: bool,
 }
 
-impl Sent {
+impl Outstanding {
     /// The answer came, or was waited for as long as it may take.
     pub fn answered(mut self) {
         self.over = true;
@@ -374,7 +374,7 @@ impl Sent {
     }
 }
 
-impl Drop for Sent {
+impl Drop for Outstanding {
     fn drop(&mut self) {
         // Who stopped waiting did so early, which says nothing, or because it took long, which says a lot.
         if !self.over {
