@@ -8,17 +8,18 @@
 
 #![expect(clippy::print_stdout, reason = "the program tells what it finds")]
 
-use std::error::Error;
-use std::io::{BufRead as _, BufReader, Write as _};
+mod process;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use process::{Failure, Gateway};
 use sabir::demo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -35,92 +36,48 @@ const STILL: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one connection may take.
 const CONNECTING: Duration = Duration::from_secs(10);
+/// Connections are opened in so many waves with a pause after each, so that what the gateway needs to set one up is not
+/// taken for what all of them keep.
+const WAVES: usize = 10;
+/// Longer than the gateway waits before it parks an idle connection.
+const PAUSE: Duration = Duration::from_millis(1500);
 /// Rooms of the example service at once.
 const ROOMS: usize = 50;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-/// The gateway in a process of its own; it dies with this one.
-struct Gateway {
-    address: SocketAddr,
-    child: Child,
+/// One figure of a process, in KiB.
+fn memory(gateway: &Gateway, name: &str) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id()))?;
+    let figure = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .ok_or("no such figure")?;
+    Ok(figure.trim().parse()?)
 }
 
-impl Gateway {
-    fn start(program: &Path, service: SocketAddr) -> Result<Self, Failure> {
-        let mut file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        write!(
-            file,
-            "workers: 1\n\
-             listeners: [{{address: \"127.0.0.1:0\"}}]\n\
-             backends: {{library: {{endpoints: [\"http://{service}\"]}}}}\n\
-             routes: [{{services: [\"*\"], backend: library}}]\n"
-        )?;
-        let mut child = Command::new(program)
-            .args(["--log-format", "json", "serve", "--config"])
-            .arg(file.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or("no output")?;
-        let errors = child.stderr.take().ok_or("no output")?;
-        let (told, heard) = std::sync::mpsc::channel();
-        for stream in [
-            Box::new(output) as Box<dyn std::io::Read + Send>,
-            Box::new(errors),
-        ] {
-            let told = told.clone();
-            // Read to the end, so that the gateway is never held up.
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if let Some((_, rest)) = line.split_once("listening on ") {
-                        // Whoever asked may have given up.
-                        let _ = told.send(rest.split('"').next().unwrap_or_default().to_owned());
-                    }
-                }
-            });
+/// Anonymous memory once it does not change any more, in KiB.
+async fn settled(gateway: &Gateway) -> Result<u64, Failure> {
+    let began = Instant::now();
+    let (mut last, mut since) = (memory(gateway, "RssAnon")?, began);
+    while since.elapsed() < STILL && began.elapsed() < PATIENCE {
+        sleep(Duration::from_millis(200)).await;
+        let now = memory(gateway, "RssAnon")?;
+        if now.abs_diff(last) > 64 {
+            (last, since) = (now, Instant::now());
         }
-        let address = heard.recv_timeout(CONNECTING);
-        let gateway = Self {
-            address: address.as_deref().unwrap_or("127.0.0.1:0").parse()?,
-            child,
-        };
-        address?;
-        Ok(gateway)
     }
-
-    /// One figure of the process, in KiB.
-    fn memory(&self, name: &str) -> Result<u64, Failure> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let figure = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .ok_or("no such figure")?;
-        Ok(figure.trim().parse()?)
-    }
-
-    /// Anonymous memory once it does not change any more, in KiB.
-    async fn settled(&self) -> Result<u64, Failure> {
-        let began = Instant::now();
-        let (mut last, mut since) = (self.memory("RssAnon")?, began);
-        while since.elapsed() < STILL && began.elapsed() < PATIENCE {
-            sleep(Duration::from_millis(200)).await;
-            let now = self.memory("RssAnon")?;
-            if now.abs_diff(last) > 64 {
-                (last, since) = (now, Instant::now());
-            }
-        }
-        self.memory("RssAnon")
-    }
+    memory(gateway, "RssAnon")
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(program: &Path, service: SocketAddr) -> Result<Gateway, Failure> {
+    let configuration = format!(
+        "workers: 1\n\
+         listeners: [{{address: \"127.0.0.1:0\"}}]\n\
+         admin: {{address: \"127.0.0.1:0\"}}\n\
+         backends: {{library: {{endpoints: [\"http://{service}\"]}}}}\n\
+         routes: [{{services: [\"*\"], backend: library}}]\n"
+    );
+    Gateway::start(Command::new(program), &configuration)
 }
 
 /// A kind of connection.
@@ -187,25 +144,29 @@ async fn websocket(gateway: SocketAddr, room: usize) -> Result<Kept, Failure> {
 
 async fn open(kind: Kind, gateway: SocketAddr, numbers: std::ops::Range<usize>) -> Result<Vec<Kept>, Failure> {
     let mut kept = Vec::new();
+    let wave = numbers.len().div_ceil(WAVES).max(1);
     for number in numbers {
+        if number > BEFORE && (number - BEFORE).is_multiple_of(wave) {
+            sleep(PAUSE).await;
+        }
         kept.push(timeout(CONNECTING, kind.open(gateway, number)).await??);
     }
     Ok(kept)
 }
 
 async fn measure(program: &Path, service: SocketAddr, connections: usize) -> Result<(), Failure> {
-    let gateway = Gateway::start(program, service)?;
-    gateway.settled().await?;
+    let gateway = start(program, service)?;
+    settled(&gateway).await?;
     for name in ["VmRSS", "RssAnon", "RssFile"] {
-        println!("{name:<10} {:>8} KiB, idle", gateway.memory(name)?);
+        println!("{name:<10} {:>8} KiB, idle", memory(&gateway, name)?);
     }
     drop(gateway);
     for kind in [Kind::Http1, Kind::Http2, Kind::WebSocket] {
-        let gateway = Gateway::start(program, service)?;
+        let gateway = start(program, service)?;
         let first = open(kind, gateway.address, 0..BEFORE).await?;
-        let before = gateway.settled().await?;
+        let before = settled(&gateway).await?;
         let kept = open(kind, gateway.address, BEFORE..BEFORE + connections).await?;
-        let tenths = (gateway.settled().await?.saturating_sub(before) * 10) / u64::try_from(connections.max(1))?;
+        let tenths = (settled(&gateway).await?.saturating_sub(before) * 10) / u64::try_from(connections.max(1))?;
         println!("{kind:<10?} {:>6}.{} KiB each", tenths / 10, tenths % 10);
         drop((first, kept));
     }
@@ -229,9 +190,7 @@ async fn main() -> Result<(), Failure> {
         .ok_or("which program?")?;
     let listener = demo::listen().await?;
     let service = listener.local_addr()?;
-    let library = demo::serve(listener, std::future::pending());
-    tokio::select! {
-        served = library => Ok(served?),
-        measured = measure(&program, service, connections) => measured,
-    }
+    // A task of its own: it is asked while this one waits for the gateway to start.
+    tokio::spawn(demo::serve(listener, std::future::pending()));
+    measure(&program, service, connections).await
 }
