@@ -222,8 +222,8 @@ fn files(folder: &str) -> Vec<PathBuf> {
         for entry in entries {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                // What npm has put beside the clients is other people's house.
-                if !path.ends_with("node_modules") {
+                // What npm has put beside the clients, and cargo beside the fuzz targets, is other people's house.
+                if !path.ends_with("node_modules") && !path.ends_with("target") {
                     open.push(path);
                 }
             } else {

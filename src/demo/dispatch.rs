@@ -50,8 +50,12 @@ impl Dispatch {
             library: LibraryServer::new(Shelves::stocked(pool)?)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .send_compressed(CompressionEncoding::Gzip),
-            reading_room: ReadingRoomServer::new(Rooms::default()),
-            probe: ProbeServer::new(Prober),
+            reading_room: ReadingRoomServer::new(Rooms::default())
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
+            probe: ProbeServer::new(Prober)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip),
             reflection: BoxCloneSyncService::new(described().build_v1()?),
             reflection_alpha: BoxCloneSyncService::new(described().build_v1alpha()?),
         })

@@ -7,9 +7,10 @@ use base64_simd::{STANDARD, forgiving_decode_to_vec};
 use futures_util::stream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue};
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::dispatch::Trailing;
+use super::generated::google::api::HttpBody;
 use super::generated::library::v1::metadata_reply::Entry;
 use super::generated::library::v1::probe_server::Probe;
 use super::generated::library::v1::{
@@ -87,6 +88,15 @@ impl Probe for Prober {
             })
         });
         Ok(Response::new(Box::pin(stream::iter(counts.chain(end)))))
+    }
+
+    type MirrorStream = Answers<HttpBody>;
+
+    async fn mirror(
+        &self,
+        request: Request<Streaming<HttpBody>>,
+    ) -> Result<Response<Self::MirrorStream>, Status> {
+        Ok(Response::new(Box::pin(request.into_inner())))
     }
 
     async fn unbound(&self, request: Request<Count>) -> Result<Response<Count>, Status> {

@@ -207,6 +207,56 @@ async fn a_path_without_a_body_needs_no_frame() {
     assert_eq!(client.closed().await.0, 4003);
 }
 
+/// Where a body is a `google.api.HttpBody` and no subprotocol is chosen, frames are its bytes.
+#[tokio::test]
+async fn raw_bodies_are_frames_without_a_subprotocol() {
+    const MIRROR: &str = "/v1/probe:mirror";
+    let backend = library().await;
+    let gateway = Gateway::to(backend.address).await;
+    let mut client = Client::open(gateway.address, MIRROR, "").await;
+    for message in [
+        Message::text("gr\u{fc}\u{df}e"),
+        Message::binary(vec![0, 255, 1]),
+        // No control frame here: whatever is sent is data.
+        Message::text(r#"{"$end":{}}"#),
+        Message::text(""),
+        Message::binary(vec![7; 100_000]),
+    ] {
+        client.send(message.clone()).await;
+        assert_eq!(client.next().await, message);
+    }
+    // What was sent before the client left is answered before the close is.
+    client.send(Message::text("last")).await;
+    let farewell = CloseFrame {
+        code: 1000.into(),
+        reason: "done".into(),
+    };
+    client.send(Message::Close(Some(farewell.clone()))).await;
+    assert_eq!(client.next().await, Message::text("last"));
+    assert_eq!(client.next().await, Message::Close(Some(farewell)));
+
+    // In JSON a body is what ProtoJSON makes of it.
+    let mut client = Client::open(gateway.address, MIRROR, JSON).await;
+    client
+        .say(&json!({"contentType": "text/plain", "data": "aGk="}))
+        .await;
+    assert!(client.hear().await["$headers"].is_object());
+    assert_eq!(
+        client.hear().await,
+        json!({"contentType": "text/plain", "data": "aGk="})
+    );
+
+    // An answer alone is raw too, and what fails is told by the close code alone.
+    let mut client = Client::open(gateway.address, "/v1/shelves/1/books/7/cover", "").await;
+    match client.next().await {
+        Message::Binary(picture) => assert!(picture.starts_with(b"<svg"), "{picture:?}"),
+        other => panic!("no picture: {other:?}"),
+    }
+    assert_eq!(client.closed().await.0, 1000);
+    let mut client = Client::open(gateway.address, "/v1/shelves/99/books/7/cover", "").await;
+    assert_eq!(client.closed().await.0, 4005);
+}
+
 /// A unary method takes one message, or none.
 #[tokio::test]
 async fn a_unary_method_is_called_with_the_first_message() {

@@ -1689,6 +1689,22 @@ pub mod probe_server {
             &self,
             request: tonic::Request<super::FailRequest>,
         ) -> std::result::Result<tonic::Response<Self::FailLaterStream>, tonic::Status>;
+        /// Server streaming response type for the Mirror method.
+        type MirrorStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::super::super::google::api::HttpBody,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Gives back the bytes that it was given, body by body, with their types.
+        async fn mirror(
+            &self,
+            request: tonic::Request<
+                tonic::Streaming<super::super::super::google::api::HttpBody>,
+            >,
+        ) -> std::result::Result<tonic::Response<Self::MirrorStream>, tonic::Status>;
         /// Has no HTTP rule: it answers on its rpc path alone.
         async fn unbound(
             &self,
@@ -1986,6 +2002,55 @@ pub mod probe_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/library.v1.Probe/Mirror" => {
+                    #[allow(non_camel_case_types)]
+                    struct MirrorSvc<T: Probe>(pub Arc<T>);
+                    impl<
+                        T: Probe,
+                    > tonic::server::StreamingService<
+                        super::super::super::google::api::HttpBody,
+                    > for MirrorSvc<T> {
+                        type Response = super::super::super::google::api::HttpBody;
+                        type ResponseStream = T::MirrorStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::super::super::google::api::HttpBody>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Probe>::mirror(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MirrorSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

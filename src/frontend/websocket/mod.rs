@@ -16,7 +16,8 @@
 //!
 //! A method that takes one message is called with the first; one to which a client streams is called with the first
 //! frame, whatever it is. A bound path without a body is called at once. Without a subprotocol messages go alone, a
-//! failure is a last `{"error": …}`, and the client may still say what `sabir.v1.json` has. `grpc-websockets` is what
+//! failure is a last `{"error": …}`, and the client may still say what `sabir.v1.json` has; where a body is a
+//! `google.api.HttpBody` its bytes are the frame, text or binary, and a failure is the close code alone. `grpc-websockets` is what
 //! existing clients of gRPC-Web speak.
 
 mod handshake;
@@ -161,7 +162,7 @@ fn open(admitted: Admitted, stack: CallService) -> Result<Response<Body>, Fault>
     }
     let options = entry.route.websocket.clone();
     let accepted = handshake::read(&head, &options)?;
-    let protocol = accepted.protocol;
+    let protocol = accepted.protocol.on(entry.bound(binding));
     let reading = (Arc::clone(&entry), binding, protocol);
     let opening = Opening::read(head, &captures, reading, permit, Arc::clone(&tally))?;
 

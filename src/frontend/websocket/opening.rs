@@ -15,6 +15,7 @@ use crate::frontend::websocket::metadata::merge;
 use crate::frontend::websocket::talk::{Open, Protocol};
 use crate::frontend::websocket::uplink::Uploads;
 use crate::policy::Permit;
+use crate::route::entry::Form;
 use crate::route::{Captures, Entry};
 use crate::translate::binding::Given;
 use crate::translate::json::JsonReason;
@@ -171,7 +172,7 @@ impl Reading {
     fn read(&mut self, payload: Option<&[u8]>, out: &mut BytesMut) -> Result<(), Fault> {
         let first = self.first.take().unwrap_or_default();
         let limit = self.entry.route.bounds.max_message_bytes;
-        if self.protocol.is_json() {
+        if self.is_json() {
             out.extend_from_slice(&first);
             if let Some(text) = payload {
                 self.read_json(text, out, limit)?;
@@ -193,6 +194,12 @@ impl Reading {
         Ok(())
     }
 
+    /// Whether the client's messages are JSON.
+    fn is_json(&self) -> bool {
+        let raw = matches!(self.entry.bound(self.binding).request, Form::Raw(_));
+        self.protocol.is_json() && !(raw && self.protocol == Protocol::Raw)
+    }
+
     fn read_json(&self, text: &[u8], out: &mut BytesMut, limit: usize) -> Result<(), Fault> {
         let bound = self.entry.bound(self.binding);
         bound
@@ -209,7 +216,7 @@ impl Reading {
 
     /// Adds the mask that a PATCH stands for.
     fn patch_mask(&self, text: Option<&[u8]>, out: &mut BytesMut) -> Result<(), Fault> {
-        let Some(text) = text.filter(|_| self.protocol.is_json()) else {
+        let Some(text) = text.filter(|_| self.is_json()) else {
             return Ok(());
         };
         let binding = &self.entry.bound(self.binding).binding;

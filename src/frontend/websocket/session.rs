@@ -12,7 +12,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use crate::frontend::websocket::uplink::{Uplink, uplink};
 use crate::listen::keep_alive::{Due, Timers};
 use crate::listen::tunnel::Leave;
 use crate::route::Entry;
+use crate::route::entry::Form;
 use crate::stack::CallService;
 use crate::translate::tally::Outcome;
 use crate::translate::{Messages, Part, Tally};
@@ -37,6 +38,10 @@ use crate::wire::websocket::{Close, Event, Socket};
 
 /// How long the client may take to answer the close frame, and to close its side of the connection.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a client of raw frames is sent what the upstream answers to what came before its close frame. Enough for
+/// what is on its way.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A socket and its call.
 pub(super) struct Session<S> {
@@ -157,6 +162,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(()) => self.converse().await,
             Err(fault) => self.fail(&fault),
         };
+        if self.protocol == Protocol::Raw && matches!(farewell, Farewell::Echo(_) | Farewell::Break(_)) {
+            // A client without frames of control can't say that it is done but by leaving.
+            let _elapsed = timeout(LAST_WORDS, poll_fn(|cx| self.poll_last_words(cx))).await;
+        }
         // Whatever is left of the call is cancelled now, not when the client has closed its side.
         self.call = State::Over;
         self.uplink = None;
@@ -262,6 +271,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// Passes on what the upstream still answers, until it ends the call or can't be asked.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Poll::Ready(Err(_)) = self.socket.poll_flush(cx) {
+                return Poll::Ready(());
+            }
+            if matches!(self.call, State::Waiting(_) | State::Over) {
+                return Poll::Ready(());
+            }
+            match ready!(self.poll_side(cx, Turn::Upstream)) {
+                Happening::Replied(Ok(reply)) => self.reply(reply),
+                Happening::Answered(Ok(Some(Part::Message(message)))) => {
+                    if self.answer(&message).is_some() {
+                        return Poll::Ready(());
+                    }
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
     /// Whether there is room for another message of the client.
     fn takes_data(&self, cx: &Context<'_>) -> bool {
         self.socket.has_room()
@@ -286,7 +316,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Event::Data { kind, payload, .. } => {
                 self.timers.active(Instant::now());
                 self.tally.count(Way::Request, payload.len());
-                if kind != self.protocol.frames() {
+                let raw = match self.entry.bound(self.binding).request {
+                    Form::Raw(field) if self.protocol == Protocol::Raw => {
+                        Some(Said::raw(field, kind, &payload))
+                    }
+                    _ => None,
+                };
+                if raw.is_none() && kind != self.protocol.frames() {
                     let fault = Fault::client(
                         Kind::InvalidArgument,
                         format!("{kind:?} frames are not taken by this subprotocol"),
@@ -294,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     return Some(self.refuse(&fault, Close::UNSUPPORTED));
                 }
                 let first = !std::mem::replace(&mut self.heard, true);
-                let said = self.protocol.hear(payload, first);
+                let said = raw.map_or_else(|| self.protocol.hear(payload, first), Ok);
                 match said.and_then(|said| self.obey(said, first)) {
                     Ok(farewell) => farewell,
                     Err(fault) => Some(self.fail(&fault)),

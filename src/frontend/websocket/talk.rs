@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
 use serde::Deserialize;
@@ -13,8 +13,10 @@ use crate::fault::{Fault, Kind};
 use crate::frontend::refuse;
 use crate::frontend::rest::error;
 use crate::frontend::websocket::metadata;
+use crate::route::entry::{Bound, Form};
 use crate::status::Status;
 use crate::translate::json::Transcoder;
+use crate::translate::raw_body;
 use crate::wire::websocket::Kind as FrameKind;
 use crate::wire::websocket::handshake;
 use crate::wire::{ending, envelope, timeout};
@@ -41,6 +43,9 @@ pub(super) enum Protocol {
     Json,
     /// None: the messages alone, and a last `{"error": …}`; the client may still say what `sabir.v1.json` has.
     Plain,
+    /// None, where a body is a `google.api.HttpBody`: its bytes are the frame, and failures are told by the close code
+    /// alone.
+    Raw,
     /// `sabir.v1.proto`: a binary frame is a byte of kind and a payload.
     Proto,
     /// `grpc-websockets`: frames of gRPC-Web, which the client puts behind a lead byte.
@@ -60,6 +65,19 @@ pub(super) enum Said {
     Cancel,
 }
 
+impl Said {
+    /// A frame that is a `google.api.HttpBody`, or a message's field of this number that is one.
+    pub(super) fn raw(field: Option<u32>, kind: FrameKind, payload: &Bytes) -> Self {
+        let content_type = HeaderValue::from_static(match kind {
+            FrameKind::Text => "text/plain; charset=utf-8",
+            FrameKind::Binary => "application/octet-stream",
+        });
+        let mut message = BytesMut::new();
+        raw_body::encode(field, Some(&content_type), payload, &mut message);
+        Self::Message(message.freeze())
+    }
+}
+
 /// What the first frame may say about the call.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -76,7 +94,16 @@ pub(super) enum Ended<'a> {
 }
 
 impl Protocol {
-    pub(super) const ALL: [Self; 4] = [Self::Json, Self::Plain, Self::Proto, Self::GrpcWeb];
+    pub(super) const ALL: [Self; 5] = [Self::Json, Self::Plain, Self::Raw, Self::Proto, Self::GrpcWeb];
+
+    /// What it is on a method with these bodies.
+    pub(super) fn on(self, bound: &Bound) -> Self {
+        let raw = matches!(bound.request, Form::Raw(_)) || matches!(bound.response, Form::Raw(_));
+        match self {
+            Self::Plain if raw => Self::Raw,
+            _ => self,
+        }
+    }
 
     /// The protocol with this name.
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -88,16 +115,16 @@ impl Protocol {
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
             Self::Json => Some(handshake::SABIR_JSON),
-            Self::Plain => None,
+            Self::Plain | Self::Raw => None,
             Self::Proto => Some(handshake::SABIR_PROTO),
             Self::GrpcWeb => Some(handshake::GRPC_WEBSOCKETS),
         }
     }
 
-    /// What its frames are.
+    /// What its frames are, but for raw bytes.
     pub(super) fn frames(self) -> FrameKind {
         match self {
-            Self::Json | Self::Plain => FrameKind::Text,
+            Self::Json | Self::Plain | Self::Raw => FrameKind::Text,
             Self::Proto | Self::GrpcWeb => FrameKind::Binary,
         }
     }
@@ -112,7 +139,7 @@ impl Protocol {
     pub(super) fn opens_by_frame(self) -> bool {
         match self {
             Self::Json | Self::Proto | Self::GrpcWeb => true,
-            Self::Plain => false,
+            Self::Plain | Self::Raw => false,
         }
     }
 
@@ -122,7 +149,7 @@ impl Protocol {
     /// [`Kind::InvalidArgument`]: what is wrong with it.
     pub(super) fn hear(self, payload: Bytes, first: bool) -> Result<Said, Fault> {
         match self {
-            Self::Json | Self::Plain => hear_json(payload),
+            Self::Json | Self::Plain | Self::Raw => hear_json(payload),
             Self::Proto => hear_proto(payload),
             Self::GrpcWeb if first => hear_headers(&payload),
             Self::GrpcWeb => hear_grpc_web(payload),
@@ -137,7 +164,7 @@ impl Protocol {
                     .to_string()
                     .into_bytes(),
             ),
-            Self::Plain => None,
+            Self::Plain | Self::Raw => None,
             Self::Proto => Some(tagged(kind::HEADERS, &metadata::block(headers))),
             Self::GrpcWeb => Some(enveloped(METADATA, &metadata::lines(headers))),
         }
@@ -147,7 +174,7 @@ impl Protocol {
     pub(super) fn proto(self, message: &[u8]) -> Vec<u8> {
         match self {
             Self::GrpcWeb => enveloped(0, message),
-            Self::Json | Self::Plain | Self::Proto => tagged(kind::MESSAGE, message),
+            Self::Json | Self::Plain | Self::Raw | Self::Proto => tagged(kind::MESSAGE, message),
         }
     }
 
@@ -188,6 +215,7 @@ impl Protocol {
                 };
                 vec![json!({"error": status}).to_string().into_bytes()]
             }
+            Self::Raw => Vec::new(),
             Self::Proto => {
                 let (status, trailers) = both(ended);
                 let mut frames = Vec::new();

@@ -1,6 +1,6 @@
 //! What a session tells its client: metadata, messages, and how the call ended.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use super::{Farewell, Session, State};
 use crate::call::{Reply, metadata};
 use crate::fault::{Fault, Kind, Side};
-use crate::frontend::websocket::talk::Ended;
+use crate::frontend::websocket::talk::{Ended, Protocol};
+use crate::route::entry::Form;
 use crate::status::Code;
-use crate::translate::End;
 use crate::translate::json::{WireError, WireReason};
 use crate::translate::tally::Outcome;
+use crate::translate::{End, raw_body};
 use crate::wire::body::{Count as _, Way};
-use crate::wire::websocket::{Close, FrameError};
+use crate::wire::websocket::{Close, FrameError, Kind as FrameKind};
 
 /// What is added to a status code to make a close code: codes from 4000 on are an application's own.
 const STATUS_CODES: u16 = 4000;
@@ -44,11 +45,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Sends a message of the upstream.
-    pub(super) fn answer(&mut self, message: &[u8]) -> Option<Farewell> {
+    pub(super) fn answer(&mut self, message: &Bytes) -> Option<Farewell> {
         self.timers.active(Instant::now());
         self.answers += 1;
         if self.answers > 1 && !self.entry.method.kind.server_streams() {
             return Some(self.fail(&miscounted("more than one message")));
+        }
+        if let (Protocol::Raw, Form::Raw(field)) = (self.protocol, self.entry.bound(self.binding).response) {
+            return self.answer_raw(field, message);
         }
         if !self.protocol.is_json() {
             let frame = self.protocol.proto(message);
@@ -70,6 +74,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Some(wrapped) => self.send(&wrapped),
             None => self.send(&text),
         }
+        None
+    }
+
+    /// Sends the bytes of a `google.api.HttpBody`: as a text where its content type says so.
+    fn answer_raw(&mut self, field: Option<u32>, message: &Bytes) -> Option<Farewell> {
+        let body = match raw_body::decode(field, message.clone()) {
+            Ok(body) => body,
+            Err(error) => {
+                let what = "an answer is no google.api.HttpBody";
+                return Some(self.fail(&Fault::upstream(Kind::UpstreamMessage, what).caused_by(error)));
+            }
+        };
+        let essence = body.content_type.split(';').next().unwrap_or_default().trim();
+        let is_text = essence.starts_with("text/") || essence == "application/json";
+        let kind = if is_text && std::str::from_utf8(&body.data).is_ok() {
+            FrameKind::Text
+        } else {
+            FrameKind::Binary
+        };
+        self.tally.count(Way::Reply, body.data.len());
+        self.socket.message(kind, &body.data);
         None
     }
 
