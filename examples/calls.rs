@@ -202,7 +202,10 @@ impl Client {
         let status = response.status();
         let code = response.headers().get("grpc-status").cloned();
         let body = timeout(PATIENCE, response.into_body().collect()).await??;
-        let trailers = body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        let trailers = body
+            .trailers()
+            .and_then(|trailers| trailers.get("grpc-status"))
+            .cloned();
         let fine = code.or(trailers).is_none_or(|code| code == "0");
         if status == 200 && fine {
             return Ok(());
@@ -258,10 +261,13 @@ fn token(folder: &Path) -> Result<(PathBuf, String), Failure> {
         .ok_or("a key of another form")?
         .split_at(32);
     let encode = |bytes: &[u8]| BASE64.encode_to_string(bytes);
-    let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "k", "alg": "ES256", "x": encode(x), "y": encode(y)});
+    let jwk =
+        json!({"kty": "EC", "crv": "P-256", "kid": "k", "alg": "ES256", "x": encode(x), "y": encode(y)});
     let file = folder.join("jwks.json");
     std::fs::write(&file, json!({"keys": [jwk]}).to_string())?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs();
     let head = encode(json!({"alg": "ES256", "kid": "k"}).to_string().as_bytes());
     let claims = json!({"iss": "example", "aud": "library", "sub": "reader", "iat": now, "exp": now + 3600});
     let signed = format!("{head}.{}", encode(claims.to_string().as_bytes()));
@@ -329,7 +335,10 @@ impl Counted {
         let mut command = Command::new("valgrind");
         command
             .args(["--tool=callgrind", "--quiet"])
-            .arg(format!("--callgrind-out-file={}", folder.path().join("out").display()))
+            .arg(format!(
+                "--callgrind-out-file={}",
+                folder.path().join("out").display()
+            ))
             .arg(program);
         Ok(Self {
             gateway: Gateway::start(command, configuration)?,
@@ -379,7 +388,8 @@ impl Counted {
     async fn websocket(&mut self) -> Result<u64, Failure> {
         let stream = TcpStream::connect(self.gateway.address).await?;
         stream.set_nodelay(true)?;
-        let (mut socket, _) = tokio_tungstenite::client_async("ws://plain.example/v1/rooms/7:chat", stream).await?;
+        let (mut socket, _) =
+            tokio_tungstenite::client_async("ws://plain.example/v1/rooms/7:chat", stream).await?;
         for number in 0..BEFORE + COUNTED {
             if number == BEFORE {
                 self.instructions()?;
@@ -410,7 +420,11 @@ fn baseline(path: Option<&str>) -> Result<HashMap<String, u64>, Failure> {
 }
 
 fn tell(name: &str, cost: u64, before: Option<u64>) {
-    match before.and_then(|before| i128::from(cost).checked_mul(1000)?.checked_div(i128::from(before))) {
+    match before.and_then(|before| {
+        i128::from(cost)
+            .checked_mul(1000)?
+            .checked_div(i128::from(before))
+    }) {
         None => println!("{name:<24} {cost:>9}"),
         Some(thousandths) => {
             let difference = thousandths - 1000;
@@ -443,7 +457,11 @@ async fn main() -> Result<(), Failure> {
         tell(kind.name, cost, before.get(kind.name).copied());
     }
     let cost = counted.websocket().await?;
-    tell("websocket_message", cost, before.get("websocket_message").copied());
+    tell(
+        "websocket_message",
+        cost,
+        before.get("websocket_message").copied(),
+    );
     Ok(())
 }
 
@@ -459,9 +477,30 @@ async fn scales(
     let sizes = [
         ("as it is", SMALL, 1),
         ("routes_100", Size { routes: 100, ..SMALL }, 1),
-        ("routes_10000", Size { routes: 10_000, ..SMALL }, 1),
-        ("endpoints_10", Size { endpoints: 10, ..SMALL }, 1),
-        ("endpoints_1000", Size { endpoints: 1_000, ..SMALL }, 1),
+        (
+            "routes_10000",
+            Size {
+                routes: 10_000,
+                ..SMALL
+            },
+            1,
+        ),
+        (
+            "endpoints_10",
+            Size {
+                endpoints: 10,
+                ..SMALL
+            },
+            1,
+        ),
+        (
+            "endpoints_1000",
+            Size {
+                endpoints: 1_000,
+                ..SMALL
+            },
+            1,
+        ),
         ("connections_16", SMALL, 16),
         ("connections_1000", SMALL, 1_000),
         ("connections_10000", SMALL, 10_000),

@@ -142,7 +142,11 @@ async fn websocket(gateway: SocketAddr, room: usize) -> Result<Kept, Failure> {
     Ok(Box::new(socket))
 }
 
-async fn open(kind: Kind, gateway: SocketAddr, numbers: std::ops::Range<usize>) -> Result<Vec<Kept>, Failure> {
+async fn open(
+    kind: Kind,
+    gateway: SocketAddr,
+    numbers: std::ops::Range<usize>,
+) -> Result<Vec<Kept>, Failure> {
     let mut kept = Vec::new();
     let wave = numbers.len().div_ceil(WAVES).max(1);
     for number in numbers {
@@ -166,7 +170,8 @@ async fn measure(program: &Path, service: SocketAddr, connections: usize) -> Res
         let first = open(kind, gateway.address, 0..BEFORE).await?;
         let before = settled(&gateway).await?;
         let kept = open(kind, gateway.address, BEFORE..BEFORE + connections).await?;
-        let tenths = (settled(&gateway).await?.saturating_sub(before) * 10) / u64::try_from(connections.max(1))?;
+        let tenths =
+            (settled(&gateway).await?.saturating_sub(before) * 10) / u64::try_from(connections.max(1))?;
         println!("{kind:<10?} {:>6}.{} KiB each", tenths / 10, tenths % 10);
         drop((first, kept));
     }
@@ -176,9 +181,7 @@ async fn measure(program: &Path, service: SocketAddr, connections: usize) -> Res
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let connections = arguments
-        .next()
-        .map_or(Ok(CONNECTIONS), |text| text.parse())?;
+    let connections = arguments.next().map_or(Ok(CONNECTIONS), |text| text.parse())?;
     let beside = || {
         let own = std::env::current_exe().ok()?;
         Some(own.parent()?.parent()?.join("sabir"))

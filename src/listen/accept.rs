@@ -76,7 +76,13 @@ where
         match next(&listener, &mut stop, &mut settings, &door.settings, &mut log).await {
             Next::Connection(stream, address) => door.take(stream, address),
             Next::Settings(changed) => {
-                door.connector = Arc::new(Connector::new(&changed, &door.tasks, &drain, address, handler.clone()));
+                door.connector = Arc::new(Connector::new(
+                    &changed,
+                    &door.tasks,
+                    &drain,
+                    address,
+                    handler.clone(),
+                ));
                 door.settings = changed;
             }
             Next::Stop => break,

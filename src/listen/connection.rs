@@ -121,8 +121,14 @@ where
         if trusted {
             peer = peer.believing(self.settings.trusted_proxies.clone());
         }
-        let (stream, before, protocol) =
-            Box::pin(first_bytes(opened.stream, opened.protocol, since, &self.settings, &self.drain)).await?;
+        let (stream, before, protocol) = Box::pin(first_bytes(
+            opened.stream,
+            opened.protocol,
+            since,
+            &self.settings,
+            &self.drain,
+        ))
+        .await?;
         let link = Arc::new(Link::new(protocol, Arc::clone(&self.settings.counters)));
         let io = Watched::new(stream, before, Arc::clone(&link));
         let calls = Arc::new(Calls {

@@ -134,7 +134,9 @@ async fn parked(gateway: &Gateway, times: u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, parked).await.expect("it is parked");
+    tokio::time::timeout(PATIENCE, parked)
+        .await
+        .expect("it is parked");
 }
 
 #[tokio::test]
@@ -148,11 +150,15 @@ async fn a_parked_connection_serves_on() {
     client.say(&GET[..9]).await;
     client.say(&GET[9..]).await;
     assert_eq!(client.answer().await.status, 200);
-    client.say("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").await;
+    client
+        .say("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
     assert_eq!(client.answer().await.status, 200);
     parked(&gateway, 2).await;
     // What is wrong with a head is found as on any other connection.
-    client.say("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n").await;
+    client
+        .say("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n")
+        .await;
     assert_eq!(client.answer().await.status, 400);
     assert_eq!(client.rest().await, "");
 }
