@@ -64,7 +64,7 @@ where
     let tasks = TaskTracker::new();
     let first = Arc::clone(&settings.borrow_and_update());
     let mut door = Door {
-        connector: Connector::new(&first, &tasks, &drain, address, handler.clone()),
+        connector: Arc::new(Connector::new(&first, &tasks, &drain, address, handler.clone())),
         farewells: Arc::default(),
         settings: first,
         connections,
@@ -76,7 +76,13 @@ where
         match next(&listener, &mut stop, &mut settings, &door.settings, &mut log).await {
             Next::Connection(stream, address) => door.take(stream, address),
             Next::Settings(changed) => {
-                door.connector = Connector::new(&changed, &door.tasks, &drain, address, handler.clone());
+                door.connector = Arc::new(Connector::new(
+                    &changed,
+                    &door.tasks,
+                    &drain,
+                    address,
+                    handler.clone(),
+                ));
                 door.settings = changed;
             }
             Next::Stop => break,
@@ -122,7 +128,7 @@ async fn changed(changes: &mut watch::Receiver<Arc<Settings>>) -> Arc<Settings> 
 
 /// What happens to accepted sockets.
 struct Door<H> {
-    connector: Connector<H>,
+    connector: Arc<Connector<H>>,
     settings: Arc<Settings>,
     connections: Arc<Connections>,
     tasks: TaskTracker,

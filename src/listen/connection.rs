@@ -43,7 +43,6 @@ const FIRST_READ: usize = 2048;
 const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Makes connections of accepted sockets; one for each worker and listener.
-#[derive(Clone)]
 pub(crate) struct Connector<H> {
     http1: http1::Builder,
     http2: http2::Builder<Tasks>,
@@ -80,13 +79,13 @@ where
 
     /// The task of one connection; it holds `place` until the connection is closed.
     pub(crate) fn connect(
-        &self,
+        self: &Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
         trusted: bool,
         place: Place,
     ) -> impl Future<Output = ()> + Send + use<H, F> {
-        let me = self.clone();
+        let me = Arc::clone(self);
         async move {
             let (drain, tasks) = (me.drain.clone(), me.tasks.clone());
             let mut stop = drain.watch();
@@ -107,11 +106,12 @@ where
     }
 
     /// Serves a connection until it ends; what it has become, if it goes on as something else.
-    async fn run(self, stream: TcpStream, address: SocketAddr, trusted: bool) -> Option<(Io, Switching)> {
+    async fn run(&self, stream: TcpStream, address: SocketAddr, trusted: bool) -> Option<(Io, Switching)> {
         let accepted = Instant::now();
         let opened = match &self.settings.tls {
             None => Opened::cleartext(stream),
-            Some(tls) => match self.secure(stream, tls, address).await {
+            // Boxed, so that the handshake's state is not room that the connection keeps.
+            Some(tls) => match Box::pin(self.secure(stream, tls, address)).await {
                 Some(opened) => opened,
                 None => return None,
             },
@@ -121,10 +121,16 @@ where
         if trusted {
             peer = peer.believing(self.settings.trusted_proxies.clone());
         }
-        let (stream, before, protocol) =
-            first_bytes(opened.stream, opened.protocol, since, &self.settings, &self.drain).await?;
+        let (stream, before, protocol) = Box::pin(first_bytes(
+            opened.stream,
+            opened.protocol,
+            since,
+            &self.settings,
+            &self.drain,
+        ))
+        .await?;
         let link = Arc::new(Link::new(protocol, Arc::clone(&self.settings.counters)));
-        let io = TokioIo::new(Watched::new(stream, before, Arc::clone(&link)));
+        let io = Watched::new(stream, before, Arc::clone(&link));
         let calls = Arc::new(Calls {
             handler: self.handler.clone(),
             peer,
@@ -155,18 +161,32 @@ where
 
     async fn http1(
         &self,
-        io: TokioIo<Watched>,
+        mut io: Watched,
         link: &Link,
         calls: Arc<Calls<H>>,
         since: Instant,
     ) -> Option<(Io, Switching)> {
         let client = calls.peer.address();
-        let answering = Arc::clone(&calls);
-        let service = service_fn(move |request| Arc::clone(&answering).answer(request));
-        let mut connection = self.http1.serve_connection(io, service);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
-        let end = driver.drive(Pin::new(&mut connection)).await;
+        let (connection, end) = loop {
+            let answering = Arc::clone(&calls);
+            let service = service_fn(move |request| Arc::clone(&answering).answer(request));
+            // Boxed, so that a parked connection is a socket and a timer, and no room for hyper.
+            let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(io), service));
+            let end = driver.drive(Pin::new(&mut *connection)).await;
+            if !matches!(end, End::Parked) {
+                break (connection, end);
+            }
+            let parts = connection.into_parts();
+            if !parts.read_buf.is_empty() {
+                // Not of an idle connection: whose bytes these are is in doubt.
+                return None;
+            }
+            io = parts.io.into_inner();
+            driver.parked(&mut io).await;
+        };
         let fault = match end {
+            End::Parked => return None,
             End::Closed(Ok(())) => {
                 // hyper hands over a connection whose answer was 101, with what it has read of it.
                 let switching = calls.switching.lock().take()?;
@@ -203,13 +223,13 @@ where
         None
     }
 
-    async fn http2(&self, io: TokioIo<Watched>, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
+    async fn http2(&self, io: Watched, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
         let client = calls.peer.address();
         let service = service_fn(move |request| Arc::clone(&calls).answer(request));
-        let mut connection = self.http2.serve_connection(io, service);
+        let mut connection = Box::new(self.http2.serve_connection(TokioIo::new(io), service));
         let age = jittered(self.settings.limits.max_connection_age);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, Some(age)));
-        if let End::Closed(Err(error)) = driver.drive(Pin::new(&mut connection)).await {
+        if let End::Closed(Err(error)) = driver.drive(Pin::new(&mut *connection)).await {
             tracing::debug!(%client, %error, "connection ended");
         }
     }

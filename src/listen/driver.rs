@@ -22,6 +22,8 @@ const RESET_WINDOW: Duration = Duration::from_secs(10);
 pub(crate) enum End {
     /// By itself, or by its client.
     Closed(hyper::Result<()>),
+    /// Not at all: it is idle, and hyper has been taken off it between two requests.
+    Parked,
     /// A head took too long.
     HeadLate,
     /// By force.
@@ -106,6 +108,10 @@ impl<'a> Driver<'a> {
             let limits = &self.settings.limits;
             match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
                 Expired::Age => self.tell(connection.as_mut()),
+                Expired::Rest => match self.park(cx, connection.as_mut()) {
+                    Poll::Ready(end) => return Poll::Ready(end),
+                    Poll::Pending => {}
+                },
                 Expired::Stage(Stage::Idle) if !self.told => self.tell(connection.as_mut()),
                 Expired::Stage(Stage::Head) => return Poll::Ready(End::HeadLate),
                 Expired::Stage(Stage::Idle | Stage::Busy | Stage::Stalled | Stage::Closing) => {
@@ -113,6 +119,42 @@ impl<'a> Driver<'a> {
                 }
             }
         }
+    }
+
+    /// Takes hyper off an idle connection. hyper alone knows for sure that it is between two requests, and closes at
+    /// once when it is told to finish there; the close does not reach the socket. One that goes on is told to finish in
+    /// earnest: the client has its answer and has not sent all of its request.
+    fn park<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End> {
+        self.link.set_parking(true);
+        connection.as_mut().finish();
+        let ended = connection.poll(cx);
+        self.link.set_parking(false);
+        match ended {
+            Poll::Ready(Ok(())) => {
+                self.link.counters().parked.add();
+                Poll::Ready(End::Parked)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(End::Closed(Err(error))),
+            Poll::Pending => {
+                self.told = true;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Waits with a parked connection until there is something for hyper to do: bytes to read or a close to see, or to
+    /// end because time is up or the gateway drains.
+    pub(crate) async fn parked(&mut self, io: &mut Watched) {
+        self.clock.set_parked(true);
+        poll_fn(|cx| {
+            let limits = &self.settings.limits;
+            let called = io.poll_readable(cx).is_ready()
+                || self.stop.poll_level(cx) > Level::Serving
+                || self.clock.poll(cx, self.link, limits, self.told).is_ready();
+            if called { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.clock.set_parked(false);
     }
 
     fn tell<C: Finish>(&mut self, connection: Pin<&mut C>) {

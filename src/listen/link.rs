@@ -16,6 +16,10 @@ use crate::listen::scan::Framing;
 /// still under way with a reset, and the client loses the answer that it has not read yet.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a connection of HTTP/1.1 is idle before its buffers are given back: long beside the pauses of a client at
+/// work, short beside the minute that an idle connection is kept.
+const PARKS_AFTER: Duration = Duration::from_secs(1);
+
 /// Which HTTP the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -47,6 +51,8 @@ pub(crate) struct Link {
     stalled: AtomicBool,
     /// The gateway has closed its direction.
     closing: AtomicBool,
+    /// hyper is taken off the socket, which stays open.
+    parking: AtomicBool,
     /// The client asked too much of the connection.
     calm: AtomicBool,
     /// What the head that was read last has to be refused for.
@@ -66,6 +72,7 @@ impl Link {
             heard: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            parking: AtomicBool::new(false),
             calm: AtomicBool::new(false),
             framing: AtomicU8::new(Framing::Clear as u8),
         }
@@ -128,6 +135,15 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether hyper's end is not the connection's.
+    pub(crate) fn set_parking(&self, parking: bool) {
+        self.parking.store(parking, Ordering::Relaxed);
+    }
+
+    pub(crate) fn parking(&self) -> bool {
+        self.parking.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_framing(&self, framing: Framing) {
@@ -215,6 +231,8 @@ pub(crate) enum Expired {
     Stage(Stage),
     /// The connection is old.
     Age,
+    /// A connection of HTTP/1.1 has been idle for long enough to be parked.
+    Rest,
 }
 
 /// One timer for all of a connection's time limits.
@@ -229,6 +247,8 @@ pub(crate) struct Clock {
     entry: u32,
     since: Instant,
     old_at: Option<Instant>,
+    /// The idle connection is parked already.
+    parked: bool,
 }
 
 impl Clock {
@@ -241,7 +261,13 @@ impl Clock {
             entry: 0,
             since,
             old_at: age.and_then(|age| since.checked_add(age)),
+            parked: false,
         }
+    }
+
+    /// The connection is parked or not; a parked one does not rest again.
+    pub(crate) fn set_parked(&mut self, parked: bool) {
+        self.parked = parked;
     }
 
     /// Looks at the link after it was driven; ready when a limit has passed.
@@ -260,13 +286,12 @@ impl Clock {
             self.stage = stage;
             self.entry = entry;
         }
+        let rests = stage == Stage::Idle && link.protocol() == Protocol::Http1 && !told_to_go && !self.parked;
+        let after = |limit: Option<Duration>| limit.and_then(|limit| self.since.checked_add(limit));
+        let ends_at = after(stage.limit(limits));
+        let rests_at = after(rests.then_some(PARKS_AFTER));
         loop {
-            let deadline = stage
-                .limit(limits)
-                .and_then(|limit| self.since.checked_add(limit))
-                .into_iter()
-                .chain(self.old_at)
-                .min();
+            let deadline = [ends_at, rests_at, self.old_at].into_iter().flatten().min();
             match (deadline, self.armed) {
                 (Some(deadline), armed) if armed.is_none_or(|armed| deadline < armed) => {
                     self.sleep.as_mut().reset(deadline);
@@ -283,6 +308,9 @@ impl Clock {
                 if self.old_at.is_some_and(|old_at| fired >= old_at) {
                     self.old_at = None;
                     return Poll::Ready(Expired::Age);
+                }
+                if ends_at.is_none_or(|ends_at| Instant::now() < ends_at) {
+                    return Poll::Ready(Expired::Rest);
                 }
                 return Poll::Ready(Expired::Stage(stage));
             }
@@ -314,8 +342,10 @@ mod tests {
         assert!(busy.await.is_err());
         link.end_call(true);
         link.flushed();
+        assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 1));
+        clock.set_parked(true);
         let idle = Expired::Stage(Stage::Idle);
-        assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 60));
+        assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
         assert!(link.hear());
         assert_eq!(expires(&mut clock, &link, &limits).await, (head, 10));
     }
@@ -328,6 +358,7 @@ mod tests {
         link.begin_call();
         link.end_call(true);
         link.flushed();
+        clock.set_parked(true);
         let early = tokio::time::timeout(Duration::from_secs(55), expires(&mut clock, &link, &limits));
         assert!(early.await.is_err());
         link.hear();

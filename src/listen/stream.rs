@@ -121,6 +121,19 @@ impl Watched {
         }
     }
 
+    /// Ready when there is something to read, or the client has closed. Without a buffer, unlike reading.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.before.is_empty() {
+            return Poll::Ready(());
+        }
+        let socket = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        };
+        // An error is found by whoever reads.
+        socket.poll_read_ready(cx).map(|_| ())
+    }
+
     /// The stream alone.
     pub(crate) fn into_inner(self) -> Stream {
         self.stream
@@ -277,8 +290,8 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        // The answer is still to come; whoever writes it closes too.
-        if me.withheld.is_some() {
+        // The answer is still to come, and whoever writes it closes too; or hyper goes and the connection stays.
+        if me.withheld.is_some() || me.link.parking() {
             return Poll::Ready(Ok(()));
         }
         if me.ending == Ending::Open {

@@ -548,6 +548,11 @@ impl Metrics {
                 counters.calmed.value(),
             ),
             (
+                "sabir_connections_parked",
+                "Idle connections whose buffers were given back.",
+                counters.parked.value(),
+            ),
+            (
                 "sabir_requests_shed",
                 "Requests refused for lack of memory.",
                 counters.shed.value(),

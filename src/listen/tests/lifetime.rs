@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt as _;
 
-use super::support::{Client, Gateway, refuse};
+use super::support::{Client, Gateway, PATIENCE, refuse};
 use crate::limits::Limits;
 use crate::listen::pressure::Level;
 use crate::listen::tls::{Identity, Tls};
@@ -125,6 +125,65 @@ async fn draining_closes_what_is_idle_and_finishes_what_is_not() {
     assert_eq!(gateway.drain.done().await, Drained::Clean);
     gateway.served.await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(gateway.address).await.is_err());
+}
+
+/// Waits until so many connections have been parked.
+async fn parked(gateway: &Gateway, times: u64) {
+    let parked = async {
+        while gateway.settings.counters.parked.value() < times {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, parked)
+        .await
+        .expect("it is parked");
+}
+
+#[tokio::test]
+async fn a_parked_connection_serves_on() {
+    let gateway = Gateway::new(Limits::default());
+    let mut client = gateway.client().await;
+    client.say(GET).await;
+    assert_eq!(client.answer().await.status, 200);
+    parked(&gateway, 1).await;
+    // In two parts, of which the first wakes it.
+    client.say(&GET[..9]).await;
+    client.say(&GET[9..]).await;
+    assert_eq!(client.answer().await.status, 200);
+    client
+        .say("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
+    assert_eq!(client.answer().await.status, 200);
+    parked(&gateway, 2).await;
+    // What is wrong with a head is found as on any other connection.
+    client
+        .say("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.status, 400);
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_parked_connection_ends_with_its_client_its_time_or_the_gateway() {
+    let gateway = Gateway::new(Limits {
+        keep_alive_timeout: Duration::from_secs(2),
+        ..Limits::default()
+    });
+    let mut late = gateway.client().await;
+    late.say(GET).await;
+    late.answer().await;
+    parked(&gateway, 1).await;
+    assert_eq!(late.rest().await, "");
+    let (mut gone, mut idle) = (gateway.client().await, gateway.client().await);
+    for client in [&mut gone, &mut idle] {
+        client.say(GET).await;
+        client.answer().await;
+    }
+    parked(&gateway, 3).await;
+    drop(gone);
+    gateway.drain.begin();
+    assert_eq!(idle.rest().await, "");
+    assert_eq!(gateway.drain.done().await, Drained::Clean);
 }
 
 #[tokio::test]
