@@ -221,7 +221,7 @@ impl Caller {
     async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, Miss> {
         if self.connection.is_none() {
             let io = TokioIo::new(self.socket().await?);
-            self.connection = Some(if self.number % 2 == 0 {
+            self.connection = Some(if self.number.is_multiple_of(2) {
                 let (sender, connection) = http1::handshake(io).await.map_err(wrong)?;
                 tokio::spawn(connection);
                 Connection::Http1(sender)
@@ -553,7 +553,7 @@ impl Caller {
         opened.map(|(socket, _)| socket).map_err(wrong)
     }
 
-    async fn websocket_stream(&mut self) -> Result<(), Miss> {
+    async fn websocket_stream(&self) -> Result<(), Miss> {
         let mut socket = self
             .open(&format!("/v1/probe:failLater?after={MESSAGES}"))
             .await?;
@@ -573,7 +573,7 @@ impl Caller {
         whole(counted)
     }
 
-    async fn websocket_chat(&mut self) -> Result<(), Miss> {
+    async fn websocket_chat(&self) -> Result<(), Miss> {
         let room = self.word();
         let mut socket = self.open(&format!("/v1/rooms/{room}:chat")).await?;
         for number in 1..=5 {

@@ -144,7 +144,7 @@ impl<'a> Driver<'a> {
 
     /// Waits with a parked connection until there is something for hyper to do: bytes to read or a close to see, or to
     /// end because time is up or the gateway drains.
-    pub(crate) async fn parked(&mut self, io: &mut Watched) {
+    pub(crate) async fn parked(&mut self, io: &Watched) {
         self.clock.set_parked(true);
         poll_fn(|cx| {
             let limits = &self.settings.limits;
