@@ -317,6 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_watched_is_copied_only_where_a_prefix_was_cut() {
+        let bytes = Bytes::from(two_messages());
+        let mut watch = Watch::new(300);
+        for (from, to, copied) in [
+            (0, 10, false),
+            (10, 13, false),
+            (13, 200, true),
+            (200, 320, false),
+        ] {
+            let chunk = bytes.slice(from..to);
+            let data = watch.follow(chunk.clone()).data;
+            assert_eq!(data.as_ptr() != chunk.as_ptr(), copied, "bytes {from} to {to}");
+        }
+        assert_eq!(watch.finish(), Ok(()));
+    }
+
+    #[test]
     fn a_message_over_the_limit_is_refused_before_it_is_buffered() {
         for (limit, fits) in [(4, false), (5, true), (6, true)] {
             let head = Bytes::copy_from_slice(&wrap(b"first").unwrap()[..5]);
