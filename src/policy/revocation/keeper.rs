@@ -72,6 +72,7 @@ async fn watch_file(revocations: &Revocations) {
     };
     // It may have changed since it was read first.
     let mut seen = None;
+    let mut failed = false;
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -85,10 +86,12 @@ async fn watch_file(revocations: &Revocations) {
         match read {
             Ok(Ok(list)) => {
                 tracing::debug!(entries = list.len(), "the file of what is revoked was read");
+                failed = false;
                 revocations.told_by_file(list);
             }
             // Said once for each state of the file.
-            Ok(Err(error)) if now != seen || seen.is_none() => {
+            Ok(Err(error)) if now != seen || !failed => {
+                failed = true;
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, cause, "what is revoked can't be read; what was read before counts");
             }

@@ -148,11 +148,12 @@ impl Revocations {
 
     #[cfg(feature = "redis")]
     fn told_by_redis(&self, list: Option<List>) {
+        let changed = list.is_some();
         if let Some(list) = list {
             self.cluster.store(Arc::new(list));
         }
         self.heard.store(unix_now().max(1), Ordering::Relaxed);
-        if self.changed.receiver_count() > 0 {
+        if changed {
             self.changed.send_replace(());
         }
     }
