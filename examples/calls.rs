@@ -356,6 +356,7 @@ impl Counted {
         let done = Command::new("callgrind_control")
             .args(["--dump", &self.gateway.id().to_string()])
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()?;
         if !done.success() {
             return Err("callgrind_control failed".into());
