@@ -66,14 +66,17 @@ routes: [{{services: [\"*\"], backend: library}}]
     .await
 }
 
+/// Which gateway failed a call, and the status and the code, or that the connection broke.
+type Failure = (usize, Option<(StatusCode, i64)>);
+
 /// What clients saw.
 #[derive(Default)]
 struct Seen {
     over: AtomicBool,
     patient: AtomicU64,
     stubborn: AtomicU64,
-    /// Of those who send nothing again: which gateway, and the status and the code, or that the connection broke.
-    failures: Mutex<Vec<(usize, Option<(StatusCode, i64)>)>>,
+    /// Of those who send nothing again.
+    failures: Mutex<Vec<Failure>>,
     /// What nobody should ever see.
     wrong: Mutex<Vec<String>>,
 }
@@ -162,7 +165,7 @@ impl Seen {
         .await;
     }
 
-    fn take_failures(&self) -> Vec<(usize, Option<(StatusCode, i64)>)> {
+    fn take_failures(&self) -> Vec<Failure> {
         std::mem::take(&mut *self.failures.lock())
     }
 }
