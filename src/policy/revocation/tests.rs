@@ -1,3 +1,5 @@
+//! Tokens that are taken back, and what was begun with them.
+
 use std::future::poll_fn;
 
 use serde_json::json;
