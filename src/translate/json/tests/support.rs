@@ -110,8 +110,13 @@ impl Subject {
     }
 
     pub(super) fn write(&self, wire: &[u8]) -> Result<String, WireError> {
+        self.write_within(wire, 1 << 20)
+    }
+
+    /// The same with at most so many bytes of text.
+    pub(super) fn write_within(&self, wire: &[u8], limit: usize) -> Result<String, WireError> {
         let mut text = BytesMut::from(&b"before"[..]);
-        let done = self.transcoder.write(self.target, None, wire, &mut text, 1 << 20);
+        let done = self.transcoder.write(self.target, None, wire, &mut text, limit);
         assert!(text.starts_with(b"before") && (done.is_ok() || text.len() == 6));
         done.map(|()| String::from_utf8(text[6..].to_vec()).unwrap())
     }

@@ -144,3 +144,73 @@ fn messages_nest_a_hundred_times() {
         assert_eq!(book.write(&nested(depth)).is_ok(), fine, "{depth}");
     }
 }
+
+/// A field of this tag around `body`.
+fn around(tag: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut out = tag.to_vec();
+    prost::encoding::encode_varint(body.len() as u64, &mut out);
+    out.extend_from_slice(body);
+    out
+}
+
+/// Every level is written a second time once its last field comes. Were that to double what the levels below did, none
+/// of these would ever end.
+#[test]
+fn levels_that_are_all_tangled_cost_no_more_than_a_few_passes() {
+    let book = book(JsonOptions::default());
+    let mut message = Vec::new();
+    let mut expected = "{}".to_owned();
+    for _ in 0..90 {
+        message = around(b"\x2a", &message);
+        message.extend_from_slice(b"\x10\x01\x10\x02");
+        expected = format!(r#"{{"pages":2,"next":{expected}}}"#);
+    }
+    assert_eq!(book.write(&message).unwrap(), expected);
+
+    // A struct whose second key comes twice on each level.
+    let entry = |key: &[u8], value: &[u8]| {
+        around(
+            b"\x0a",
+            &[&around(b"\x0a", key)[..], &around(b"\x12", value)].concat(),
+        )
+    };
+    let mut fields = Vec::new();
+    let mut expected = "{}".to_owned();
+    for _ in 0..45 {
+        let mut outer = entry(b"a", &around(b"\x2a", &fields));
+        outer.extend(entry(b"b", b"\x20\x01"));
+        outer.extend(entry(b"b", b"\x20\x00"));
+        fields = outer;
+        expected = format!(r#"{{"a":{expected},"b":false}}"#);
+    }
+    assert_eq!(
+        book.write(&around(b"\xd2\x01", &fields)).unwrap(),
+        format!(r#"{{"fields":{expected}}}"#)
+    );
+
+    // What is malformed below all that is still said to be.
+    let mut message = b"\x10".to_vec();
+    for _ in 0..50 {
+        message = around(b"\x2a", &message);
+        message.extend_from_slice(b"\x10\x01\x10\x02");
+    }
+    let error = book.write(&message).unwrap_err();
+    assert_eq!(error.reason, WireReason::Malformed);
+    assert!(error.path.starts_with("next.next."), "{}", error.path);
+}
+
+/// Pieces in pieces: each level holds a copy of what is inside of it, which is bounded as the text is.
+#[test]
+fn pieces_in_pieces_are_bounded() {
+    let book = book(JsonOptions::default());
+    let mut message = around(b"\x0a", &[b'x'; 10_000]);
+    for _ in 0..90 {
+        let mut outer = around(b"\x2a", b"\x10\x01");
+        outer.extend(around(b"\x2a", &message));
+        message = outer;
+    }
+    let text = book.write(&message).unwrap();
+    assert!(text.ends_with(&"}".repeat(91)), "{text}");
+    let error = book.write_within(&message, 100_000).unwrap_err();
+    assert_eq!(error.reason, WireReason::TooLarge { limit: 100_000 });
+}

@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
                     let body = input.from(piece.at).body(field.number, piece.wire, self.depth)?;
                     whole.extend_from_slice(body.bytes());
                 }
-                self.message(id, Input::new(&whole), node)?;
+                self.joined(id, &whole, node)?;
             }
             (Shape::Implicit, kind) => {
                 empty = self.value(kind, field.number, &mut input.from(last.at), node)?

@@ -143,7 +143,7 @@ impl Writer<'_> {
         let done = match (entry.value, field.kind) {
             (Some(_), Kind::Message(id) | Kind::Group(id)) if entry.pieces => {
                 let whole = self.merged(field, bytes)?;
-                self.message(id, Input::new(&whole), UNMASKED)
+                self.joined(id, &whole, UNMASKED)
             }
             (Some(at), kind) => self.value(kind, 2, &mut bytes.from(at), UNMASKED).map(|_| ()),
             (None, Kind::Message(id) | Kind::Group(id)) => self.message(id, Input::new(&[]), UNMASKED),

@@ -1,7 +1,9 @@
 //! The wire format to JSON: one optimistic pass, which emits each field where it stands.
 //!
 //! The wire may hold a field in pieces, a singular field twice or several members of a oneof. A message that turns out
-//! to do so is written again by [`fallback`], which looks at all of it before it emits.
+//! to do so is written again by [`fallback`], which looks at all of it before it emits. Where that happens on many levels,
+//! each of them would write what is inside of it twice, and double what the one below did: then everything is begun anew
+//! without optimism.
 
 mod any;
 mod failure;
@@ -31,6 +33,14 @@ struct Writer<'a> {
     mask: Option<&'a Mask>,
     /// Messages that are open.
     depth: u32,
+    /// Bytes of the wire that are to be written.
+    length: usize,
+    /// Bytes of the wire that were to be written again.
+    again: usize,
+    /// Bytes of messages in pieces that were joined and are open.
+    joined: usize,
+    /// Nothing is tried that may have to be written again.
+    careful: bool,
 }
 
 /// How a pass over a message ended.
@@ -50,26 +60,40 @@ pub(super) fn write(
     out: &mut BytesMut,
     limit: usize,
 ) -> Result<(), WireError> {
-    worker::with(plan, |_, scratch| {
-        let out = Out::new(out, wire.len() * 5 / 2 + 64, limit);
-        let mut writer = Writer {
-            plan,
-            out,
-            scratch,
-            mask,
-            depth: 0,
-        };
-        match writer.whole(target, wire) {
-            Ok(()) => {
-                writer.out.finish();
-                Ok(())
+    for careful in [false, true] {
+        let pass = worker::with(plan, |_, scratch| {
+            let mut writer = Writer {
+                plan,
+                out: Out::new(out, wire.len() * 5 / 2 + 64, limit),
+                scratch,
+                mask,
+                depth: 0,
+                length: wire.len(),
+                again: 0,
+                joined: 0,
+                careful,
+            };
+            match writer.whole(target, wire) {
+                Ok(()) => {
+                    writer.out.finish();
+                    Ok(Pass::Complete)
+                }
+                Err(failure) => {
+                    let begins_anew = writer.begins_anew();
+                    writer.out.abandon();
+                    if begins_anew {
+                        Ok(Pass::Tangled)
+                    } else {
+                        Err(failure.place())
+                    }
+                }
             }
-            Err(failure) => {
-                writer.out.abandon();
-                Err(failure.place())
-            }
+        })?;
+        if pass == Pass::Complete {
+            break;
         }
-    })
+    }
+    Ok(())
 }
 
 impl<'a> Writer<'a> {
@@ -115,6 +139,11 @@ impl<'a> Writer<'a> {
     /// The members of an object, each with a comma behind it.
     fn members(&mut self, message: &'a Message, wire: Input<'_>, node: u32) -> Done {
         self.enter()?;
+        if self.careful {
+            self.untangle(message, wire, node)?;
+            self.depth -= 1;
+            return self.check();
+        }
         let start = self.out.len();
         let mut seen = Seen::new(message, self.scratch);
         match self.pass(message, wire, node, &mut seen)? {
@@ -125,11 +154,43 @@ impl<'a> Writer<'a> {
             Pass::Tangled => {
                 seen.leave(self.scratch);
                 self.out.truncate(start);
+                self.tangled(wire)?;
                 self.untangle(message, wire, node)?;
             }
         }
         self.depth -= 1;
         self.check()
+    }
+
+    /// A message, or the entries of one, that were written in vain.
+    #[cold]
+    fn tangled(&mut self, wire: Input<'_>) -> Done {
+        self.again = self.again.saturating_add(wire.bytes().len());
+        if self.begins_anew() {
+            // Nobody reads this: all is written anew.
+            return Err(Failure::new(WireReason::Malformed));
+        }
+        Ok(())
+    }
+
+    /// Whether more was written in vain than there is.
+    fn begins_anew(&self) -> bool {
+        !self.careful && self.again > self.length
+    }
+
+    /// A message that came in pieces, which are joined.
+    #[cold]
+    fn joined(&mut self, id: u32, whole: &[u8], node: u32) -> Done {
+        self.joined = self.joined.saturating_add(whole.len());
+        if self.joined > self.out.limit() {
+            // Each level of pieces in pieces holds a copy of what is inside of it.
+            return Err(Failure::new(WireReason::TooLarge {
+                limit: self.out.limit(),
+            }));
+        }
+        self.message(id, Input::new(whole), node)?;
+        self.joined -= whole.len();
+        Ok(())
     }
 
     /// The optimistic pass.

@@ -84,6 +84,12 @@ impl Writer<'_> {
         self.enter()?;
         self.out.byte(b'{');
         let open = self.out.len();
+        if self.careful {
+            self.tangled_structure(field, key, bytes)?;
+            self.out.end(open, b'}');
+            self.depth -= 1;
+            return Ok(());
+        }
         let mut keys = self.scratch.keys.open();
         let mut input = bytes;
         while !input.is_done() {
@@ -92,6 +98,7 @@ impl Writer<'_> {
                 input.skip(number, wire, self.depth)?;
             } else if self.entry(field, key, input.delimited()?, &mut keys)? == Pass::Tangled {
                 self.out.truncate(open);
+                self.tangled(bytes)?;
                 self.tangled_structure(field, key, bytes)?;
                 break;
             }
@@ -195,15 +202,7 @@ impl Writer<'_> {
 
     #[inline]
     fn dynamic_body(&mut self, message: &Message, number: u32, body: Input<'_>) -> Done {
-        let field = message.index(number).and_then(|index| message.fields.get(index));
-        let Some(&Field {
-            kind: Kind::Message(id),
-            ..
-        }) = field
-        else {
-            return Err(no_form("value"));
-        };
-        self.message(id, body, UNMASKED)
+        self.message(dynamic_kind(message, number)?, body, UNMASKED)
     }
 
     /// A struct or a list that came in pieces, after the last other member.
@@ -222,7 +221,17 @@ impl Writer<'_> {
                 _ => input.skip(number, wire, self.depth)?,
             }
         }
-        self.dynamic_body(message, last, Input::new(&whole))
+        self.joined(dynamic_kind(message, last)?, &whole, UNMASKED)
+    }
+}
+
+/// The type of a member of a `Value` that is a message.
+#[inline]
+fn dynamic_kind(message: &Message, number: u32) -> Result<u32, Fail> {
+    let field = message.index(number).and_then(|index| message.fields.get(index));
+    match field.map(|field| field.kind) {
+        Some(Kind::Message(id)) => Ok(id),
+        _ => Err(no_form("value")),
     }
 }
 
