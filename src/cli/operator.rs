@@ -76,8 +76,10 @@ impl Secure {
             return Ok(None);
         }
         let own = self.admin_certificate.as_deref().zip(self.admin_key.as_deref());
-        let config =
+        let mut config =
             client_config(self.admin_ca.as_deref(), own).map_err(|error| Failure::Failed(told(&error)))?;
+        // The version that is spoken here.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = match &self.admin_name {
             None => ServerName::from(address.ip()),
             Some(name) => ServerName::try_from(name.clone())
