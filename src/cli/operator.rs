@@ -78,7 +78,7 @@ impl Secure {
         let own = self.admin_certificate.as_deref().zip(self.admin_key.as_deref());
         let mut config =
             client_config(self.admin_ca.as_deref(), own).map_err(|error| Failure::Failed(told(&error)))?;
-        // What is asked here is asked in HTTP/1.1; an upstream's client would offer HTTP/2 first.
+        // The version that is spoken here.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = match &self.admin_name {
             None => ServerName::from(address.ip()),
