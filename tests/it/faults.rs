@@ -209,12 +209,12 @@ impl Bed {
             "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: 2\n\
              backends:\n\
              \x20 bad: {{endpoints: [\"http://{}\"], schema: {{descriptors: {DESCRIPTORS}}}, ejection: off}}\n\
-             \x20 origin: {{protocol: rest, endpoints: [\"http://{}\"], ejection: off, timeout: {{request: 2s}}}}\n\
+             \x20 origin: {{protocol: rest, endpoints: [\"http://{}\"], ejection: off, timeout: {{request: 5s}}}}\n\
              \x20 good: {{endpoints: [\"http://{}\"], schema: {{descriptors: {DESCRIPTORS}}}}}\n\
              routes:\n\
-             \x20 - {{services: [library.v1.Library], backend: bad, timeout: 2s}}\n\
+             \x20 - {{services: [library.v1.Library], backend: bad, timeout: 5s}}\n\
              \x20 - {{services: [library.v1.Probe], backend: good}}\n\
-             \x20 - {{path: /origin/**, backend: origin, timeout: 2s}}\n",
+             \x20 - {{path: /origin/**, backend: origin, timeout: 5s}}\n",
             grpc.address, origin.address, good.address
         ))
         .await;
