@@ -13,8 +13,8 @@ use super::super::value::{ClaimName, Expression, HeaderWord, Methods, SecretText
 use super::outside::{Basic, ExtAuthz, Introspection, TicketsSection};
 use super::revocation::Revocation;
 
-/// How callers prove who they are. Each way that is there may be used; the first credential of a request decides, in the
-/// order of these keys.
+/// How callers prove who they are. Each way that is there may be used, and none is by default; the first credential of a
+/// request decides, in the order of these keys.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
@@ -43,7 +43,7 @@ pub struct Auth {
     /// Whether backends get the credential that was checked. Without it, they get `x-sabir-*` alone.
     #[serde(default)]
     pub forward_credentials: bool,
-    /// Claims that backends get as `x-sabir-claim-NAME`, beside `x-sabir-principal`, `x-sabir-auth`, `x-sabir-issuer`,
+    /// Claims that backends get as `x-sabir-claim-NAME` (default: none), beside `x-sabir-principal`, `x-sabir-auth`, `x-sabir-issuer`,
     /// `x-sabir-scopes` and `x-sabir-roles`.
     #[serde(default)]
     pub forward_claims: Vec<Located<ClaimName>>,
@@ -136,7 +136,7 @@ pub struct Jwt {
     pub roles_claim: Option<String>,
 }
 
-/// Where the keys of an issuer are: in a file, or at a URL.
+/// Where the keys of an issuer are: in a file, or at a URL; one of the two.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jwks {
@@ -201,12 +201,12 @@ pub struct ApiKeys {
     pub file: Located<PathBuf>,
     /// The header that carries a key. Default: `x-api-key`, unless there is a `cookie`.
     pub header: Option<Located<HeaderWord>>,
-    /// The cookie that carries a key. Pages of other origins can't use it, but for those of the route's `cors` with
+    /// The cookie that carries a key. Default: none. Pages of other origins can't use it, but for those of the route's `cors` with
     /// `credentials`.
     pub cookie: Option<Located<HeaderWord>>,
 }
 
-/// Under what conditions callers may call some methods. All conditions of a rule have to hold, and one rule is enough;
+/// Under what conditions callers may call some methods. A condition that is not there holds by default. All conditions of a rule have to hold, and one rule is enough;
 /// where no rule speaks about a method, nobody may call it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

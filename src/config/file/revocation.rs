@@ -13,7 +13,7 @@ use super::super::located::Located;
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
-    /// A file with an entry a line, as `sabir revoke` writes it: `{"jti": "ID"}`, or `{"sub": "NAME"}` for all tokens of a
+    /// A file (default: none) with an entry a line, as `sabir revoke` writes it: `{"jti": "ID"}`, or `{"sub": "NAME"}` for all tokens of a
     /// subject, with `"before": "2027-01-31T12:00:00Z"` for those that were issued before; also `"iss"`, the issuer, and
     /// `"until"`, when the entry may be forgotten. It is looked at once a second. When it can't be read, a gateway does
     /// not start, and one that runs goes on with what it read before.
@@ -23,7 +23,7 @@ pub struct Revocation {
     #[serde(default = "no")]
     #[schemars(extend("default" = false))]
     pub redis: Located<bool>,
-    /// What becomes of tokens while Redis can't be asked.
+    /// What becomes of tokens while Redis can't be asked. Default: `keep`.
     #[serde(default)]
     pub on_loss: Option<Located<RevocationOnLoss>>,
 }
