@@ -609,11 +609,7 @@ impl Record {
     /// From here on the call is one of this entry.
     fn enter(&mut self, live: &LiveEntry, spoken: Spoken) {
         self.destination = Some(Destination::Method(Arc::clone(&live.entry)));
-        self.lane = match &live.entry.outbound {
-            Outbound::Grpc => Lane::between(spoken.format, Format::GRPC),
-            // Of JSON on both sides too: the message is checked against its descriptor on the way.
-            Outbound::Rest(_) => Lane::Transcode,
-        };
+        self.lane = live.entry.outbound.lane(spoken.format);
         self.recount(live.series.get(spoken.dialect));
     }
 

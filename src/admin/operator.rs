@@ -161,12 +161,14 @@ impl Operator {
     fn routes(&self) -> pb::ListRoutesResponse {
         let prepared = self.controls.plan();
         let rows = Table::new(&prepared.plan).rows();
-        let line = |[method, path, rpc, _kind, _body, _hosts, route, backend]: [String; 8]| pb::RouteLine {
-            method,
-            path,
-            rpc: if rpc == "-" { String::new() } else { rpc },
-            route,
-            backend,
+        let line = |[method, path, rpc, _kind, _body, _hosts, route, backend, _dialects]: [String; 9]| {
+            pb::RouteLine {
+                method,
+                path,
+                rpc: if rpc == "-" { String::new() } else { rpc },
+                route,
+                backend,
+            }
         };
         pb::ListRoutesResponse {
             routes: rows.into_iter().map(line).collect(),

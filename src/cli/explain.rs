@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
@@ -74,8 +74,13 @@ impl std::str::FromStr for Header {
     }
 }
 
-/// What the gate decides about a request from this address.
-fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts, from: IpAddr) -> Result<Decision, Failure> {
+/// What the gate decides about a request from this address, and the headers that it lets pass.
+fn ask(
+    plan: &Plan,
+    guard: Guard<'_>,
+    mut head: Parts,
+    from: IpAddr,
+) -> Result<(Decision, HeaderMap), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut desks = Vec::new();
     for (at, setup) in plan.auth.iter().enumerate() {
@@ -94,7 +99,8 @@ fn ask(plan: &Plan, guard: Guard<'_>, mut head: Parts, from: IpAddr) -> Result<D
         gate = gate.taking_forms();
     }
     let peer = Peer::new((from, 0).into(), false, false, Vec::new());
-    Ok(runtime.block_on(gate.explain(&mut head, &peer)))
+    let decision = runtime.block_on(gate.explain(&mut head, &peer));
+    Ok((decision, head.headers))
 }
 
 impl Arguments {
@@ -105,7 +111,8 @@ impl Arguments {
         let head = self.head();
         let mut explanation = Explanation::new(&plan, &head, body.as_deref().map(str::as_bytes)).from(from);
         if let Some(guard) = explanation.guard() {
-            explanation = explanation.decided(ask(&plan, guard, head.clone(), from)?);
+            let (decision, headers) = ask(&plan, guard, head.clone(), from)?;
+            explanation = explanation.decided(decision, headers);
         }
         answer(&explanation)?;
         if explanation.sends() {

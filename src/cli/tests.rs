@@ -81,6 +81,7 @@ fn commands_end_as_they_should() {
         (format!("sabir check {bad}"), 2),
         ("sabir check /nowhere.yaml".to_owned(), 2),
         (format!("sabir routes {good}"), 0),
+        (format!("sabir routes {good} --format json"), 0),
         (format!("sabir routes {bad}"), 2),
         (format!("sabir explain {good} GET /v1/shelves/1/books/2"), 0),
         (format!("sabir explain {good} GET /v1/nothing"), 1),

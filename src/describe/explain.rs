@@ -3,17 +3,18 @@
 //! It asks the same functions as the gateway does; nothing here decides where a request goes.
 
 mod others;
+mod outgoing;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use http::HeaderMap;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use super::columns;
-use super::routes::{kind, rpc, verb};
+use super::routes::{kind, verb};
 use crate::balance::Listed;
 use crate::call::metadata;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead, Listener, Plan};
@@ -31,7 +32,7 @@ use crate::translate::binding::Binding;
 use crate::translate::json::Target;
 use crate::translate::raw_body;
 use crate::wire::screen::{Barred, Screen};
-use crate::wire::{Addressing, Dialect, Format, Spoken, url};
+use crate::wire::{Addressing, Codec, Dialect, Format, Spoken, connect, url};
 
 /// What becomes of a request; `Display` tells it.
 #[derive(Debug)]
@@ -74,26 +75,37 @@ enum Outcome<'a> {
 struct Taken<'a> {
     entry: &'a Entry,
     found: Found,
-    message: Result<String, Fault>,
+    message: Result<Message, Fault>,
     metadata: Result<HeaderMap, Fault>,
+}
+
+/// What is known of the message that would be sent.
+#[derive(Debug)]
+enum Message {
+    /// Nothing: it is passed on as it is, or was not given.
+    Unseen,
+    /// All.
+    Seen {
+        wire: Bytes,
+        /// As indented JSON.
+        text: String,
+    },
 }
 
 impl<'a> Explanation<'a> {
     /// Explains a request.
     ///
-    /// A body is taken as one message; of a stream of messages, it is the first.
+    /// A body is taken as one message; of a stream of messages, it is the first. Where the client speaks protobuf, it is
+    /// given as JSON all the same, and is of interest only where the backend speaks JSON.
     pub fn new(plan: &'a Plan, head: &'a Parts, body: Option<&[u8]>) -> Self {
         let Spoken { dialect, format } = identify(head);
-        let lane = Lane::between(format, Format::GRPC);
+        let mut lane = Lane::between(format, Format::GRPC);
         let missing = || Fault::gateway(Kind::Internal, "the route table names an entry that is not there");
         let outcome = match plan.lead(dialect, head) {
             Ok(Lead::Method(found)) => match plan.entries.get(found.entry) {
                 Some(entry) => {
-                    let query = match dialect.addressing() {
-                        Addressing::Rules | Addressing::Path => head.uri.query(),
-                        Addressing::RpcPath => None,
-                    };
-                    let message = message(lane, entry, &found, (head, query), body);
+                    lane = entry.outbound.lane(format);
+                    let message = message(entry, &found, (head, Spoken { dialect, format }), body);
                     let metadata = metadata::from_request(head.headers.clone(), metadata::Headers::Http);
                     Outcome::Method(Taken {
                         entry,
@@ -154,10 +166,13 @@ impl<'a> Explanation<'a> {
         self
     }
 
-    /// The same, with what the gate decided.
+    /// The same, with what the gate decided and which headers it let pass.
     #[must_use]
-    pub fn decided(mut self, decision: Decision) -> Self {
+    pub fn decided(mut self, decision: Decision, headers: HeaderMap) -> Self {
         self.decision = Some(decision);
+        if let Outcome::Method(taken) = &mut self.outcome {
+            taken.metadata = metadata::from_request(headers, metadata::Headers::Http);
+        }
         self
     }
 
@@ -215,28 +230,50 @@ impl<'a> Explanation<'a> {
             return false;
         }
         match &self.outcome {
-            Outcome::Method(taken) => taken.message.is_ok() && taken.metadata.is_ok(),
+            Outcome::Method(taken) => {
+                taken.message.is_ok()
+                    && taken.metadata.is_ok()
+                    && !matches!(self.request(taken), Some(Err(_)))
+            }
             Outcome::Path(..) => true,
             Outcome::Nowhere(_) => false,
         }
     }
 }
 
-/// The message that would be sent, as JSON.
+/// The message that would be sent.
 fn message(
-    lane: Lane,
     entry: &Entry,
     found: &Found,
-    (head, query): (&Parts, Option<&str>),
+    (head, spoken): (&Parts, Spoken),
     body: Option<&[u8]>,
-) -> Result<String, Fault> {
+) -> Result<Message, Fault> {
     let invalid = |message: String| Fault::client(Kind::InvalidArgument, message);
-    let body = body.unwrap_or_default();
-    let mut wire = BytesMut::new();
-    if lane != Lane::Transcode {
+    let binary = spoken.format.codec == Codec::Proto;
+    let query = head.uri.query();
+    let mut body = body.unwrap_or_default();
+    let given;
+    let query = match spoken.dialect.addressing() {
+        Addressing::Rules | Addressing::Path => query,
+        Addressing::RpcPath if head.method == Method::GET => {
+            let parameters = connect::Query::parse(query.unwrap_or_default());
+            given = parameters.message().map_err(|error| invalid(error.to_string()))?;
+            if parameters.compression.is_some_and(|name| name != "identity") {
+                return Ok(Message::Unseen);
+            }
+            if binary {
+                return seen(entry, given.into());
+            }
+            body = &given;
+            None
+        }
+        Addressing::RpcPath => None,
+    };
+    if binary && (body.is_empty() || entry.outbound.lane(spoken.format) != Lane::Transcode) {
         // Passed on as it is, so there is nothing that could be shown.
-        return Ok(String::new());
+        return Ok(Message::Unseen);
     }
+    let mut wire = BytesMut::new();
     let bound = entry.bound(found.binding);
     let given = bound
         .binding
@@ -257,7 +294,7 @@ fn message(
                 .map_err(|error| in_body(&error))?;
         }
         Form::Raw(field) => {
-            let data = bytes::Bytes::copy_from_slice(body);
+            let data = Bytes::copy_from_slice(body);
             raw_body::encode(
                 field,
                 head.headers.get(http::header::CONTENT_TYPE),
@@ -266,7 +303,12 @@ fn message(
             );
         }
     }
-    shown(entry, &wire)
+    seen(entry, wire.freeze())
+}
+
+fn seen(entry: &Entry, wire: Bytes) -> Result<Message, Fault> {
+    let text = shown(entry, &wire)?;
+    Ok(Message::Seen { wire, text })
 }
 
 /// A message as indented JSON, however the route writes JSON.
@@ -368,24 +410,17 @@ impl Explanation<'_> {
             self.fields(f, taken)?;
         }
         match message {
-            Ok(message) if message.is_empty() => {}
-            Ok(message) => writeln!(f, "\nmessage {}\n{message}", method.input.full_name())?,
+            Ok(Message::Unseen) => {}
+            Ok(Message::Seen { text, .. }) => {
+                writeln!(f, "\nmessage {}\n{text}", method.input.full_name())?;
+            }
             Err(fault) => return refused(f, fault),
         }
         let metadata = match metadata {
             Ok(metadata) => metadata,
             Err(fault) => return refused(f, fault),
         };
-        let endpoints = backend.map_or_else(String::new, endpoints);
-        writeln!(f, "\ncall {}\n  to {endpoints}", rpc(method))?;
-        let mut metadata = metadata.clone();
-        if let Some(decision) = &self.decision {
-            decision.tell(&mut metadata);
-        }
-        for (name, value) in &metadata {
-            writeln!(f, "  {name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
-        }
-        Ok(())
+        self.call(f, taken, metadata)
     }
 
     /// What becomes of a request that leads along a route of paths.

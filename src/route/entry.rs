@@ -14,10 +14,10 @@ use crate::route::cors::Cors;
 use crate::schema::Method;
 use crate::translate::binding::{Binding, BindingError, BodyRule, Outgoing, PathFields};
 use crate::translate::json::{JsonOptions, Target, Transcoder};
-use crate::translate::{Bounds, Hygiene, raw_body};
+use crate::translate::{Bounds, Hygiene, Lane, raw_body};
 use crate::wire::screen::Screen;
-use crate::wire::websocket;
 use crate::wire::websocket::origin::Origin;
+use crate::wire::{Format, websocket};
 
 /// How a stream of answers is framed for a REST client that does not choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -190,6 +190,23 @@ impl Outbound {
             Self::Rest(_) => "rest",
         }
     }
+
+    /// How much work the bodies of a client need that speaks `format`.
+    pub fn lane(&self, format: Format) -> Lane {
+        match self {
+            Self::Grpc => Lane::between(format, Format::GRPC),
+            // Of JSON on both sides too: the message is checked against its descriptor on the way.
+            Self::Rest(_) => Lane::Transcode,
+        }
+    }
+
+    /// Why no call of `method` can go out as this, whatever it says.
+    pub fn gap(&self, method: &Method) -> Option<&'static str> {
+        match self {
+            Self::Grpc => None,
+            Self::Rest(rest) => rest.rule_for(method).err(),
+        }
+    }
 }
 
 /// How calls of a method become requests of a REST backend.
@@ -201,6 +218,21 @@ pub struct OutboundRest {
     pub json: Transcoder,
     /// The backend's own ways.
     pub options: RestOptions,
+}
+
+impl OutboundRest {
+    /// The rule by which `method` is called.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub fn rule_for(&self, method: &Method) -> Result<&OutboundRule, &'static str> {
+        if method.kind.client_streams() {
+            return Err("streams of requests can't be sent to a REST backend");
+        }
+        self.rule
+            .as_ref()
+            .ok_or("it has no HTTP rule by which to call its backend")
+    }
 }
 
 /// The rule by which a method is called.

@@ -147,6 +147,13 @@ impl Method {
         }
     }
 
+    /// Whether it may be called by GET with the message in the query: one message each way, and no side effects.
+    ///
+    /// Source: Connect protocol, "Unary-Get-Request".
+    pub fn may_be_got(&self) -> bool {
+        self.kind == MethodKind::Unary && self.idempotency == Idempotency::NoSideEffects
+    }
+
     /// The full name, such as `library.v1.Library.GetBook`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.service, self.name)

@@ -142,8 +142,10 @@ impl HttpBody for PacedBody {
             && let Some(data) = frame.data_ref()
         {
             // What is wrong with an envelope is told by who opens it.
-            let begun = this.watch.follow(data).unwrap_or(1);
-            if let Err(fault) = this.brake.came(begun, data.len()) {
+            let length = data.len();
+            let followed = this.watch.follow(data.clone());
+            let begun = followed.begun.saturating_add(u64::from(followed.error.is_some()));
+            if let Err(fault) = this.brake.came(begun, length) {
                 this.inner = Body::empty();
                 return Poll::Ready(Some(Err(fault)));
             }

@@ -15,12 +15,14 @@ use crate::translate::messages::{Direction, Messages, Part, enveloped, no_status
 use crate::translate::tally::{Outcome, Tally};
 use crate::wire::body::Body;
 use crate::wire::ending;
-use crate::wire::envelope::Watch;
+use crate::wire::envelope::{Followed, FrameError, Watch};
 
 /// A gRPC request body on its way to a gRPC upstream.
 pub(crate) struct Request {
     body: Body,
     watch: Watch,
+    /// What is wrong after all that has passed.
+    broken: Option<FrameError>,
     tally: Arc<Tally>,
 }
 
@@ -29,6 +31,7 @@ impl Request {
         Self {
             body,
             watch: Watch::new(max_message_bytes),
+            broken: None,
             tally,
         }
     }
@@ -44,6 +47,9 @@ impl HttpBody for Request {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
         loop {
+            if let Some(error) = this.broken.take() {
+                return Poll::Ready(Some(Err(Direction::Request.fault(&error))));
+            }
             let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)?) else {
                 return Poll::Ready(
                     this.watch
@@ -54,19 +60,18 @@ impl HttpBody for Request {
             };
             // A request has no trailers in gRPC: what comes as such is dropped.
             let Ok(data) = frame.into_data() else { continue };
-            return Poll::Ready(Some(match this.watch.follow(&data) {
-                Ok(begun) => {
-                    this.tally.add_request_messages(begun);
-                    Ok(Frame::data(data))
-                }
-                Err(error) => Err(Direction::Request.fault(&error)),
-            }));
+            let Followed { data, begun, error } = this.watch.follow(data);
+            this.tally.add_request_messages(begun);
+            this.broken = error;
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         // A body that stops within a message has its fault still to tell.
-        self.body.is_end_stream() && self.watch.finish().is_ok()
+        self.body.is_end_stream() && self.broken.is_none() && self.watch.finish().is_ok()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -109,6 +114,8 @@ pub(crate) struct Reply {
 enum State {
     /// The upstream speaks gRPC too.
     Raw(Body, Watch),
+    /// The same, of which all has passed that is sound.
+    Broken(FrameError),
     /// Messages made on the way.
     Made(Box<Messages>),
     /// The trailers are out.
@@ -133,18 +140,26 @@ impl Reply {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, Fault>> {
         match &mut self.state {
-            State::Raw(body, watch) => match ready!(Pin::new(body).poll_frame(cx)?) {
-                None => {
+            State::Raw(body, watch) => loop {
+                let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)?) else {
                     watch.finish().map_err(|error| Direction::Reply.fault(&error))?;
-                    Poll::Ready(Err(no_status()))
-                }
-                Some(frame) => match frame.into_data() {
+                    return Poll::Ready(Err(no_status()));
+                };
+                match frame.into_data() {
                     Ok(data) => {
-                        let begun = watch
-                            .follow(&data)
-                            .map_err(|error| Direction::Reply.fault(&error))?;
+                        let Followed { data, begun, error } = watch.follow(data);
                         self.tally.add_reply_messages(begun);
-                        Poll::Ready(Ok(Frame::data(data)))
+                        let passes = !data.is_empty();
+                        if let Some(error) = error {
+                            if !passes {
+                                return Poll::Ready(Err(Direction::Reply.fault(&error)));
+                            }
+                            self.state = State::Broken(error);
+                            return Poll::Ready(Ok(Frame::data(data)));
+                        }
+                        if passes {
+                            return Poll::Ready(Ok(Frame::data(data)));
+                        }
                     }
                     Err(frame) => {
                         watch.finish().map_err(|error| Direction::Reply.fault(&error))?;
@@ -153,10 +168,11 @@ impl Reply {
                         if let Some(hygiene) = self.hygiene {
                             hygiene.clean(&mut status);
                         }
-                        Poll::Ready(Ok(self.end(&status, trailers)))
+                        return Poll::Ready(Ok(self.end(&status, trailers)));
                     }
-                },
+                }
             },
+            State::Broken(error) => Poll::Ready(Err(Direction::Reply.fault(error))),
             State::Made(messages) => match ready!(messages.poll_next(cx))? {
                 Some(Part::Message(message)) => Poll::Ready(Ok(Frame::data(enveloped(&message)?))),
                 Some(Part::End(end)) => Poll::Ready(Ok(self.end(&end.status, end.metadata))),

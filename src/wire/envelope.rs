@@ -130,12 +130,13 @@ impl Reader {
     }
 }
 
-/// Follows the envelopes of a body that is passed on untouched: checks flags and sizes, keeps no byte of a payload.
+/// Follows the envelopes of a body that is passed on untouched: checks flags and sizes, keeps no byte of a payload and at
+/// most four of a prefix.
 #[derive(Debug)]
 pub struct Watch {
     limit: usize,
     prefix: [u8; PREFIX],
-    /// Bytes of the prefix that are there. 0 <= filled <= PREFIX.
+    /// Bytes of the prefix that are there. 0 <= filled < PREFIX.
     filled: usize,
     /// Bytes of the payload still to come, once the prefix is whole.
     remaining: usize,
@@ -152,35 +153,51 @@ impl Watch {
         }
     }
 
-    /// Follows `chunk`; says how many messages began in it.
+    /// Follows `chunk`, and says what of it may pass on.
     ///
-    /// # Errors
-    /// [`FrameError::Flag`] and [`FrameError::TooLarge`], as soon as a prefix is whole.
-    pub fn follow(&mut self, mut chunk: &[u8]) -> Result<u64, FrameError> {
+    /// A prefix that is not whole is kept until it is, so that what passes never ends within one and whoever passes it
+    /// on can still put an end of its own there.
+    pub fn follow(&mut self, chunk: Bytes) -> Followed {
+        let mut chunk = match self.held() {
+            [] => chunk,
+            held => [held, &chunk].concat().into(),
+        };
+        self.filled = 0;
+        let mut at = self.remaining.min(chunk.len());
+        self.remaining = self.remaining.saturating_sub(at);
         let mut begun: u64 = 0;
-        loop {
-            if self.remaining > 0 {
-                let step = self.remaining.min(chunk.len());
-                self.remaining = self.remaining.saturating_sub(step);
-                chunk = chunk.get(step..).unwrap_or_default();
-            }
-            if chunk.is_empty() {
-                return Ok(begun);
-            }
-            if let Some((byte, rest)) = chunk.split_first() {
-                if let Some(slot) = self.prefix.get_mut(self.filled) {
+        let mut error = None;
+        while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
+            let Some(prefix) = rest.first_chunk::<PREFIX>() else {
+                for (slot, byte) in self.prefix.iter_mut().zip(rest) {
                     *slot = *byte;
                 }
-                self.filled = self.filled.saturating_add(1);
-                chunk = rest;
-            }
-            if self.filled == PREFIX {
-                let (_, length) = parse(self.prefix, self.limit)?;
-                self.filled = 0;
-                self.remaining = length;
-                begun = begun.saturating_add(1);
-            }
+                self.filled = rest.len();
+                break;
+            };
+            let length = match parse(*prefix, self.limit) {
+                Ok((_, length)) => length,
+                Err(refused) => {
+                    error = Some(refused);
+                    break;
+                }
+            };
+            begun = begun.saturating_add(1);
+            let step = length.min(rest.len().saturating_sub(PREFIX));
+            self.remaining = length.saturating_sub(step);
+            at = at.saturating_add(PREFIX).saturating_add(step);
         }
+        chunk.truncate(at);
+        Followed {
+            data: chunk,
+            begun,
+            error,
+        }
+    }
+
+    /// What is there of a prefix that is not whole.
+    fn held(&self) -> &[u8] {
+        self.prefix.get(..self.filled).unwrap_or_default()
     }
 
     /// Says whether the body may end here.
@@ -200,6 +217,17 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// What a [`Watch`] says of a chunk.
+#[derive(Debug)]
+pub struct Followed {
+    /// What may pass on; empty when there is nothing yet.
+    pub data: Bytes,
+    /// How many messages begin in it.
+    pub begun: u64,
+    /// Why nothing after it may pass: [`FrameError::Flag`] or [`FrameError::TooLarge`].
+    pub error: Option<FrameError>,
 }
 
 /// The flag and the length of a prefix.
@@ -266,10 +294,13 @@ mod tests {
         for step in 1..=bytes.len() {
             let mut reader = Reader::new(300);
             let mut watch = Watch::new(300);
-            let (mut got, mut begun) = (Vec::new(), 0);
+            let (mut got, mut begun, mut passed) = (Vec::new(), 0, Vec::new());
             for chunk in bytes.chunks(step) {
                 reader.push(Bytes::copy_from_slice(chunk));
-                begun += watch.follow(chunk).unwrap();
+                let followed = watch.follow(Bytes::copy_from_slice(chunk));
+                assert_eq!(followed.error, None);
+                begun += followed.begun;
+                passed.extend_from_slice(&followed.data);
                 while let Some(envelope) = reader.next_envelope().unwrap() {
                     got.push((envelope.compressed, envelope.payload.len()));
                 }
@@ -279,10 +310,27 @@ mod tests {
                 [(false, 5), (true, 0), (false, 300)],
                 "cut every {step} bytes"
             );
-            assert_eq!(begun, 3);
+            assert_eq!((begun, &passed), (3, &bytes));
             assert_eq!(reader.finish(), Ok(()));
             assert_eq!(watch.finish(), Ok(()));
         }
+    }
+
+    #[test]
+    fn what_is_watched_is_copied_only_where_a_prefix_was_cut() {
+        let bytes = Bytes::from(two_messages());
+        let mut watch = Watch::new(300);
+        for (from, to, copied) in [
+            (0, 10, false),
+            (10, 13, false),
+            (13, 200, true),
+            (200, 320, false),
+        ] {
+            let chunk = bytes.slice(from..to);
+            let data = watch.follow(chunk.clone()).data;
+            assert_eq!(data.as_ptr() != chunk.as_ptr(), copied, "bytes {from} to {to}");
+        }
+        assert_eq!(watch.finish(), Ok(()));
     }
 
     #[test]
@@ -292,7 +340,8 @@ mod tests {
             let mut reader = Reader::new(limit);
             reader.push(head.clone());
             assert_eq!(reader.next_envelope().is_ok(), fits, "limit {limit}");
-            assert_eq!(Watch::new(limit).follow(&head).is_ok(), fits, "limit {limit}");
+            let followed = Watch::new(limit).follow(head);
+            assert_eq!(followed.error.is_none(), fits, "limit {limit}");
         }
     }
 
@@ -303,7 +352,7 @@ mod tests {
             let part = bytes.slice(..cut);
             let mut reader = Reader::new(100);
             let mut watch = Watch::new(100);
-            watch.follow(&part).unwrap();
+            assert_eq!(watch.follow(part.clone()).error, None);
             reader.push(part);
             assert_eq!(reader.next_envelope(), Ok(None));
             assert!(matches!(reader.finish(), Err(FrameError::Truncated { .. })));
@@ -317,8 +366,33 @@ mod tests {
         reader.push(Bytes::from_static(&[2, 0, 0, 0, 0]));
         assert_eq!(reader.next_envelope(), Err(FrameError::Flag(2)));
         assert_eq!(
-            Watch::new(100).follow(&[0x80, 0, 0, 0, 0]),
-            Err(FrameError::Flag(0x80))
+            Watch::new(100)
+                .follow(Bytes::from_static(&[0x80, 0, 0, 0, 0]))
+                .error,
+            Some(FrameError::Flag(0x80))
         );
+    }
+
+    #[test]
+    fn what_is_before_a_refused_message_passes_however_it_is_cut() {
+        let good = two_messages();
+        let mut bytes = good.clone();
+        bytes.extend_from_slice(&wrap(&[7; 400]).unwrap());
+        for step in 1..=bytes.len() {
+            let (mut watch, mut passed) = (Watch::new(300), Vec::new());
+            let error = bytes.chunks(step).find_map(|chunk| {
+                let followed = watch.follow(Bytes::copy_from_slice(chunk));
+                passed.extend_from_slice(&followed.data);
+                followed.error
+            });
+            assert_eq!(passed, good, "cut every {step} bytes");
+            assert_eq!(
+                error,
+                Some(FrameError::TooLarge {
+                    declared: 400,
+                    limit: 300
+                })
+            );
+        }
     }
 }

@@ -58,6 +58,38 @@ impl Dialect {
         }
     }
 
+    /// Whether a call may be a GET request with its message in the query.
+    pub fn takes_get(self) -> bool {
+        match self {
+            Self::Connect => true,
+            Self::Rest | Self::Grpc | Self::GrpcWeb | Self::WebSocket => false,
+        }
+    }
+
+    /// How a call says what its messages are.
+    pub fn spellings(self) -> Spellings {
+        let always = |names| Spellings {
+            unary: names,
+            streaming: names,
+            unary_header: None,
+        };
+        match self {
+            Self::Rest => always(&["application/json"]),
+            Self::Grpc => always(&["application/grpc"]),
+            Self::GrpcWeb => always(&["application/grpc-web", "application/grpc-web-text"]),
+            Self::Connect => Spellings {
+                unary: &["application/json", "application/proto"],
+                streaming: &["application/connect+json", "application/connect+proto"],
+                unary_header: Some(("connect-protocol-version", connect::VERSION)),
+            },
+            Self::WebSocket => always(&[
+                websocket::handshake::SABIR_JSON,
+                websocket::handshake::SABIR_PROTO,
+                websocket::handshake::GRPC_WEBSOCKETS,
+            ]),
+        }
+    }
+
     /// What of a URL says which method is called.
     pub fn addressing(self) -> Addressing {
         match self {
@@ -66,6 +98,17 @@ impl Dialect {
             Self::WebSocket => Addressing::Path,
         }
     }
+}
+
+/// What a client may write in a call: content types, or the subprotocols of WebSockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spellings {
+    /// For methods that take one message and give one.
+    pub unary: &'static [&'static str],
+    /// For those that stream.
+    pub streaming: &'static [&'static str],
+    /// A header that unary calls have beside it, by its name and its value.
+    pub unary_header: Option<(&'static str, &'static str)>,
 }
 
 /// What of a URL says which method is called.

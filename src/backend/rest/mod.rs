@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method, Request};
 use tower::Service;
 
 use crate::backend::dispatch::{Asked, Dispatch, Twice};
@@ -25,7 +25,7 @@ use crate::call::{Call, Deadline, Reply};
 use crate::fault::{Fault, Kind};
 use crate::route::entry::OutboundRest;
 use crate::schema::{self, Idempotency, MethodKind};
-use crate::translate::{Messages, Part};
+use crate::translate::{Bounds, Messages, Part};
 use crate::wire::body::Body;
 
 use answer::Answer;
@@ -60,18 +60,10 @@ impl Rest {
             messages,
             permit,
         } = call;
-        if method.kind.client_streams() {
-            return Err(unimplemented(
-                &method,
-                "streams of requests can't be sent to a REST backend",
-            ));
-        }
-        let Some(rule) = &self.outbound.rule else {
-            return Err(unimplemented(
-                &method,
-                "it has no HTTP rule by which to call its backend",
-            ));
-        };
+        let rule = self
+            .outbound
+            .rule_for(&method)
+            .map_err(|why| unimplemented(&method, why))?;
         let message = only(messages).await?;
         let mut wish = self.dispatch.wish(&self.key, &metadata, permit.identity());
         wish.key = wish.key.or_else(|| self.key.of_message(&message));
@@ -100,6 +92,30 @@ impl Rest {
             answer.unary(response).await
         }
     }
+}
+
+/// Why no call of `method` can be sent, whatever it says.
+pub fn unreachable(outbound: &OutboundRest, method: &schema::Method) -> Option<Fault> {
+    let why = outbound.rule_for(method).err()?;
+    Some(unimplemented(method, why))
+}
+
+/// The request that `message` becomes, without what its endpoint adds: path and query, headers, and the body.
+///
+/// # Errors
+/// A client fault for a method that can't be called, and for a message that does not fit its rule.
+pub fn request(
+    outbound: &OutboundRest,
+    method: &schema::Method,
+    metadata: HeaderMap,
+    message: Bytes,
+    bounds: Bounds,
+) -> Result<Request<Bytes>, Fault> {
+    let rule = outbound
+        .rule_for(method)
+        .map_err(|why| unimplemented(method, why))?;
+    let (prepared, body) = Prepared::new(outbound, rule, metadata, message, bounds)?;
+    prepared.unaddressed(body)
 }
 
 impl Service<Call> for Rest {

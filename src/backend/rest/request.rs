@@ -96,6 +96,18 @@ impl Prepared {
         &self.method
     }
 
+    /// The whole request, for no endpoint in particular.
+    ///
+    /// # Errors
+    /// The URL is more than can be sent.
+    pub(super) fn unaddressed(self, body: Bytes) -> Result<Request<Bytes>, Fault> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = Uri::try_from(self.target).map_err(unfit)?;
+        *request.headers_mut() = self.headers;
+        Ok(request)
+    }
+
     /// The request for one endpoint, with what is left of the deadline.
     ///
     /// # Errors
@@ -125,17 +137,19 @@ impl Prepared {
             "" => PathAndQuery::try_from(self.target.as_str()),
             prefix => PathAndQuery::try_from(format!("{prefix}{}", self.target)),
         };
-        let unfit = |error: Box<dyn std::error::Error + Send + Sync>| {
-            Fault::client(Kind::InvalidArgument, "the message does not fit into a URL").caused_by(error)
-        };
-        parts.path_and_query = Some(path.map_err(|error| unfit(error.into()))?);
-        let uri = Uri::from_parts(parts).map_err(|error| unfit(error.into()))?;
+        parts.path_and_query = Some(path.map_err(unfit)?);
+        let uri = Uri::from_parts(parts).map_err(unfit)?;
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         Ok(request)
     }
+}
+
+/// A message that makes more than a URL can be.
+fn unfit(error: impl std::error::Error + Send + Sync + 'static) -> Fault {
+    Fault::client(Kind::InvalidArgument, "the message does not fit into a URL").caused_by(error)
 }
 
 /// What the answer may be.

@@ -146,3 +146,67 @@ rate_limits:
         .0;
     insta::assert_snapshot!(Explanation::new(&plan, &head, None).to_string());
 }
+
+/// The same services behind a backend that knows HTTP and JSON alone.
+#[track_caller]
+fn explained_to_rest(request: http::request::Builder, body: Option<&str>) -> String {
+    let file = FILE.replace(
+        "library: {endpoints: [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]}",
+        "library: {protocol: rest, endpoints: [\"http://127.0.0.1:1/api\", \"http://127.0.0.1:2/api/\"], schema: {protos: [a.proto]}, rest: {server_timeout: true}}",
+    );
+    let plan = plan_of(&file);
+    let (head, ()) = request.body(()).expect("a request").into_parts();
+    let explanation = Explanation::new(&plan, &head, body.map(str::as_bytes));
+    format!("{explanation}\nsends: {}", explanation.sends())
+}
+
+#[test]
+fn a_rest_backend_is_asked_by_the_rule() {
+    let request = Request::get("/v1/shelves/1/books/2?deep=true").header("x-user", "ada");
+    insta::assert_snapshot!(explained_to_rest(request, None));
+}
+
+#[test]
+fn a_rest_backend_is_sent_a_body() {
+    let request = Request::post("/library.v1.Library/Put")
+        .header("content-type", "application/json")
+        .header("connect-protocol-version", "1");
+    let body = r#"{"name": "shelves/1/books/2", "title": "Dune"}"#;
+    insta::assert_snapshot!(explained_to_rest(request, Some(body)));
+}
+
+#[test]
+fn a_message_of_grpc_is_given_as_json() {
+    let request = || Request::post("/library.v1.Library/Get").header("content-type", "application/grpc");
+    let named = explained_to_rest(request(), Some(r#"{"name": "shelves/1/books/2"}"#));
+    assert!(
+        named.contains("\nrequest GET /api/v1/shelves/1/books/2\n"),
+        "{named}"
+    );
+    let unnamed = explained_to_rest(request(), Some("{}"));
+    assert!(unnamed.contains("answered with 400"), "{unnamed}");
+    assert!(unnamed.ends_with("sends: false"), "{unnamed}");
+    let unknown = explained_to_rest(request(), None);
+    assert!(
+        unknown.contains("\nrequest GET, of which the message gives the rest"),
+        "{unknown}"
+    );
+}
+
+#[test]
+fn what_can_not_be_called_says_so() {
+    let request = Request::post("/library.v1.Loans/Lend").header("host", "loans.example.com");
+    let said = explained_to_rest(request.header("content-type", "application/grpc"), None);
+    assert!(
+        said.contains("library.v1.Loans/Lend: it has no HTTP rule by which to call its backend"),
+        "{said}"
+    );
+    assert!(said.ends_with("sends: false"), "{said}");
+}
+
+#[test]
+fn a_get_of_connect_has_its_message_in_the_query() {
+    let uri = "/library.v1.Loans/Lend?connect=v1&encoding=json&message=%7B%22name%22%3A%22b%22%7D";
+    let said = explained(Request::get(format!("http://loans.example.com{uri}")), None);
+    assert!(said.contains("\"name\": \"b\""), "{said}");
+}

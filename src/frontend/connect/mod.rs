@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::frontend::rest::takes_gzip;
 use crate::frontend::{Admitted, refuse};
 use crate::route::Entry;
-use crate::schema::{self, Idempotency, MethodKind};
+use crate::schema::{self, MethodKind};
 use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -111,11 +111,7 @@ fn accept_post(method: &schema::Method) -> &'static str {
 
 /// The HTTP methods that a method of a service answers.
 fn allow(method: &schema::Method) -> &'static str {
-    if method.kind == MethodKind::Unary && method.idempotency == Idempotency::NoSideEffects {
-        "GET, POST"
-    } else {
-        "POST"
-    }
+    if method.may_be_got() { "GET, POST" } else { "POST" }
 }
 
 /// Whether a request is one by GET.

@@ -15,7 +15,7 @@ use crate::fault::{Fault, Kind, Side};
 use crate::frontend::Admitted;
 use crate::frontend::rest::{body, deadline, read_json};
 use crate::route::Entry;
-use crate::schema::{Idempotency, MethodKind};
+use crate::schema::MethodKind;
 use crate::translate::messages::{Direction, PartStream, seal};
 use crate::translate::{Bounds, Messages, Part};
 use crate::wire::body::{Body, Way};
@@ -85,7 +85,7 @@ fn shape(admitted: &Admitted) -> Result<(), Fault> {
     let method = &entry.method;
     let is_unary = method.kind == MethodKind::Unary;
     if is_get(head) {
-        if !is_unary || method.idempotency != Idempotency::NoSideEffects {
+        if !method.may_be_got() {
             let said = "GET is for unary methods without side effects; use POST here";
             return Err(Fault::client(Kind::MethodNotAllowed, said).allowing(allow(method)));
         }

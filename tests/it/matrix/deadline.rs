@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use serde_json::json;
 use tonic::Code;
 
 use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
@@ -11,9 +12,39 @@ use crate::support::clients::grpc;
 use crate::support::clients::rest::{Answer, once, request};
 use crate::support::framing::envelope;
 use crate::support::gateway::{Gateway, Settings};
+use crate::support::script::{guarded, hold, recv, send};
 use crate::support::within;
 
 const WAIT: &str = "library.v1.Probe/Wait";
+
+guarded!(
+    before_the_answer,
+    "library.v1.Library/GetBook",
+    [
+        recv(json!({"name": "shelves/1/books/7"})),
+        hold(Code::DeadlineExceeded)
+    ],
+    route("timeout: 300ms"),
+);
+
+guarded!(
+    in_a_stream_of_answers,
+    "library.v1.Library/WatchBooks",
+    [recv(json!({})), send(json!({})), hold(Code::DeadlineExceeded)],
+    within_a_second(),
+);
+
+guarded!(
+    in_the_middle_of_a_talk,
+    "library.v1.ReadingRoom/Chat",
+    [
+        recv(json!({"text": "one"})),
+        send(json!({"text": "one"})),
+        recv(json!({"text": "two"})),
+        hold(Code::DeadlineExceeded)
+    ],
+    within_a_second(),
+);
 
 /// A backend that answers nothing, until its stream is reset.
 async fn silent() -> Backend {

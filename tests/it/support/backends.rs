@@ -3,8 +3,10 @@
 //! A scripted backend plays its part of one conversation with everybody who calls. A raw one does to a stream what a
 //! test tells it to, broken things included.
 
+pub(crate) mod origin;
+
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -38,6 +40,7 @@ use tower::Service;
 
 use super::framing;
 use super::messages::{canonical, decode, dynamic, encode, message_type, method};
+use super::origin::Origin;
 use super::script::{Conversation, End, Step};
 use super::within;
 
@@ -47,6 +50,17 @@ pub(crate) enum Kind {
     Tonic,
     /// h2 alone, which sends its messages in pieces of three bytes.
     H2,
+    /// An origin that knows JSON over HTTP/1.1.
+    Http1,
+    /// The same over HTTP/2.
+    Http2,
+}
+
+impl Kind {
+    /// Whether it knows HTTP and JSON alone.
+    pub(crate) fn is_rest(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2)
+    }
 }
 
 /// A backend that listens until it is dropped.
@@ -69,9 +83,9 @@ impl Backend {
         self.record.problems.lock().join("\n")
     }
 
-    /// Waits until a call was played to its end, and checks that nothing went other than scripted.
+    /// Waits until what has begun has ended, and checks that nothing went other than scripted.
     pub(crate) async fn has_played_to_the_end(&self) {
-        self.calls_ended(1).await;
+        self.calls_ended(self.begun()).await;
         let problems = self.problems();
         assert!(problems.is_empty(), "{problems}");
     }
@@ -95,6 +109,14 @@ impl Backend {
             .unwrap();
     }
 
+    /// Waits until a call has come to where the backend is silent.
+    pub(crate) async fn holds(&self) {
+        let mut holding = self.record.holding.subscribe();
+        within("the silence", holding.wait_for(|holding| *holding > 0))
+            .await
+            .unwrap();
+    }
+
     /// How many calls have begun.
     pub(crate) fn begun(&self) -> usize {
         *self.record.begun.borrow()
@@ -106,6 +128,8 @@ impl Backend {
 pub(crate) struct Record {
     problems: Arc<Mutex<Vec<String>>>,
     begun: watch::Sender<usize>,
+    /// Calls whose backend has come to where it is silent.
+    holding: watch::Sender<usize>,
     ended: watch::Sender<usize>,
 }
 
@@ -114,6 +138,7 @@ impl Record {
         Self {
             problems: Arc::default(),
             begun: watch::Sender::new(0),
+            holding: watch::Sender::new(0),
             ended: watch::Sender::new(0),
         }
     }
@@ -175,7 +200,22 @@ pub(crate) async fn scripted(kind: Kind, conversation: Conversation) -> Backend 
             .await;
             // The scripted record is the one that knows what went wrong.
             backend.record.problems = record.problems;
+            backend.record.holding = record.holding;
             backend
+        }
+        Kind::Http1 | Kind::Http2 => {
+            let origin = Origin::serve(kind == Kind::Http2, move |request| {
+                script.clone().play_over_http(request)
+            })
+            .await;
+            Backend {
+                address: origin.address,
+                record,
+                task: tokio::spawn(async move {
+                    let _origin = origin;
+                    std::future::pending().await
+                }),
+            }
         }
     }
 }
@@ -267,7 +307,10 @@ impl Script {
                 .insert("grpc-encoding", HeaderValue::from_static("gzip"));
         }
         append(head.headers_mut(), &self.conversation.initial);
-        let first = player.next().await;
+        let gone = poll_fn(|cx| answer.poll_reset(cx));
+        let Some(first) = unless(gone, player.next()).await else {
+            return;
+        };
         if let Answer::End(end) = &first
             && end.code != Code::Ok
         {
@@ -289,7 +332,11 @@ impl Script {
                     return;
                 }
             }
-            next = player.next().await;
+            let gone = poll_fn(|cx| body.poll_reset(cx));
+            let Some(said) = unless(gone, player.next()).await else {
+                return;
+            };
+            next = said;
         }
     }
 
@@ -316,6 +363,11 @@ impl Script {
 }
 
 impl Player {
+    /// Whether the script ends here, and its call with it.
+    fn has_said_all(&self) -> bool {
+        self.steps.as_slice().is_empty()
+    }
+
     /// Hears what the script says, up to the next thing to say.
     async fn next(&mut self) -> Answer {
         loop {
@@ -336,7 +388,20 @@ impl Player {
                     }
                     return Answer::End(end);
                 }
-                None => return self.stray("the script has no end".to_owned()),
+                Some(Step::SendRefused(message, _)) => {
+                    // What comes after it is never heard.
+                    self.steps = Vec::new().into_iter();
+                    return Answer::Message(encode(&self.script.method.output(), &message));
+                }
+                Some(Step::RecvRefused(..)) => match self.requests.next().await {
+                    Some(Ok(_)) => return self.stray("a message that was to be refused".to_owned()),
+                    Some(Err(_)) | None => return std::future::pending().await,
+                },
+                Some(Step::Hold(_) | Step::Leave) => {
+                    self.script.record.holding.send_modify(|holding| *holding += 1);
+                    return std::future::pending().await;
+                }
+                None => return std::future::pending().await,
             }
         }
     }
@@ -368,6 +433,14 @@ impl Player {
             message: "the backend was told something else than its script says",
             details: Vec::new(),
         })
+    }
+}
+
+/// What is said, unless something ends it before.
+async fn unless<T>(end: impl Future, said: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        said = said => Some(said),
+        _ = end => None,
     }
 }
 

@@ -15,9 +15,14 @@ use tokio::sync::Notify;
 use super::messages::DESCRIPTORS;
 use super::within;
 
+/// The file with HTTP rules.
+const RULES: &str = "rules.yaml";
+
 /// What to run the gateway with. Text fields are YAML, put in as they are.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// What the backend speaks.
+    pub(crate) protocol: &'static str,
     /// Endpoints of the backend.
     pub(crate) endpoints: Vec<String>,
     /// How the schema is learned.
@@ -30,18 +35,22 @@ pub(crate) struct Settings {
     pub(crate) listener: String,
     /// Members of `limits`, a line each.
     pub(crate) limits: String,
+    /// The text of a file with HTTP rules, if there is one.
+    pub(crate) rules: Option<String>,
 }
 
 impl Settings {
     /// One gRPC backend whose schema is the compiled example service.
     pub(crate) fn to(backend: SocketAddr) -> Self {
         Self {
+            protocol: "grpc",
             endpoints: vec![format!("http://{backend}")],
             schema: format!("{{descriptors: {DESCRIPTORS}}}"),
             backend: String::new(),
             route: String::new(),
             listener: String::new(),
             limits: String::new(),
+            rules: None,
         }
     }
 
@@ -79,9 +88,13 @@ impl Settings {
             yaml.push_str("limits:\n");
             indent(&mut yaml, 2, &self.limits);
         }
-        yaml.push_str("backends:\n  library:\n    protocol: grpc\n");
+        yaml.push_str("backends:\n  library:\n");
+        writeln!(yaml, "    protocol: {}", self.protocol).unwrap();
         writeln!(yaml, "    endpoints: [{}]", self.endpoints.join(", ")).unwrap();
         writeln!(yaml, "    schema: {}", self.schema).unwrap();
+        if self.rules.is_some() {
+            writeln!(yaml, "    rules: [{RULES}]").unwrap();
+        }
         indent(&mut yaml, 4, &self.backend);
         yaml.push_str("routes:\n  - services: [\"*\"]\n    backend: library\n");
         indent(&mut yaml, 4, &self.route);
@@ -115,7 +128,8 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts the gateway and waits until it serves.
     pub(crate) async fn start(settings: &Settings) -> Self {
-        Self::with_config(&settings.yaml()).await
+        let rules = settings.rules.as_ref().map(|text| (RULES, text.as_str()));
+        Self::with_files(&settings.yaml(), rules).await
     }
 
     /// The same in front of one backend, with nothing special.
@@ -125,7 +139,19 @@ impl Gateway {
 
     /// Starts the gateway with a whole configuration.
     pub(crate) async fn with_config(yaml: &str) -> Self {
-        Self::in_folder(TempDir::new().unwrap(), yaml).await
+        Self::with_files(yaml, None).await
+    }
+
+    /// The same with more files beside it, each a name and its text.
+    pub(crate) async fn with_files<'a>(
+        yaml: &str,
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let folder = TempDir::new().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self::in_folder(folder, yaml).await
     }
 
     /// The same, in a folder that holds what the configuration names.
@@ -158,6 +184,17 @@ impl Gateway {
     /// Sends the process a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);
+    }
+
+    /// Bytes of memory that the process has for itself and that are resident.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
+        let figure = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let figure = figure
+            .and_then(|figure| figure.trim().strip_suffix(" kB"))
+            .unwrap();
+        figure.parse::<u64>().unwrap() << 10
     }
 
     /// What the gateway has said so far.

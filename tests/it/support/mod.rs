@@ -3,6 +3,7 @@
 
 pub(crate) mod backends;
 pub(crate) mod clients;
+pub(crate) mod etcd;
 pub(crate) mod framing;
 pub(crate) mod gateway;
 pub(crate) mod messages;

@@ -24,6 +24,14 @@ pub(crate) enum Step {
     Recv(Value),
     Send(Value),
     End(End),
+    /// A message that the gateway lets not pass to the backend, and the code that its client is told.
+    RecvRefused(Value, Code),
+    /// The same of the backend's.
+    SendRefused(Value, Code),
+    /// The backend says nothing more, and the gateway ends the call with this code.
+    Hold(Code),
+    /// The client goes away.
+    Leave,
 }
 
 /// How a call ends.
@@ -43,6 +51,26 @@ pub(crate) fn recv(message: Value) -> Step {
 /// A message that the backend answers.
 pub(crate) fn send(message: Value) -> Step {
     Step::Send(message)
+}
+
+/// A message that is refused on its way to the backend.
+pub(crate) fn recv_refused(message: Value, code: Code) -> Step {
+    Step::RecvRefused(message, code)
+}
+
+/// A message that is refused on its way to the client.
+pub(crate) fn send_refused(message: Value, code: Code) -> Step {
+    Step::SendRefused(message, code)
+}
+
+/// The backend is silent until the gateway ends the call.
+pub(crate) fn hold(code: Code) -> Step {
+    Step::Hold(code)
+}
+
+/// The client goes away.
+pub(crate) fn leave() -> Step {
+    Step::Leave
 }
 
 /// The end of the call, without a message.
@@ -78,6 +106,12 @@ pub(crate) struct Conversation {
     pub(crate) trailing: Vec<(&'static str, &'static str)>,
     /// Both peers compress what they send.
     pub(crate) compressed: bool,
+    /// Headers of the request that are its protocol's own, and no metadata.
+    pub(crate) own: Vec<(&'static str, &'static str)>,
+    /// Members of the route, in YAML.
+    pub(crate) route: &'static str,
+    /// Members of `limits`, in YAML.
+    pub(crate) limit: &'static str,
 }
 
 impl Conversation {
@@ -89,7 +123,31 @@ impl Conversation {
             initial: Vec::new(),
             trailing: Vec::new(),
             compressed: false,
+            own: Vec::new(),
+            route: "",
+            limit: "",
         }
+    }
+
+    /// A second, in the header of whatever the client speaks.
+    pub(crate) fn within_a_second(mut self) -> Self {
+        self.own = vec![("grpc-timeout", "1S"), ("connect-timeout-ms", "1000")];
+        self
+    }
+
+    /// The headers that a client sends.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &(&'static str, &'static str)> {
+        self.metadata.iter().chain(&self.own)
+    }
+
+    pub(crate) fn route(mut self, line: &'static str) -> Self {
+        self.route = line;
+        self
+    }
+
+    pub(crate) fn limit(mut self, line: &'static str) -> Self {
+        self.limit = line;
+        self
     }
 
     pub(crate) fn metadata<const N: usize>(mut self, pairs: [(&'static str, &'static str); N]) -> Self {
@@ -126,19 +184,34 @@ pub(crate) enum Frontend {
 }
 
 /// Plays a conversation through the gateway and checks both ends of it.
-pub(crate) async fn play(conversation: Conversation, frontend: Frontend, kind: Kind) {
+pub(crate) async fn play(mut conversation: Conversation, frontend: Frontend, kind: Kind) {
     let backend = backends::scripted(kind, conversation.clone()).await;
+    let mut settings = Settings::to(backend.address)
+        .route(conversation.route)
+        .limit(conversation.limit);
+    if kind.is_rest() {
+        settings.protocol = "rest";
+        settings.rules = Some(backends::origin::rules(conversation.path));
+        settings = settings.backend(if kind == Kind::Http2 { "http2: true" } else { "" });
+        // An answer in JSON has headers and no trailers.
+        conversation.trailing.clear();
+    }
     let gateway = match frontend {
         Frontend::Nothing => None,
         Frontend::Rest(..)
         | Frontend::Web(..)
         | Frontend::Connect(..)
         | Frontend::WebSocket(..)
-        | Frontend::Grpc => Some(Gateway::start(&Settings::to(backend.address)).await),
+        | Frontend::Grpc => Some(Gateway::start(&settings).await),
     };
     let address = gateway
         .as_ref()
         .map_or(backend.address, |gateway| gateway.address);
+    if kind.is_rest() && method(conversation.path).is_client_streaming() {
+        within("the refusal", is_refused(&conversation, frontend, address)).await;
+        assert_eq!(backend.begun(), 0, "{}", backend.problems());
+        return;
+    }
     within(
         "the conversation",
         converse(&conversation, frontend, address, &backend),
@@ -154,7 +227,7 @@ async fn converse(conversation: &Conversation, frontend: Frontend, address: Sock
     let last = conversation
         .steps
         .iter()
-        .rposition(|step| matches!(step, Step::Recv(_)));
+        .rposition(|step| matches!(step, Step::Recv(_) | Step::RecvRefused(..)));
     if last.is_none() {
         session.half_close().await;
     }
@@ -164,6 +237,24 @@ async fn converse(conversation: &Conversation, frontend: Frontend, address: Sock
                 session.send(message).await;
                 if Some(at) == last {
                     session.half_close().await;
+                }
+            }
+            Step::RecvRefused(message, code) => {
+                session.send(message).await;
+                session.half_close().await;
+                assert_eq!(session.refused().await, *code, "{}", backend.problems());
+                return;
+            }
+            Step::SendRefused(_, code) | Step::Hold(code) => {
+                assert_eq!(session.refused().await, *code, "{}", backend.problems());
+                return;
+            }
+            Step::Leave => {
+                // Some clients send nothing before they are asked for the answer.
+                tokio::select! {
+                    biased;
+                    () = backend.holds() => return,
+                    heard = session.next() => panic!("instead of silence: {heard:?}\n{}", backend.problems()),
                 }
             }
             Step::Send(message) => match session.next().await {
@@ -187,9 +278,36 @@ async fn converse(conversation: &Conversation, frontend: Frontend, address: Sock
     session.has_heard_metadata(conversation);
 }
 
+/// A stream of requests has no form in HTTP and JSON: it is refused before anything is sent.
+async fn is_refused(conversation: &Conversation, frontend: Frontend, address: SocketAddr) {
+    let mut session = Session::start(conversation, frontend, address).await;
+    session.half_close().await;
+    match session.next().await {
+        Heard::End(end) => assert_eq!(end.code, Code::Unimplemented, "{end:?}"),
+        Heard::Message(message) => panic!("a message instead of the refusal: {message}"),
+    }
+}
+
 /// Makes a module of a conversation, with a test for every frontend and backend.
 macro_rules! conversation {
-    ($name:ident, $path:literal, [$($step:expr),+ $(,)?] $(, $with:ident ($($argument:tt)*))* $(,)?) => {
+    ($($conversation:tt)+) => {
+        $crate::support::script::module!([
+            nothing_to_tonic = Nothing => Tonic,
+            nothing_to_h2 = Nothing => H2,
+        ] $($conversation)+);
+    };
+}
+
+/// The same for what only a gateway does, so that there is nothing to see without one.
+macro_rules! guarded {
+    ($($conversation:tt)+) => {
+        $crate::support::script::module!([] $($conversation)+);
+    };
+}
+
+/// The module of a conversation, with further cells.
+macro_rules! module {
+    ([$($further:tt)*] $name:ident, $path:literal, [$($step:expr),+ $(,)?] $(, $with:ident ($($argument:tt)*))* $(,)?) => {
         mod $name {
             use super::*;
 
@@ -216,8 +334,18 @@ macro_rules! conversation {
                 websocket_json_http1_to_tonic = WebSocket(Http1, SabirJson) => Tonic,
                 websocket_json_http2_to_h2 = WebSocket(Http2, SabirJson) => H2,
                 websocket_proto_http1_to_h2 = WebSocket(Http1, SabirProto) => H2,
-                nothing_to_tonic = Nothing => Tonic,
-                nothing_to_h2 = Nothing => H2,
+                rest_http1_ndjson_to_http1 = Rest(Http1, Ndjson) => Http1,
+                rest_http2_sse_to_http2 = Rest(Http2, Sse) => Http2,
+                rest_http2_array_to_http1 = Rest(Http2, Array) => Http1,
+                web_binary_http1_to_http1 = Web(Http1, Binary) => Http1,
+                web_text_http2_to_http2 = Web(Http2, Text) => Http2,
+                connect_proto_http1_to_http2 = Connect(Http1, Proto) => Http2,
+                connect_json_http2_to_http1 = Connect(Http2, Json) => Http1,
+                grpc_to_http1 = Grpc => Http1,
+                grpc_to_http2 = Grpc => Http2,
+                websocket_json_http1_to_http1 = WebSocket(Http1, SabirJson) => Http1,
+                websocket_proto_http2_to_http2 = WebSocket(Http2, SabirProto) => Http2,
+                $($further)*
             );
         }
     };
@@ -241,4 +369,4 @@ macro_rules! cells {
     };
 }
 
-pub(crate) use {cells, conversation};
+pub(crate) use {cells, conversation, guarded, module};

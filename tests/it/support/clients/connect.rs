@@ -42,7 +42,7 @@ impl ConnectSession {
                 .header("content-encoding", "gzip")
                 .header("accept-encoding", "gzip");
         }
-        for (name, value) in &headers(&conversation.metadata) {
+        for (name, value) in &headers(conversation.headers()) {
             head = head.header(name, value);
         }
         Self {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use prost_reflect::MethodDescriptor;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
 use super::super::backends::{gunzip, gzip};
@@ -63,7 +63,7 @@ pub(crate) struct EnvelopedSession {
     compressed: bool,
     /// Absent once the client has half-closed.
     requests: Option<mpsc::Sender<Bytes>>,
-    started: Option<JoinHandle<hyper::Result<Response<Incoming>>>>,
+    started: Option<AbortOnDropHandle<hyper::Result<Response<Incoming>>>>,
     answer: Option<Incoming>,
     /// Base64 that has arrived and is no whole group yet.
     text: BytesMut,
@@ -86,13 +86,13 @@ impl EnvelopedSession {
                 head = head.header(name, "gzip");
             }
         }
-        for (name, value) in &headers(&conversation.metadata) {
+        for (name, value) in &headers(conversation.headers()) {
             head = head.header(name, value);
         }
         let (requests, body) = rest::pieces();
         let mut connection = Rest::connect(address, version).await;
         let request = head.body(body).unwrap();
-        let started = tokio::spawn(async move { connection.start(request).await });
+        let started = AbortOnDropHandle::new(tokio::spawn(async move { connection.start(request).await }));
         Self {
             method: method(conversation.path),
             tongue,

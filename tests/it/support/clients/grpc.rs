@@ -7,7 +7,7 @@ use futures_util::stream;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
@@ -26,7 +26,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Channel {
 }
 
 /// A call under way.
-pub(crate) type Started = JoinHandle<Result<Response<Streaming<Bytes>>, Status>>;
+pub(crate) type Started = AbortOnDropHandle<Result<Response<Streaming<Bytes>>, Status>>;
 
 /// Starts a call; messages go into the channel, and dropping it is the half-close.
 pub(crate) fn start(
@@ -43,7 +43,7 @@ pub(crate) fn start(
     });
     let mut request = tonic::Request::new(messages);
     *request.metadata_mut() = MetadataMap::from_headers(metadata);
-    let started = tokio::spawn(async move {
+    let started = AbortOnDropHandle::new(tokio::spawn(async move {
         let mut grpc = tonic::client::Grpc::new(channel);
         if compressed {
             grpc = grpc
@@ -54,7 +54,7 @@ pub(crate) fn start(
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         grpc.streaming(request, path, BytesCodec).await
-    });
+    }));
     (sender, started)
 }
 
