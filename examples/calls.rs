@@ -7,7 +7,11 @@
 //! With a baseline, a file of lines as they are printed, the difference to it is told. `--scale` tells instead how a call's
 //! cost grows with routes, endpoints, connections and workers.
 
-#![expect(clippy::print_stdout, reason = "the program tells what it finds")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "the program tells what it finds, and its tasks are its own"
+)]
 
 mod process;
 

@@ -6,7 +6,11 @@
 //! What is counted is anonymous memory that is resident (`RssAnon`), which is what a connection adds; for the process the
 //! pages of the program itself are told too. Bounded in number and time.
 
-#![expect(clippy::print_stdout, reason = "the program tells what it finds")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the program tells what it finds"
+)]
 
 mod process;
 

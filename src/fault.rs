@@ -60,6 +60,8 @@ pub enum Kind {
     CredentialsInvalid,
     /// What the request says about who calls held once.
     CredentialsExpired,
+    /// What the request says about who calls was taken back.
+    CredentialsRevoked,
     /// The caller is known and may not do this.
     PermissionDenied,
     /// Who calls can't be checked now.
@@ -104,7 +106,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadRequest,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -119,6 +121,7 @@ impl Kind {
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::CredentialsExpired,
+        Self::CredentialsRevoked,
         Self::PermissionDenied,
         Self::IdentityUnavailable,
         Self::AddressDenied,
@@ -158,6 +161,7 @@ impl Kind {
             Self::CredentialsMissing => "CREDENTIALS_MISSING",
             Self::CredentialsInvalid => "CREDENTIALS_INVALID",
             Self::CredentialsExpired => "CREDENTIALS_EXPIRED",
+            Self::CredentialsRevoked => "CREDENTIALS_REVOKED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::IdentityUnavailable => "IDENTITY_UNAVAILABLE",
             Self::AddressDenied => "ADDRESS_DENIED",
@@ -206,9 +210,10 @@ impl Kind {
             | Self::UpstreamUnavailable
             | Self::CircuitOpen
             | Self::UpstreamReset => Code::Unavailable,
-            Self::CredentialsMissing | Self::CredentialsInvalid | Self::CredentialsExpired => {
-                Code::Unauthenticated
-            }
+            Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::CredentialsExpired
+            | Self::CredentialsRevoked => Code::Unauthenticated,
             Self::PermissionDenied => Code::PermissionDenied,
             Self::Truncated => Code::Unknown,
             Self::UpstreamProtocol | Self::UpstreamMessage | Self::Internal => Code::Internal,
@@ -242,6 +247,7 @@ impl Kind {
             | Self::CredentialsMissing
             | Self::CredentialsInvalid
             | Self::CredentialsExpired
+            | Self::CredentialsRevoked
             | Self::PermissionDenied
             | Self::IdentityUnavailable
             | Self::AddressDenied

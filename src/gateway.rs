@@ -25,7 +25,7 @@ use crate::backend::reflection::Reflection;
 use crate::backend::relay::{Relay, Relayed};
 use crate::backend::rest::Rest;
 use crate::balance::health::{self, Check};
-use crate::balance::{Balance, Endpoint, Group, outliers};
+use crate::balance::{Balance, Group, outliers};
 use crate::config::Plan;
 use crate::config::plan::{self, Backend, Found, FoundPath, Lead};
 use crate::config::watch::Digest;
@@ -45,8 +45,11 @@ use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
 #[cfg(feature = "redis")]
 use crate::policy::redis::Lender;
+use crate::policy::revocation::{Keeper as RevocationKeeper, RevocationSetup, Revocations};
 use crate::policy::setup::SetupError;
-use crate::policy::throttle::{Book, Checks, Counter, Pass, Places, Room, Standings, Throttle};
+use crate::policy::throttle::{
+    Adaptive, Book, Checks, Counter, Pass, Places, Room, Shedder, SheddingSetup, Standings, Throttle,
+};
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
 use crate::route::entry::Outbound;
@@ -91,10 +94,8 @@ struct PreparedBackend {
 
 impl Prepared {
     /// The endpoints of a backend, by its index in the plan, with their figures.
-    pub fn endpoints(&self, backend: usize) -> Vec<Arc<Endpoint>> {
-        let members = self.backends.get(backend).map(|backend| backend.group.members());
-        let endpoints = members.iter().flat_map(|members| members.list());
-        endpoints.map(|member| Arc::clone(&member.endpoint)).collect()
+    pub fn group(&self, backend: usize) -> Option<&Arc<Group>> {
+        self.backends.get(backend).map(|backend| &backend.group)
     }
 }
 
@@ -117,6 +118,8 @@ pub struct Shared {
     /// What checks callers stays, with the keys that were fetched, while its block of the configuration and its files
     /// do.
     auth: Mutex<HashMap<(Setup, Digest), Checked>>,
+    /// What is revoked, while a block of the configuration asks for it.
+    revocations: Mutex<HashMap<RevocationSetup, Revoked>>,
     /// Those who keep fetched keys fresh, until somebody runs them.
     keepers: Mutex<Vec<KeeperTask>>,
     /// What was used of limits stays used.
@@ -130,11 +133,20 @@ struct Checked {
     _keepers: DropGuard,
 }
 
+#[derive(Debug)]
+struct Revoked {
+    revocations: Arc<Revocations>,
+    /// Ends who keeps it fresh when it is dropped.
+    _keeper: DropGuard,
+}
+
 /// Keeps something fresh for as long as the plan needs it.
 #[derive(Debug)]
 pub enum KeeperTask {
     /// The keys of one issuer.
     Keys(Box<Keeper>, CancellationToken),
+    /// What is revoked.
+    Revocations(RevocationKeeper, CancellationToken),
     /// What is borrowed of the limits that a cluster shares.
     #[cfg(feature = "redis")]
     Limits(Box<Lender>),
@@ -149,6 +161,10 @@ impl KeeperTask {
         match self {
             Self::Keys(keeper, end) => {
                 // It ends in no other way than by being told.
+                let _ = end.run_until_cancelled(keeper.run()).await;
+            }
+            Self::Revocations(keeper, end) => {
+                // As above.
                 let _ = end.run_until_cancelled(keeper.run()).await;
             }
             #[cfg(feature = "redis")]
@@ -224,6 +240,11 @@ impl Shared {
         self.auth
             .lock()
             .retain(|_, known| auth.iter().any(|used| Arc::ptr_eq(used, &known.authenticator)));
+        self.revocations.lock().retain(|setup, _| {
+            plan.auth
+                .iter()
+                .any(|used| used.revocation.as_ref() == Some(setup))
+        });
         let own = own::all(&plan.limits, &plan.offer);
         let cluster = self.book.cluster(plan.cluster.as_ref());
         #[cfg(feature = "redis")]
@@ -259,8 +280,13 @@ impl Shared {
                 all.push(Arc::clone(&one.authenticator));
                 continue;
             }
-            let (one, keepers) = setup
-                .load()
+            let revocations = setup
+                .revocation
+                .as_ref()
+                .map(|it| self.revocations(it))
+                .transpose();
+            let (one, keepers) = revocations
+                .and_then(|revocations| setup.load(revocations))
                 .map_err(|error| PrepareError::Auth(setup.name.clone(), error))?;
             let end = CancellationToken::new();
             let task = |keeper| KeeperTask::Keys(Box::new(keeper), end.clone());
@@ -274,6 +300,25 @@ impl Shared {
             known.insert(key, checked);
         }
         Ok(all)
+    }
+
+    /// What is revoked: the same lists for as long as they are asked for, so that nothing is taken back for a moment.
+    fn revocations(&self, setup: &RevocationSetup) -> Result<Arc<Revocations>, SetupError> {
+        let mut known = self.revocations.lock();
+        if let Some(known) = known.get(setup) {
+            return Ok(Arc::clone(&known.revocations));
+        }
+        let revocations = Arc::new(Revocations::new(setup)?);
+        let end = CancellationToken::new();
+        let keeper = RevocationKeeper::new(&revocations);
+        let task = KeeperTask::Revocations(keeper, end.clone());
+        self.keepers.lock().push(task);
+        let one = Revoked {
+            revocations: Arc::clone(&revocations),
+            _keeper: end.drop_guard(),
+        };
+        known.insert(setup.clone(), one);
+        Ok(revocations)
     }
 
     fn backend(&self, backend: &Backend, limits: &Limits) -> Result<PreparedBackend, tls::TlsError> {
@@ -398,6 +443,7 @@ pub struct Gateway {
 struct Worker {
     pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
+    shedder: Mutex<Option<Arc<Shedder>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
     log: Log,
@@ -420,6 +466,7 @@ impl Gateway {
         let worker = Worker {
             pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
+            shedder: Mutex::default(),
             tasks,
             shard,
             log,
@@ -746,10 +793,13 @@ impl Worker {
         let own_params = stack::Params {
             idle_timeout: plan.limits.idle_timeout,
             hygiene: Hygiene::default(),
+            revocable: true,
             asks_messages: false,
             pace: None,
         };
         let desks = self.desks(prepared);
+        let shedder = self.shedder(&prepared.book, prepared.plan.shedding);
+        let shedder = shedder.as_ref();
         let entries = plan
             .entries
             .iter()
@@ -761,23 +811,27 @@ impl Worker {
                 let throttle = throttle(prepared, entry);
                 let params = stack::Params {
                     hygiene: entry.route.hygiene,
+                    revocable: is_revocable(entry.auth(), &prepared.auth),
                     asks_messages: throttle.as_ref().is_some_and(|throttle| throttle.asks_messages()),
                     pace: entry.checks.pace,
                     idle_timeout: idle_timeout(&plan, entry.route.backend),
                 };
                 let stack = match &entry.outbound {
-                    Outbound::Grpc => stack::build(params, Grpc::new(dispatch, &entry.method)),
+                    Outbound::Grpc => {
+                        stack::build(params, Grpc::new(dispatch, &entry.method, entry.answer.clone()))
+                    }
                     Outbound::Rest(rest) => {
-                        stack::build(params, Rest::new(dispatch, &entry.method, Arc::clone(rest)))
+                        let (rest, answer) = (Arc::clone(rest), entry.answer.clone());
+                        stack::build(params, Rest::new(dispatch, &entry.method, rest, answer))
                     }
                 };
-                Ok(self.entry(entry, &desks, throttle, stack))
+                Ok(self.entry(entry, &desks, throttle, stack, shedder))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
             .paths
             .iter()
-            .map(|route| self.path(route, &backends, &desks, prepared))
+            .map(|route| self.path(route, &backends, &desks, prepared, shedder))
             .collect::<io::Result<Vec<_>>>()?;
         let own = prepared
             .own
@@ -787,7 +841,8 @@ impl Worker {
                     Answers::Reflection => stack::build(own_params, Reflection::new(plan.reflection.clone())),
                     Answers::Health => stack::build(own_params, self.health.clone()),
                 };
-                self.entry(&own.entry, &desks, None, stack)
+                // What is asked by those who look after the gateway.
+                self.entry(&own.entry, &desks, None, stack, None)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -808,6 +863,20 @@ impl Worker {
             own,
             nowhere,
         })
+    }
+
+    /// What sheds load here: the same one for as long as it does so on the same terms.
+    fn shedder(&self, book: &Book, wanted: Option<SheddingSetup>) -> Option<Arc<Shedder>> {
+        let mut known = self.shedder.lock();
+        if known.as_ref().map(|shedder| shedder.setup()) != wanted {
+            *known = wanted.map(|setup| {
+                let (shedder, watch) = book.shedder(setup);
+                // It looks at this worker, and ends when nobody goes by it.
+                self.tasks.spawn(watch);
+                shedder
+            });
+        }
+        known.clone()
     }
 
     /// A desk for each authenticator; what was proven stays proven when the plan changes.
@@ -836,6 +905,7 @@ impl Worker {
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
         prepared: &Prepared,
+        shedder: Option<&Arc<Shedder>>,
     ) -> io::Result<LivePath> {
         let idle_timeout = match &route.action {
             Action::Relay(relay) => relay
@@ -854,6 +924,7 @@ impl Worker {
             gate: gate(route.auth, route.access.as_ref(), None, desks)
                 .taking_forms()
                 .screened(route.screen.clone())
+                .sheddable(shedder, route.checks.priority)
                 .throttled(Throttle::new(
                     &prepared.book,
                     &route.checks,
@@ -874,6 +945,7 @@ impl Worker {
         desks: &[Arc<Desk>],
         throttle: Option<Arc<Throttle>>,
         stack: CallService,
+        shedder: Option<&Arc<Shedder>>,
     ) -> LiveEntry {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
@@ -886,6 +958,7 @@ impl Worker {
                 desks,
             )
             .screened(entry.route.screen.clone())
+            .sheddable(shedder, entry.checks.priority)
             .throttled(throttle),
             stack,
             series,
@@ -920,7 +993,9 @@ impl Worker {
             .map(|(backend, balance)| {
                 let fallback = backend.fallback.and_then(|at| balances.get(at));
                 dispatch(balance, fallback.map(|other| dispatch(other, None)))
+                    .with_page(backend.page.clone().map(Arc::new))
                     .with_room(at_backend(&prepared.book, backend))
+                    .adapting(by_answers(&prepared.book, backend))
             })
             .collect()
     }
@@ -939,6 +1014,12 @@ fn dialling(backend: &Backend, tls: Option<Arc<rustls::ClientConfig>>, limits: &
         connect_timeout: backend.connect_timeout,
         settings: settings(backend.speaks, limits),
     }
+}
+
+/// Whether what callers of a route prove can be taken back.
+fn is_revocable(auth: Option<usize>, all: &[Arc<Authenticator>]) -> bool {
+    auth.and_then(|at| all.get(at))
+        .is_some_and(|authenticator| authenticator.revocations().is_some())
 }
 
 /// How long a stream of a backend may be silent.
@@ -979,6 +1060,12 @@ fn on_route(book: &Book, route: &str, checks: &Checks) -> Option<Arc<Room>> {
 fn at_backend(book: &Book, backend: &Backend) -> Option<Arc<Room>> {
     let most = backend.max_in_flight?;
     Some(book.room(&format!("backend \"{}\"", backend.name), most))
+}
+
+/// The bound of a backend that goes by how long its answers take, if it has one.
+fn by_answers(book: &Book, backend: &Backend) -> Option<Arc<Adaptive>> {
+    let setup = backend.adaptive?;
+    Some(book.adaptive(&format!("backend \"{}\"", backend.name), setup))
 }
 
 /// The gate of a method or a path. A route that names a way to prove who calls, and finds none, lets nobody in.

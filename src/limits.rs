@@ -56,7 +56,9 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// The age at which an HTTP/2 connection is told to go, give or take a tenth. Default 1 h.
     pub max_connection_age: Duration,
-    /// How long calls in flight may take once the gateway is told to stop. Default 30 s.
+    /// How long the gateway goes on as before once it is told to stop, and only says that it will. Default none.
+    pub drain_delay: Duration,
+    /// How long calls in flight may take once the gateway stops. Default 30 s.
     pub drain_timeout: Duration,
 }
 
@@ -88,6 +90,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
             max_connection_age: Duration::from_secs(3600),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
         }
     }

@@ -84,6 +84,7 @@ impl Api {
         let params = stack::Params {
             hygiene: Hygiene::default(),
             idle_timeout: plan.limits.idle_timeout,
+            revocable: true,
             asks_messages: false,
             pace: None,
         };

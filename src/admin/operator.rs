@@ -10,12 +10,15 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
 use prost::Message;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::controls::{Controls, Registered, RegistryError, Unheard, Upload, WhileInUse};
 use super::generated as pb;
 use super::readiness::{Readiness, State};
-use crate::balance::Endpoint;
+use crate::balance::Group;
+use crate::balance::endpoint::Ejection;
+use crate::balance::members::Member;
 use crate::call::{Call, Reply};
 use crate::config::Plan;
 use crate::describe::inventory::Inventory;
@@ -137,6 +140,8 @@ impl Operator {
     fn backends(&self) -> pb::ListBackendsResponse {
         let prepared = self.controls.plan();
         let plan = &prepared.plan;
+        let now = Instant::now();
+        let group = |at| prepared.group(at);
         let backends = plan.backends.iter().enumerate().map(|(at, backend)| pb::Backend {
             name: backend.name.clone(),
             protocol: match backend.speaks {
@@ -146,11 +151,12 @@ impl Operator {
             }
             .to_owned(),
             load_balancing: backend.balancing.policy.name().to_owned(),
-            endpoints: prepared
-                .endpoints(at)
-                .iter()
-                .map(|endpoint| state(endpoint))
-                .collect(),
+            endpoints: group(at).map_or_else(Vec::new, |group| endpoints(group, now)),
+            healthy: group(at).map_or(0, |group| count(group.healthy())),
+            panics: group(at).is_some_and(|group| group.panics()),
+            circuit: group(at)
+                .and_then(|group| group.circuit(now))
+                .map_or_else(String::new, |circuit| circuit.name().to_owned()),
             schema_pending: pending(plan, &backend.name),
         });
         pb::ListBackendsResponse {
@@ -314,11 +320,30 @@ fn upload(source: Option<pb::put_schema_request::Source>) -> Result<Upload, Stat
     }
 }
 
-fn state(endpoint: &Endpoint) -> pb::Endpoint {
-    pb::Endpoint {
-        url: endpoint.uri.to_string(),
-        in_flight: u64::try_from(endpoint.in_flight()).unwrap_or(u64::MAX),
-    }
+/// How each endpoint of a backend is.
+fn endpoints(group: &Group, now: Instant) -> Vec<pb::Endpoint> {
+    let slow_start = group.settings().slow_start.unwrap_or_default();
+    let members = group.members();
+    let state = |member: &Member| {
+        let endpoint = &member.endpoint;
+        let ejections = Ejection::ALL.into_iter().filter_map(|why| {
+            let times = endpoint.ejections(why);
+            (times > 0).then(|| (why.name().to_owned(), times))
+        });
+        pb::Endpoint {
+            url: endpoint.uri.to_string(),
+            in_flight: u64::try_from(endpoint.in_flight()).unwrap_or(u64::MAX),
+            healthy: endpoint.is_healthy(),
+            down: endpoint.is_down(),
+            ejected: endpoint.is_ejected(),
+            warming_up: endpoint.is_warming(slow_start, now),
+            calls: endpoint.calls(),
+            ejections: ejections.collect(),
+            weight: member.weight,
+            zone: member.zone.as_deref().unwrap_or_default().to_owned(),
+        }
+    };
+    members.list().iter().map(state).collect()
 }
 
 fn pending(plan: &Plan, backend: &str) -> String {

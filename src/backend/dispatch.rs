@@ -11,19 +11,22 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::backend::replay::Replay;
 use crate::balance::budget::Allowance;
 use crate::balance::key::{KeySource, cookie};
-use crate::balance::retries::Why;
+use crate::balance::retries::{Instead, Why};
 use crate::balance::settings::{Policy, Retry, Sticky};
 use crate::balance::{Balance, Ending, InFlight, Target, Tried, Untaken, Wish};
 use crate::call::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::policy::Identity;
-use crate::policy::throttle::{Place, Room};
+use crate::policy::throttle::adaptive::Outstanding;
+use crate::policy::throttle::{Adaptive, Place, Room};
+use crate::route::relay::Page;
 use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
@@ -31,6 +34,9 @@ use crate::wire::body::Body;
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
+
+/// The largest body that is waited for where requests in flight are counted. 64 KiB.
+const KEPT: u64 = 64 << 10;
 
 /// The longest pause that an upstream may ask for. Longer, a client waits better by itself.
 const LONGEST_ASKED: Duration = Duration::from_secs(2);
@@ -70,6 +76,16 @@ pub(super) struct Asked<'c> {
     pub(super) ending: Ending,
     /// Whether it has one answer, so that a second copy may race the first one.
     pub(super) is_unary: bool,
+    /// Whether there is a fixed answer where nobody can give one.
+    pub(super) has_answer: bool,
+}
+
+/// What became of a request.
+pub(super) enum Sent {
+    /// An upstream answered.
+    Answered(Response<Body>),
+    /// Nobody did, and the fixed answer holds.
+    Unanswered,
 }
 
 /// The endpoints of one backend, for one worker. Clones share its connections.
@@ -77,6 +93,9 @@ pub(super) struct Asked<'c> {
 pub struct Dispatch {
     inner: Arc<Inner>,
     room: Option<Arc<Room>>,
+    adaptive: Option<Arc<Adaptive>>,
+    /// What plain HTTP is answered with where nobody can.
+    page: Option<Arc<Page>>,
 }
 
 #[derive(Debug)]
@@ -111,13 +130,43 @@ impl Dispatch {
                 fallback,
             }),
             room: None,
+            adaptive: None,
+            page: None,
         }
+    }
+
+    /// The same, with this answer to plain HTTP where nobody can give one.
+    #[must_use]
+    pub fn with_page(self, page: Option<Arc<Page>>) -> Self {
+        Self { page, ..self }
+    }
+
+    /// What plain HTTP is answered with where nobody can.
+    pub(super) fn page(&self) -> Option<&Page> {
+        self.page.as_deref()
     }
 
     /// The same, with room for so many requests at once, for who asks here without a gate that has seen to it.
     #[must_use]
     pub fn with_room(self, room: Option<Arc<Room>>) -> Self {
         Self { room, ..self }
+    }
+
+    /// The same, with a bound that goes by how long answers take.
+    #[must_use]
+    pub fn adapting(self, adaptive: Option<Arc<Adaptive>>) -> Self {
+        Self { adaptive, ..self }
+    }
+
+    /// Room for a request by how long answers take, where that is asked, and the request is there in whole and has one
+    /// answer: how long others take says nothing of the backend.
+    async fn outstanding(&self, asked: &Asked<'_>, is_whole: bool) -> Result<Option<Outstanding>, Fault> {
+        match &self.adaptive {
+            Some(adaptive) if is_whole && (asked.is_unary || asked.ending == Ending::Any) => {
+                adaptive.enter().await.map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// A place for a request, where there is a bound.
@@ -165,6 +214,15 @@ impl Dispatch {
     /// # Errors
     /// The body's own.
     pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
+        // What is counted has to be there, or a client would be counted that takes its time.
+        let is_waited_for = match is {
+            Upload::Message => true,
+            Upload::Stream => false,
+            Upload::Plain => body.size_hint().upper().is_some_and(|size| size <= KEPT),
+        };
+        if self.adaptive.is_some() && is_waited_for {
+            return Replay::whole(body).await;
+        }
         if !self.retries() {
             return Ok(Replay::once(body));
         }
@@ -188,28 +246,28 @@ impl Dispatch {
     ///
     /// # Cancel safety
     /// Dropping it cancels the request upstream.
-    pub(super) async fn send<H>(
-        &self,
-        asked: &Asked<'_>,
-        mut body: Replay,
-        head: H,
-    ) -> Result<Response<Body>, Fault>
+    pub(super) async fn send<H>(&self, asked: &Asked<'_>, mut body: Replay, head: H) -> Result<Sent, Fault>
     where
         H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
     {
         let mut went_out = false;
-        let failed = match self.tries(asked, &mut body, &head, &mut went_out).await {
+        let outstanding = self.outstanding(asked, body.as_whole().is_some()).await?;
+        let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
+        match (outstanding, &tried) {
+            (Some(outstanding), Ok(_) | Err(Failed::Late(_))) => outstanding.answered(),
+            (Some(outstanding), Err(_)) => outstanding.failed(),
+            (None, _) => {}
+        }
+        let failed = match tried {
             Ok((response, in_flight)) => {
                 body.commit();
-                return Ok(self.answer(asked, response, in_flight));
+                return Ok(Sent::Answered(self.answer(asked, response, in_flight)));
             }
             Err(failed) => failed,
         };
+        let is_upstreams = !matches!(failed, Failed::Unmade(_));
         if let Some(fallback) = &self.inner.fallback
-            && matches!(
-                failed,
-                Failed::Untaken(_) | Failed::Send(_) | Failed::Late(_) | Failed::Unavailable(..)
-            )
+            && is_upstreams
             && (!went_out || asked.twice == Twice::Harmless)
             && body.is_there()
         {
@@ -221,11 +279,17 @@ impl Dispatch {
             // Boxed: a fallback is rare, and the room for it should not be in every call.
             if let Ok((response, in_flight)) = Box::pin(elsewhere).await {
                 body.commit();
-                return Ok(fallback.answer(&asked, response, in_flight));
+                self.inner.balance.group().retries().answered(Instead::Backend);
+                return Ok(Sent::Answered(fallback.answer(&asked, response, in_flight)));
             }
         }
         body.commit();
-        self.told(failed)
+        // A fixed answer to what may have been done would say that it was not.
+        if asked.has_answer && is_upstreams && (!went_out || asked.twice == Twice::Harmless) {
+            self.inner.balance.group().retries().answered(Instead::Answer);
+            return Ok(Sent::Unanswered);
+        }
+        self.told(failed).map(Sent::Answered)
     }
 
     /// What a client is told of a request that failed for good.

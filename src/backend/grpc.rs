@@ -13,11 +13,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::backend::dispatch::{Asked, Dispatch, Sent, Twice, Upload};
 use crate::balance::key::KeySource;
 use crate::balance::{Ending, Target};
 use crate::call::{Call, Deadline, Reply, metadata};
 use crate::fault::{Fault, Kind};
+use crate::route::entry::FixedAnswer;
 use crate::schema::{self, MethodKind};
 use crate::stack::deadline::expired;
 use crate::status::{Code, Status};
@@ -40,12 +41,15 @@ pub struct Grpc {
     /// Where its calls carry the key that they are balanced by.
     key: KeySource,
     twice: Twice,
+    /// What answers where no endpoint can.
+    answer: Option<FixedAnswer>,
 }
 
 impl Grpc {
-    /// Speaks gRPC to the endpoints of `dispatch`, in calls of `method`.
-    pub fn new(dispatch: Dispatch, method: &schema::Method) -> Self {
+    /// Speaks gRPC to the endpoints of `dispatch`, in calls of `method`, with `answer` where none of them can give one.
+    pub fn new(dispatch: Dispatch, method: &schema::Method, answer: Option<FixedAnswer>) -> Self {
         Self {
+            answer,
             key: dispatch.key_source(Some(&method.input)),
             twice: if method.may_be_repeated() {
                 Twice::Harmless
@@ -88,11 +92,14 @@ impl Grpc {
             wish,
             ending: Ending::Status,
             is_unary: method.kind == MethodKind::Unary,
+            has_answer: self.answer.is_some(),
         };
         let head =
             |target: &Target, deadline: Option<Deadline>| request(&method, headers.clone(), deadline, target);
-        let response = self.dispatch.send(&asked, body, head).await?;
-        read(response, deadline, bounds, tally)
+        match (self.dispatch.send(&asked, body, head).await?, &self.answer) {
+            (Sent::Answered(response), _) => read(response, deadline, bounds, tally),
+            (Sent::Unanswered, answer) => fixed(answer.as_ref(), bounds, tally),
+        }
     }
 }
 
@@ -108,6 +115,15 @@ impl Service<Call> for Grpc {
     fn call(&mut self, call: Call) -> Self::Future {
         Box::pin(self.clone().serve(call))
     }
+}
+
+/// A fixed answer as a reply.
+pub(super) fn fixed(answer: Option<&FixedAnswer>, bounds: Bounds, tally: Arc<Tally>) -> Result<Reply, Fault> {
+    let answer = answer.ok_or_else(|| Fault::gateway(Kind::Internal, "there is no fixed answer"))?;
+    Ok(Reply {
+        metadata: HeaderMap::new(),
+        messages: Messages::answer(answer.0.clone(), End::new(Status::OK), bounds, tally),
+    })
 }
 
 /// The headers of the request, less what changes with each attempt.

@@ -2,7 +2,7 @@
 //!
 //! A service serves where an endpoint of a backend that it is routed to can be reached, as this worker's connections
 //! know, and a connection is tried where nobody has called yet. The gateway as a whole, the empty name, serves while one
-//! of its services does. When it drains, nothing serves any more.
+//! of its services does. When it drains, or is about to, nothing serves any more.
 //! Source: gRPC Health Checking Protocol.
 
 use std::collections::{BTreeMap, HashMap};
@@ -148,7 +148,7 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// Knows nothing yet; says that nothing serves from `drain`'s signal on.
+    /// Knows nothing yet; says that nothing serves from `drain`'s announcement on.
     pub fn new(drain: Drain) -> Self {
         Self {
             standing: Arc::default(),
@@ -164,7 +164,7 @@ impl Health {
     async fn state(&self, service: &str) -> Option<State> {
         let standing = self.standing.load_full();
         let state = standing.state(service).await;
-        if self.drain.begun() {
+        if self.drain.announced() {
             return state.map(|_| State::NotServing);
         }
         state
@@ -315,6 +315,16 @@ impl Watch {
         }
     }
 
+    /// Resolves when stopping has come further than it had.
+    async fn told_to_stop(&self) {
+        let drain = &self.health.drain;
+        if drain.announced() {
+            drain.signalled().await;
+        } else {
+            drain.foretold().await;
+        }
+    }
+
     /// Waits until it is time to look again.
     async fn pause(&self) -> Result<(), Fault> {
         let look = Instant::now() + LOOK;
@@ -322,7 +332,7 @@ impl Watch {
         let due = deadline.map_or(look, |deadline| deadline.min(look));
         // Which of the two comes first does not matter: both are looked at afterwards.
         tokio::select! {
-            () = self.health.drain.signalled() => {}
+            () = self.told_to_stop() => {}
             () = sleep_until(due) => {}
         }
         match deadline {

@@ -110,6 +110,7 @@ fn of(
                 access: None,
                 public: false,
                 checks: Checks::default(),
+                answer: None,
                 route: Arc::clone(&route),
                 bindings: Vec::new(),
                 rpc: Bound::new(rpc, &method),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -18,18 +18,19 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice, Upload};
+use crate::backend::dispatch::{Asked, Dispatch, Sent, Twice, Upload};
 use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
-use crate::backend::websocket::Handshake;
+use crate::backend::websocket::{Handshake, Terms};
 use crate::balance::{Ending, Target, Wish};
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
 use crate::route::entry::WebSocket;
-use crate::route::relay::{Action, AskedHost, Carries, PathRoute, Redirect, Relay as Plan};
+use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan};
 use crate::stack::deadline::timed;
+use crate::stack::held::{held, held_body};
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -149,7 +150,11 @@ impl Relay {
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
-                let terms = (permit.holds_for(), self.route.checks.pace);
+                let terms = Terms {
+                    holds_for: permit.holds_for(),
+                    standing: permit.standing(),
+                    pace: self.route.checks.pace,
+                };
                 handshake.accept(*head, upstream, options.clone(), terms, tally, (in_flight, place))
             }
             // To an extended CONNECT, any success would mean that the WebSocket is open.
@@ -203,6 +208,7 @@ impl Relay {
                 "no WebSocket is opened here",
             ));
         }
+        let standing = permit.standing();
         let mut outgoing = outgoing(plan, head, &path, &captures, &permit);
         // What is known to be whole can be sent again; its length is told, where it is no stream.
         let body = if body.is_end_stream() { Body::empty() } else { body };
@@ -218,6 +224,7 @@ impl Relay {
             wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
             ending: Ending::Any,
             is_unary: false,
+            has_answer: share.page().is_some(),
         };
         let place = share.enter()?;
         let sent = async {
@@ -226,7 +233,18 @@ impl Relay {
                 .send(&asked, body, |target, _deadline| outgoing.head(target))
                 .await
         };
-        let response = patiently(sent, &tally, plan.patience).await?;
+        let asked = patiently(sent, &tally, plan.patience);
+        let (sent, standing) = match standing {
+            None => (asked.await?, None),
+            Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
+        };
+        let mut response = match sent {
+            Sent::Answered(response) => response,
+            Sent::Unanswered => instead(share.page()),
+        };
+        if let Some(standing) = standing {
+            response = response.map(|body| held_body(body, standing));
+        }
         Ok(self.answer(response, place, Arc::clone(&tally)))
     }
 
@@ -285,11 +303,13 @@ impl Relay {
                     wish: Wish::default(),
                     ending: Ending::Any,
                     is_unary: false,
+                    has_answer: false,
                 };
                 let copy = Replay::once(copy);
                 let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
                 match sent.await {
-                    Ok(response) => drain(response.into_body()).await,
+                    Ok(Sent::Answered(response)) => drain(response.into_body()).await,
+                    Ok(Sent::Unanswered) => {}
                     Err(error) => tracing::debug!(%error, "a mirror did not answer"),
                 }
             };
@@ -299,6 +319,19 @@ impl Relay {
         });
         body
     }
+}
+
+/// The fixed answer of a backend that can't give one.
+fn instead(page: Option<&Page>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    if let Some(page) = page {
+        *response.body_mut() = Body::whole(page.body.clone());
+        *response.status_mut() = page.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, page.content_type.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+    }
+    response
 }
 
 /// What goes to the upstream of a request, less its body.

@@ -25,6 +25,15 @@ pub enum Circuit {
 }
 
 impl Circuit {
+    /// The words for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half open",
+            Self::Open => "open",
+        }
+    }
+
     /// Its number in metrics.
     pub fn number(self) -> u8 {
         match self {

@@ -291,9 +291,11 @@ impl Endpoint {
         lot() < (spent.saturating_mul(1000) / takes).max(LEAST)
     }
 
-    /// Whether it still warms up.
-    pub fn is_warming(&self) -> bool {
-        self.warms_since.load(Ordering::Relaxed) != 0
+    /// Whether it still warms up, which takes so long.
+    pub fn is_warming(&self, takes: Duration, now: Instant) -> bool {
+        let since = self.warms_since.load(Ordering::Relaxed);
+        let takes = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
+        since != 0 && millis(now).saturating_sub(since) < takes
     }
 
     /// Moves the average: up at once, down slowly.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,28 +19,11 @@ use crate::balance::members::{Member, Members};
 use crate::balance::quantile::Latencies;
 use crate::balance::retries::Retries;
 use crate::balance::settings::{Ejecting, Hedge, Policy, Settings};
-
-/// Of 1,000 endpoints in the gateway's zone, so many have to be healthy for all calls to stay there.
-const ENOUGH: u64 = 700;
-
-/// What [`Group::stance`] holds: a share of calls for the gateway's own zone, of 1,000, or one of these.
-const EVERYWHERE: u32 = 1001;
-/// So few endpoints are healthy that all of them are called.
-const PANIC: u32 = 1002;
+use crate::balance::stance::{self, SharedStance, Stance};
+use crate::route::entry::Doubt;
 
 /// No ejection will end.
 const NEVER: u64 = u64::MAX;
-
-/// How calls are spread, for as long as nobody's health changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stance {
-    /// Over all healthy endpoints.
-    Everywhere,
-    /// So many of 1,000 within the gateway's own zone, the others outside.
-    Local(u32),
-    /// Over all endpoints.
-    Panic,
-}
 
 /// What is watched of calls, beside whether they fail.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +51,7 @@ pub struct Group {
     members: ArcSwap<Members>,
     /// Of the members; a worker that has seen another one looks again.
     generation: AtomicU64,
-    stance: AtomicU32,
+    stance: SharedStance,
     /// Milliseconds: when the next ejection ends.
     next_return: AtomicU64,
     /// Held by whoever changes who is healthy; never on the way of a call that goes well.
@@ -78,6 +61,8 @@ pub struct Group {
     breaker: Option<Breaker>,
     latencies: Option<Box<Latencies>>,
     watches: Watches,
+    /// Raised when an endpoint comes beside others: it may offer what they do not.
+    newcomers: Doubt,
     /// Woken when endpoints come, or become healthy.
     pub(super) changed: Arc<Notify>,
     /// Ends with the group: what is done on its behalf elsewhere.
@@ -101,7 +86,7 @@ impl Group {
             name: name.into(),
             members: ArcSwap::default(),
             generation: AtomicU64::new(0),
-            stance: AtomicU32::new(EVERYWHERE),
+            stance: SharedStance::default(),
             next_return: AtomicU64::new(NEVER),
             transitions: Mutex::default(),
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
@@ -109,6 +94,7 @@ impl Group {
             breaker: settings.breaker.clone().map(Breaker::new),
             latencies: watches.quantiles.then(Box::default),
             watches,
+            newcomers: before.map_or_else(Doubt::default, |before| before.newcomers.clone()),
             changed: Arc::default(),
             _guard: gone.clone().drop_guard(),
             gone,
@@ -166,12 +152,27 @@ impl Group {
         self.breaker.as_ref().map(|breaker| breaker.circuit(now))
     }
 
+    /// The doubt that an endpoint raises which comes beside others.
+    pub fn newcomers(&self) -> &Doubt {
+        &self.newcomers
+    }
+
     pub(super) fn watches(&self) -> Watches {
         self.watches
     }
 
     pub(super) fn latencies(&self) -> Option<&Latencies> {
         self.latencies.as_deref()
+    }
+
+    /// Endpoints that take calls.
+    pub fn healthy(&self) -> usize {
+        let members = self.members.load();
+        members
+            .list
+            .iter()
+            .filter(|member| member.endpoint.is_healthy())
+            .count()
     }
 
     /// Calls under way, at all endpoints.
@@ -211,6 +212,10 @@ impl Group {
             .collect();
         // The first endpoints of all have nobody to warm up beside.
         let warms = self.settings.slow_start.filter(|_| !known.is_empty());
+        let is_new = |listed: &Listed| known.iter().all(|known| known.uri != listed.uri);
+        if !known.is_empty() && listed.iter().any(is_new) {
+            self.newcomers.raise();
+        }
         self.put(listed, &known, warms.map(|_| millis(now)));
         self.changed.notify_waiters();
     }
@@ -254,16 +259,12 @@ impl Group {
         if next != NEVER && millis(now) >= next {
             self.release(now);
         }
-        match self.stance.load(Ordering::Relaxed) {
-            PANIC => Stance::Panic,
-            EVERYWHERE => Stance::Everywhere,
-            share => Stance::Local(share),
-        }
+        self.stance.load()
     }
 
     /// Whether so few endpoints are healthy that all of them are called.
     pub fn panics(&self) -> bool {
-        self.stance.load(Ordering::Relaxed) == PANIC
+        self.stance.load() == Stance::Panic
     }
 
     /// A call to an endpoint failed: one more in a row. Ejects it where that is one too many.
@@ -362,35 +363,21 @@ impl Group {
         let next = ejected.map(|member| member.endpoint.ejected_until()).min();
         self.next_return.store(next.unwrap_or(NEVER), Ordering::Relaxed);
         let panics = healthy < all && healthy * 100 < all * u64::from(self.settings.panic_percent);
-        let stance = if panics { PANIC } else { local_share(members) };
-        let before = self.stance.swap(stance, Ordering::Relaxed);
-        if panics && before != PANIC {
+        let stance = if panics {
+            Stance::Panic
+        } else {
+            stance::within(members)
+        };
+        let before = self.stance.swap(stance);
+        if panics && before != Stance::Panic {
             tracing::warn!(
                 backend = %self.name,
                 healthy,
                 endpoints = all,
                 "too few endpoints are healthy: calls go to all of them"
             );
-        } else if !panics && before == PANIC {
+        } else if !panics && before == Stance::Panic {
             tracing::info!(backend = %self.name, healthy, endpoints = all, "enough endpoints are healthy again");
         }
     }
-}
-
-/// The share of calls that stays in the gateway's own zone: all of them while enough of its endpoints are healthy, and
-/// fewer the fewer there are, so that a zone that goes does not drag its last endpoint down.
-fn local_share(members: &Members) -> u32 {
-    let local = members.list.iter().filter(|member| member.is_local);
-    let (all, healthy) = local.fold((0_u64, 0_u64), |(all, healthy), member| {
-        (all + 1, healthy + u64::from(member.endpoint.is_healthy()))
-    });
-    let others = members
-        .list
-        .iter()
-        .any(|member| !member.is_local && member.endpoint.is_healthy());
-    if all == 0 || !others {
-        return EVERYWHERE;
-    }
-    let share = (healthy * 1_000_000 / all / ENOUGH).min(1000);
-    u32::try_from(share).unwrap_or(1000)
 }

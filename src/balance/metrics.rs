@@ -143,5 +143,17 @@ fn retries(groups: &[Arc<Group>], encoder: &mut DescriptorEncoder<'_>) -> fmt::R
         let labels = [("backend", &**group.name())];
         ConstCounter::new(group.retries().refused()).encode(family.encode_family(&labels)?)?;
     }
+    let mut family = encoder.encode_descriptor(
+        "sabir_fallbacks",
+        "Requests that another backend or a fixed answer answered.",
+        None,
+        MetricType::Counter,
+    )?;
+    for group in groups {
+        for (by, count) in group.retries().instead() {
+            let labels = [("backend", &**group.name()), ("by", by.name())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
     Ok(())
 }

@@ -20,6 +20,7 @@ pub mod picker;
 pub mod quantile;
 pub mod retries;
 pub mod settings;
+mod stance;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +36,9 @@ pub use settings::Settings;
 
 use crate::balance::breaker::Leave;
 use crate::balance::endpoint::lot;
-use crate::balance::group::Stance;
 use crate::balance::members::{Member, Members};
 use crate::balance::picker::{Field, Picker, Zones, picker};
+use crate::balance::stance::Stance;
 use crate::upstream::connect::Stream;
 use crate::upstream::pools::{Dialling, Pools};
 use crate::upstream::{Lease, Pool, Unreachable};

@@ -6,6 +6,9 @@ use super::*;
 use crate::balance::endpoint::Ejection;
 use crate::balance::settings::{Ejecting, Policy, SlowAnswers, SuccessRate};
 
+/// How long an endpoint warms up.
+const TAKES: Duration = Duration::from_secs(30);
+
 fn uri(at: usize) -> http::Uri {
     format!("http://10.0.0.{at}:80").parse().unwrap()
 }
@@ -51,7 +54,7 @@ fn five_failures_in_a_row_eject_for_longer_each_time() {
         now += Duration::from_secs(seconds);
         group.stance(now);
         assert_eq!(healthy(&group), [true; 3], "{seconds}");
-        assert!(group.members().list()[0].endpoint.is_warming());
+        assert!(group.members().list()[0].endpoint.is_warming(TAKES, now));
         fail(&group, 0, 5, now);
     }
     // After a good stretch, it begins at the beginning.
@@ -161,8 +164,8 @@ fn endpoints_that_stay_keep_their_figures_and_new_ones_warm_up() {
     let after = group.members();
     assert!(Arc::ptr_eq(&before.list()[1].endpoint, &after.list()[0].endpoint));
     assert_eq!(after.list()[0].endpoint.in_flight(), 1);
-    assert!(!after.list()[0].endpoint.is_warming());
-    assert!(after.list()[1].endpoint.is_warming());
+    assert!(!after.list()[0].endpoint.is_warming(TAKES, now));
+    assert!(after.list()[1].endpoint.is_warming(TAKES, now));
     // The same list again changes nothing.
     let generation = group.generation();
     group.replace(&[Listed::new(uri(1)), Listed::new(uri(7))], now);
@@ -174,7 +177,7 @@ fn endpoints_that_stay_keep_their_figures_and_new_ones_warm_up() {
     };
     let next = Group::new("library", other, &listed(2), Some(&group));
     assert_eq!(next.members().list()[1].endpoint.in_flight(), 1);
-    assert!(!next.members().list()[0].endpoint.is_warming());
+    assert!(!next.members().list()[0].endpoint.is_warming(TAKES, now));
 }
 
 #[test]

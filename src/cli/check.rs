@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-use super::operator::{Operator, Silence};
+use super::operator::{Operator, Secure, Silence};
 use super::{Failure, answer, load, note, tell};
 use crate::config::file::{Backend, SchemaSource};
 use crate::config::{self, Diagnostic, File, Plan, SchemaState, Source, told};
@@ -29,6 +29,8 @@ pub(super) struct Arguments {
     /// admin listener.
     #[arg(long)]
     online: bool,
+    #[command(flatten)]
+    secure: Secure,
 }
 
 impl Arguments {
@@ -41,17 +43,17 @@ impl Arguments {
             return answer(summary(&name, &plan));
         }
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(online(&name, &file))
+        runtime.block_on(online(&name, &file, &self.secure))
     }
 }
 
 /// The dry run: everything but serving.
-async fn online(name: &str, file: &File) -> Result<(), Failure> {
-    let operator = Operator::of(file);
+async fn online(name: &str, file: &File, secure: &Secure) -> Result<(), Failure> {
+    let operator = Operator::of(file, secure)?;
     let running = match operator.get("/v1/plan").await {
         Ok(running) => Some(running),
         Err(Silence::Nobody(_)) => None,
-        Err(refused @ Silence::Refused(..)) => return Err(refused.into()),
+        Err(refused @ (Silence::Refused(..) | Silence::Untrusted(_))) => return Err(refused.into()),
     };
     let mut schemas = config::schemas(file).map_err(Failure::Config)?;
     let mut problems = Vec::new();

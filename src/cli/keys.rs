@@ -1,13 +1,13 @@
 //! `sabir keys`: API keys are made here, and their digests go into a file; the keys themselves are shown once.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failure, answer, note};
+use super::{Failure, answer, note, replace};
 use crate::config::told;
 use crate::describe::columns;
 use crate::policy::api_keys::{self, ApiKeys, KeyFile};
@@ -112,12 +112,7 @@ fn add(file: &Path, entry: &str) -> Result<(), Failure> {
     KeyFile::parse(&text).and_then(ApiKeys::new).map_err(|error| {
         Failure::Failed(format!("{} would not be valid with it: {error}", file.display()))
     })?;
-    // A file that is half written would lock everybody out.
-    let beside = file.with_extension("new");
-    let mut written = std::fs::File::create(&beside).map_err(failed)?;
-    written.write_all(text.as_bytes()).map_err(failed)?;
-    written.sync_all().map_err(failed)?;
-    std::fs::rename(&beside, file).map_err(failed)
+    replace(file, &text)
 }
 
 fn hash() -> Result<(), Failure> {

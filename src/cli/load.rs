@@ -31,7 +31,21 @@ pub(super) fn plan(path: &Path) -> Result<Plan, Failure> {
 
 /// What checks callers, with the keys of issuers that are fetched. Keys that can't be had are told, and missing.
 pub(super) async fn authenticator(setup: &Setup) -> Result<Authenticator, Failure> {
-    let (authenticator, keepers) = setup.load().map_err(|error| Failure::Failed(told(&error)))?;
+    let revocations = setup
+        .revocations()
+        .map_err(|error| Failure::Failed(told(&error)))?;
+    #[cfg(feature = "redis")]
+    if let Some(revocations) = &revocations
+        && let Err(error) = revocations.once().await
+    {
+        super::note(format_args!(
+            "redis does not tell what is revoked: {}",
+            told(&error)
+        ))?;
+    }
+    let (authenticator, keepers) = setup
+        .load(revocations)
+        .map_err(|error| Failure::Failed(told(&error)))?;
     for mut keeper in keepers {
         if let Err(error) = keeper.once().await {
             super::note(format_args!(
@@ -55,10 +69,18 @@ async fn found(file: &File, backend: &Backend, reasons: &mut Vec<String>) -> Vec
     }
 }
 
-/// Fetches the keys of issuers once; what went wrong.
+/// Fetches the keys of issuers once, and what is revoked; what went wrong.
 pub(super) async fn keys(setup: &Setup) -> Result<Vec<String>, Failure> {
-    let (_authenticator, keepers) = setup.load().map_err(|error| Failure::Failed(told(&error)))?;
+    let failed = |error| Failure::Failed(told(&error));
+    let revocations = setup.revocations().map_err(failed)?;
     let mut problems = Vec::new();
+    #[cfg(feature = "redis")]
+    if let Some(revocations) = &revocations
+        && let Err(error) = revocations.once().await
+    {
+        problems.push(format!("redis does not tell what is revoked: {}", told(&error)));
+    }
+    let (_authenticator, keepers) = setup.load(revocations).map_err(failed)?;
     for mut keeper in keepers {
         if let Err(error) = keeper.once().await {
             problems.push(format!(

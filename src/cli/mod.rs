@@ -3,6 +3,7 @@
 //! It ends with 0 if all is well, with 1 if what was asked for failed, and with 2 for a wrong command line or a wrong
 //! configuration. Answers go to standard output, what is wrong to standard error.
 
+mod backends;
 mod check;
 mod demo;
 mod descriptors;
@@ -11,6 +12,7 @@ mod keys;
 mod load;
 mod logs;
 mod operator;
+mod revoke;
 mod routes;
 mod schema;
 mod serve;
@@ -18,6 +20,7 @@ mod token;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -48,6 +51,10 @@ enum Command {
     Check(check::Arguments),
     /// Print the route table of a configuration. Backends that are asked by reflection are contacted.
     Routes(routes::Arguments),
+    /// Print the backends of a running gateway, with the health and the load of their endpoints.
+    ///
+    /// Ends with 1 where a backend has no endpoint that takes calls.
+    Backends(backends::Arguments),
     /// Say what would become of a request, and why, without sending it anywhere.
     Explain(explain::Arguments),
     /// Make, hash and list API keys.
@@ -55,6 +62,8 @@ enum Command {
     Keys(keys::Arguments),
     /// Say what is in a token, and whether the gateway of a configuration would believe it, or why not.
     Token(token::Arguments),
+    /// Revoke a token or the tokens of a subject, before they expire, at every gateway of a configuration.
+    Revoke(revoke::Arguments),
     /// List, fetch and compare descriptors, and register them with a running gateway.
     Schema(descriptors::Arguments),
     /// About the configuration itself.
@@ -124,9 +133,11 @@ impl Arguments {
             Command::Serve(arguments) => arguments.run(format),
             Command::Check(arguments) => arguments.run(),
             Command::Routes(arguments) => arguments.run(),
+            Command::Backends(arguments) => arguments.run(),
             Command::Explain(arguments) => arguments.run(),
             Command::Keys(arguments) => arguments.run(),
             Command::Token(arguments) => arguments.run(),
+            Command::Revoke(arguments) => arguments.run(),
             Command::Schema(arguments) => arguments.run(),
             Command::Config(ConfigCommand::Schema) => schema::run(),
         }
@@ -183,6 +194,16 @@ fn answer(text: impl fmt::Display) -> Result<(), Failure> {
     write!(out, "{text}")?;
     out.flush()?;
     Ok(())
+}
+
+/// Replaces a file as a whole: one that is half written would lock everybody out, or let everybody in.
+fn replace(file: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Failed(format!("{}: {error}", file.display()));
+    let beside = file.with_extension("new");
+    let mut written = std::fs::File::create(&beside).map_err(failed)?;
+    written.write_all(text.as_bytes()).map_err(failed)?;
+    written.sync_all().map_err(failed)?;
+    std::fs::rename(&beside, file).map_err(failed)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,12 +13,18 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::Failure;
-use crate::config::File;
 use crate::config::file::DEFAULT_ADMIN;
+use crate::config::{File, told};
+use crate::upstream::tls::client_config;
 
 /// How long an answer may take: a reload waits for backends.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,12 +36,60 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// Which gateway.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// The admin listener of the running gateway, without TLS.
+    /// The admin listener of the running gateway.
     #[arg(long, value_name = "ADDR", default_value_t = DEFAULT_ADMIN)]
     admin: SocketAddr,
     /// A file with its token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    secure: Secure,
+}
+
+/// How an admin listener with TLS is spoken to.
+#[derive(Debug, Args)]
+pub(super) struct Secure {
+    /// The admin listener speaks TLS; authorities of its certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
+    admin_ca: Option<PathBuf>,
+    /// The name that its certificate is for. Default: its address.
+    #[arg(long, value_name = "NAME", requires = "admin_ca")]
+    admin_name: Option<String>,
+    /// The certificate to show it, in PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["admin_ca", "admin_key"])]
+    admin_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "admin_certificate")]
+    admin_key: Option<PathBuf>,
+}
+
+/// What it takes to speak TLS to an admin listener.
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Secure {
+    /// What it takes to speak to the listener at `address`; nothing for one without TLS.
+    fn tls(&self, address: SocketAddr, is_on: bool) -> Result<Option<Tls>, Failure> {
+        if self.admin_ca.is_none() && !is_on {
+            return Ok(None);
+        }
+        let own = self.admin_certificate.as_deref().zip(self.admin_key.as_deref());
+        let mut config =
+            client_config(self.admin_ca.as_deref(), own).map_err(|error| Failure::Failed(told(&error)))?;
+        // The version that is spoken here.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = match &self.admin_name {
+            None => ServerName::from(address.ip()),
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| Failure::Failed(format!("--admin-name: \"{name}\" is no name of a server")))?,
+        };
+        Ok(Some(Tls {
+            config: Arc::new(config),
+            name,
+        }))
+    }
 }
 
 impl Which {
@@ -51,6 +106,7 @@ impl Which {
         Ok(Operator {
             address: self.admin,
             token,
+            tls: self.secure.tls(self.admin, false)?,
         })
     }
 }
@@ -59,6 +115,7 @@ impl Which {
 pub(super) struct Operator {
     address: SocketAddr,
     token: Option<String>,
+    tls: Option<Tls>,
 }
 
 /// Why there is no answer.
@@ -66,6 +123,8 @@ pub(super) struct Operator {
 pub(super) enum Silence {
     /// Nobody is there.
     Nobody(String),
+    /// Somebody is there who can't be believed to be the gateway.
+    Untrusted(String),
     /// The gateway refuses.
     Refused(StatusCode, String),
 }
@@ -73,7 +132,7 @@ pub(super) enum Silence {
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody(said) => f.write_str(said),
+            Self::Nobody(said) | Self::Untrusted(said) => f.write_str(said),
             Self::Refused(status, said) => write!(f, "the gateway refuses ({}): {said}", status.as_u16()),
         }
     }
@@ -87,7 +146,7 @@ impl From<Silence> for Failure {
 
 impl Operator {
     /// The one that runs with a configuration, as far as that says where it is.
-    pub(super) fn of(file: &File) -> Self {
+    pub(super) fn of(file: &File, secure: &Secure) -> Result<Self, Failure> {
         let mut address = file.admin.address.0;
         // Where it listens on every address, it is asked on this machine's own.
         if address.ip().is_unspecified() {
@@ -98,10 +157,11 @@ impl Operator {
             };
             address.set_ip(here);
         }
-        Self {
+        Ok(Self {
             address,
             token: file.admin.token.as_ref().map(|token| token.0.clone()),
-        }
+            tls: secure.tls(address, file.admin.tls.is_some())?,
+        })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -136,6 +196,19 @@ impl Operator {
             .map(drop)
     }
 
+    /// The connection, over TLS.
+    async fn secured(&self, tls: &Tls, stream: TcpStream) -> Result<TlsStream<TcpStream>, Silence> {
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        connector.connect(tls.name.clone(), stream).await.map_err(|error| {
+            let said = format!(
+                "no TLS with the admin listener at {}: {error}; --admin-ca names the authorities of its certificate, \
+                 --admin-name who it is for",
+                self.address
+            );
+            Silence::Untrusted(said)
+        })
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -150,6 +223,10 @@ impl Operator {
             let stream = TcpStream::connect(self.address)
                 .await
                 .map_err(|error| nobody(&error))?;
+            let stream: Box<dyn Io> = match &self.tls {
+                None => Box::new(stream),
+                Some(tls) => Box::new(self.secured(tls, stream).await?),
+            };
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| nobody(&error))?;
@@ -197,6 +274,11 @@ impl Operator {
         }
     }
 }
+
+/// A connection, with or without TLS.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 fn json(answer: &[u8]) -> Result<Value, Silence> {
     serde_json::from_slice(answer)

@@ -25,25 +25,28 @@ impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let file = config::load(&Source::file(&self.file)).map_err(Failure::Config)?;
         let plan = config::check(&file).map_err(Failure::Config)?;
-        let token = self.token()?;
+        let token = read_token(&self.token)?;
         let mut text = contents(&token);
         let mut believed = false;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         for setup in plan.auth.iter().filter(|setup| !setup.issuers.is_empty()) {
             let authenticator = runtime.block_on(load::authenticator(setup))?;
             let verdict = match authenticator.tokens().verify(&token, unix_now()) {
-                Ok(verified) => {
-                    believed = true;
-                    let claims = verified.identity.claims();
-                    let mut verdict = format!("believed: {:?}", claims.principal);
-                    for (what, names) in [("scopes", &claims.scopes), ("roles", &claims.roles)] {
-                        if !names.is_empty() {
-                            // Writing to a string never fails.
-                            let _ = write!(verdict, ", {what} {}", names.join(" "));
+                Ok(verified) => match authenticator.unrevoked(&verified.identity, unix_now()) {
+                    Err(no) => format!("refused: {no}"),
+                    Ok(()) => {
+                        believed = true;
+                        let claims = verified.identity.claims();
+                        let mut verdict = format!("believed: {:?}", claims.principal);
+                        for (what, names) in [("scopes", &claims.scopes), ("roles", &claims.roles)] {
+                            if !names.is_empty() {
+                                // Writing to a string never fails.
+                                let _ = write!(verdict, ", {what} {}", names.join(" "));
+                            }
                         }
+                        verdict
                     }
-                    verdict
-                }
+                },
                 Err(no) => format!("refused: the token {}", no.error),
             };
             // As above.
@@ -52,16 +55,17 @@ impl Arguments {
         answer(text)?;
         if believed { Ok(()) } else { Err(Failure::Refused) }
     }
+}
 
-    fn token(&self) -> Result<String, Failure> {
-        if self.token != "-" {
-            return Ok(self.token.clone());
-        }
-        let mut token = String::new();
-        let limit = MAX_TOKEN_BYTES as u64 + 2;
-        io::stdin().lock().take(limit).read_to_string(&mut token)?;
-        Ok(token.trim_end_matches(['\r', '\n']).to_owned())
+/// A token as it was given, or what is on standard input for `-`.
+pub(super) fn read_token(given: &str) -> Result<String, Failure> {
+    if given != "-" {
+        return Ok(given.to_owned());
     }
+    let mut token = String::new();
+    let limit = MAX_TOKEN_BYTES as u64 + 2;
+    io::stdin().lock().take(limit).read_to_string(&mut token)?;
+    Ok(token.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Header and claims as far as they can be read; nobody has vouched for them.

@@ -87,6 +87,11 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
         return Err(errors);
     }
     warnings.extend(exposed.warnings);
+    warnings.extend(super::fallback::answers_of_nothing(
+        file,
+        &states,
+        &exposed.entries,
+    ));
     Ok(Plan {
         generation: 0,
         workers: workers(file.workers),
@@ -112,6 +117,7 @@ pub fn compile(file: &File, schemas: &BTreeMap<String, SchemaState>) -> Result<P
             .collect(),
         rate_limits: throttle::limits(file),
         cluster: throttle::cluster(file),
+        shedding: throttle::shedding(file),
         entries: exposed.entries,
         paths: paths.into_iter().map(|(_, route)| route).collect(),
         routes: exposed.routes,
@@ -235,7 +241,9 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
         fallback: written
             .fallback
             .as_ref()
+            .and_then(|fallback| fallback.backend.as_ref())
             .and_then(|other| file.backends.keys().position(|name| *name == other.value)),
+        page: super::fallback::page(written),
         idle_timeout: written
             .timeout
             .idle
@@ -251,6 +259,7 @@ fn backend(file: &File, name: &str, written: &file::Backend, limits: &Limits) ->
             | None => None,
         },
         max_in_flight: written.max_in_flight.map(|most| most.0),
+        adaptive: written.adaptive_concurrency.as_deref().map(throttle::adaptive),
     }
 }
 
@@ -392,12 +401,7 @@ fn takes_something(
     warnings: &mut Vec<Diagnostic>,
 ) {
     let name = &route.written.backend.value;
-    let learned = file.backends.get(name).is_none_or(|it| {
-        matches!(
-            it.source(),
-            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
-        )
-    });
+    let learned = file.backends.get(name).is_none_or(|it| it.is_learned());
     for pattern in &route.written.services.value {
         if schema.methods.iter().any(|method| pattern.take(&method.service)) {
             continue;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::choose::Chosen;
 use super::compile::{Granted, Resolved, SchemaState, envelope, granted};
 use super::diagnostic::Diagnostic;
+use super::fallback;
 use super::file::{self, File};
 use super::located::Spot;
 use super::plan::Disabled;
 use super::relays;
 use super::throttle;
 use crate::route::entry::{
-    Bound, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
+    Bound, FixedAnswer, Outbound, OutboundRest, OutboundRule, RestOptions, ServerTimeout, StatusTable,
 };
 use crate::route::{Entry, PathOptions, PathRoute, PathUnescape, Routes, RoutesBuilder, TrailingSlash};
 use crate::schema::{HttpMethod, HttpRule, Method};
@@ -27,7 +28,7 @@ pub(super) struct Exposure {
     pub(super) entries: Vec<Arc<Entry>>,
     pub(super) routes: Routes,
     pub(super) disabled: Vec<Disabled>,
-    /// Routes of paths that answer the same requests.
+    /// Routes of paths that answer the same requests, and fixed answers that fit no method.
     pub(super) conflicts: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
 }
@@ -65,6 +66,28 @@ pub(super) fn expose(
             Some(_) | None => None,
         };
         let json = transcoder(route.route.json);
+        let group = file.backends.get(&route.written.backend.value);
+        let answer = group.and_then(|group| {
+            let (written, json) = (
+                fallback::answer(group, &chosen.method)?,
+                transcoder(fallback::JSON),
+            );
+            let compiled = json
+                .map_err(|error| file.origin.error(written.spot, "backends", error))
+                .and_then(|json| fallback::compile(file, written, &chosen.method, &json));
+            match compiled {
+                Ok(answer) => Some(answer),
+                // A backend may learn tomorrow what does not fit it today.
+                Err(wrong) if group.is_learned() => {
+                    exposure.warnings.push(wrong.as_warning());
+                    None
+                }
+                Err(wrong) => {
+                    exposure.conflicts.push(wrong);
+                    None
+                }
+            }
+        });
         let exposed = json.and_then(|json| {
             let rest = rest.transpose()?;
             let entry =
@@ -76,6 +99,7 @@ pub(super) fn expose(
                 json: &json,
                 entry,
                 rest,
+                answer,
             }
             .expose(&mut builder, &mut exposure)
         });
@@ -86,7 +110,9 @@ pub(super) fn expose(
                 .push(file.origin.error(route.written.spot, "routes", what).as_warning());
         }
     }
-    exposure.conflicts = relays::bind(file, paths, &mut builder, exposure.entries.len());
+    exposure
+        .conflicts
+        .extend(relays::bind(file, paths, &mut builder, exposure.entries.len()));
     exposure.routes = builder.build();
     exposure
 }
@@ -101,6 +127,8 @@ struct Binder<'a> {
     entry: u32,
     /// How the backend is called, if it speaks HTTP and JSON.
     rest: Option<RestBackend<'a>>,
+    /// What answers where the backend can't.
+    answer: Option<FixedAnswer>,
 }
 
 /// A backend that speaks HTTP and JSON.
@@ -206,6 +234,7 @@ impl Binder<'_> {
             access,
             public,
             checks: throttle::checks(self.file, self.route.written, Some(method)),
+            answer: self.answer.clone(),
         }));
         Ok(())
     }

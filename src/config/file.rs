@@ -6,10 +6,12 @@ pub mod backend;
 pub mod balance;
 pub mod cors;
 pub mod endpoints;
+pub mod fallback;
 pub mod limits;
 pub mod outside;
 pub mod redis;
 pub mod relay;
+pub mod revocation;
 pub mod route;
 pub mod screen;
 pub mod throttle;
@@ -33,16 +35,18 @@ pub use balance::{
 };
 pub use cors::Cors;
 pub use endpoints::{Endpoints, Found, Listed};
+pub use fallback::{Fallback, FixedAnswer, Page};
 pub use limits::{LimitsSection, ListenerLimits};
 pub use outside::{Basic, ExtAuthz, Introspection, OnFailure, TicketsSection};
 pub use redis::{OnLoss, Redis};
 pub use relay::{AskedHost, EncodedSlash, HeaderChanges, Mirror, Redirect, Relay, Rewrite, Share};
+pub use revocation::{Revocation, RevocationOnLoss};
 pub use route::{
     DeclaredPolicies, Json, PathOwned, PathUnescape, Query, Route, RouteLimits, Streaming, TrailingSlash,
     UnknownFields, UnknownParameters,
 };
 pub use screen::{Addresses, Block, Errors, ServerMessages};
-pub use throttle::RateLimit;
+pub use throttle::{AdaptiveConcurrency, LoadShedding, Priority, RateLimit};
 pub use websocket::WebSocketSection;
 
 use super::load::Origin;
@@ -98,6 +102,8 @@ pub struct File {
     /// How often callers may call, by the name that routes use.
     #[serde(default)]
     pub rate_limits: BTreeMap<String, Located<RateLimit>>,
+    /// When calls are shed because the gateway has more to do than it can. Default: never; `{}` turns it on.
+    pub load_shedding: Option<Located<LoadShedding>>,
     /// By what the nodes of a cluster share limits. Default: each has its own.
     pub redis: Option<Located<Redis>>,
     /// Where all this comes from.

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use super::diagnostic::{Diagnostic, did_you_mean};
 use super::document::{Document, Kind, NodeId, Scalar};
 use super::file::{
-    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Endpoints, Errors, File,
-    Found, HealthCheck, HealthKind, Json, LimitsSection, Listed, Listener, ListenerTls, LoadBalancing,
-    PathOwned, PathUnescape, ProtoFiles, Protocol, Query, Reflection, Retry, Route, RouteLimits, SCHEMA_NAME,
-    SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash, WebSocketSection, is_schema_name,
+    Addresses, Admin, Backend, BackendTimeout, BackendTls, Cors, DeclaredPolicies, Endpoints, Errors,
+    Fallback, File, Found, HealthCheck, HealthKind, Json, LimitsSection, Listed, Listener, ListenerTls,
+    LoadBalancing, PathOwned, PathUnescape, Priority, ProtoFiles, Protocol, Query, Reflection, Retry, Route,
+    RouteLimits, SCHEMA_NAME, SchemaSource, StreamEnvelope, Streaming, Switch, TrailingSlash,
+    WebSocketSection, is_schema_name,
 };
 use super::interpolate::{Process, interpolate};
 use super::located::{Located, Spot};
@@ -95,6 +96,11 @@ impl Origin {
         let path = self.base.join(path);
         self.noted.add(path.clone());
         path
+    }
+
+    /// Likewise, of a file that is looked after by who reads it, and not watched.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
     }
 
     /// Where the configuration can be read again; nothing for one that was given as a text.
@@ -338,6 +344,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         ),
         http2: Located::default_of(false),
         max_in_flight: None,
+        adaptive_concurrency: None,
         schema: Some(Located::flag(schema, "--backend")),
         rest: None,
         rules: Vec::new(),
@@ -375,6 +382,7 @@ fn from_flags(flags: &Flags) -> Result<File, Vec<Diagnostic>> {
         auth: BTreeMap::new(),
         reflection: Reflection::default(),
         rate_limits: BTreeMap::new(),
+        load_shedding: None,
         redis: None,
         origin: Origin::default(),
     };
@@ -409,6 +417,7 @@ fn all_of(backend: &str) -> Route {
         errors: Errors::default(),
         rate_limit: None,
         max_in_flight: None,
+        priority: Priority::default(),
         stream_limits: None,
         limits: RouteLimits::default(),
         path_unescape: PathUnescape::default(),
@@ -661,7 +670,48 @@ impl Check<'_> {
         if let Some(check) = &backend.health_check {
             self.health_check(check, backend, found);
         }
-        let Some(fallback) = &backend.fallback else { return };
+        if let Some(fallback) = &backend.fallback {
+            self.fallback(name, backend, fallback, found);
+        }
+    }
+
+    /// What answers in the backend's place.
+    fn fallback(
+        &self,
+        name: &str,
+        backend: &Backend,
+        written: &Located<Fallback>,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let no_calls = "is for calls, and this backend has no schema with methods to call";
+        for answer in &written.answers {
+            if answer.methods.is_empty() {
+                found.push(self.error(answer.spot, "is about no method; write such as methods: [\"*\"]"));
+            }
+            if backend.source().is_none() {
+                found.push(self.error(answer.spot, no_calls));
+            }
+        }
+        if let Some(page) = &written.page {
+            if backend.protocol != Protocol::Rest {
+                found.push(self.key_error(page.spot, "is for plain HTTP, of `protocol: rest`"));
+            }
+            if let Some(kind) = &page.content_type
+                && http::HeaderValue::from_str(kind).is_err()
+            {
+                found.push(self.error(kind.spot, "is no content type; write such as text/html"));
+            }
+        }
+        let Some(other) = &written.backend else { return };
+        let fallback = Located {
+            value: other.value.clone(),
+            // A name alone stands where the whole does.
+            spot: if other.spot == Spot::Default {
+                written.spot
+            } else {
+                other.spot
+            },
+        };
         let known = self.file.backends.keys().map(String::as_str);
         match self.file.backends.get(&fallback.value) {
             _ if fallback.value == name => {

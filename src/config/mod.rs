@@ -8,6 +8,7 @@ mod compile;
 pub mod diagnostic;
 mod document;
 mod expose;
+mod fallback;
 pub mod file;
 mod interpolate;
 mod json_schema;

@@ -20,9 +20,10 @@ use crate::limits::Limits;
 use crate::policy::Setup;
 use crate::policy::throttle::Limit;
 use crate::policy::throttle::cluster::ClusterSetup;
+use crate::policy::throttle::{AdaptiveSetup, SheddingSetup};
 use crate::route::cors::Preflight;
 use crate::route::entry::Offer;
-use crate::route::relay::EncodedSlash;
+use crate::route::relay::{EncodedSlash, Page};
 use crate::route::{
     Captures, Entry, Host, Matched, NoRoute, PathOptions, PathRoute, Route, Routes, has_escaped_slash, normal,
 };
@@ -56,6 +57,8 @@ pub struct Plan {
     pub rate_limits: Vec<Limit>,
     /// By what the nodes of a cluster share them.
     pub cluster: Option<ClusterSetup>,
+    /// When load is shed, if it is.
+    pub shedding: Option<SheddingSetup>,
     /// Every exposed method, in the order in which [`Routes`] counts them.
     pub entries: Vec<Arc<Entry>>,
     /// Every route of paths, counted after the entries.
@@ -370,6 +373,8 @@ pub struct Backend {
     pub health: Option<Check>,
     /// The index of the backend that is asked where this one can't answer.
     pub fallback: Option<usize>,
+    /// What plain HTTP is answered with where nobody else can.
+    pub page: Option<Page>,
     /// How long a stream may be silent.
     pub idle_timeout: Duration,
     /// How long connecting may take.
@@ -380,6 +385,8 @@ pub struct Backend {
     pub registry: Option<String>,
     /// Calls in flight to it, from all workers, if that is bounded.
     pub max_in_flight: Option<u32>,
+    /// The bound that goes by how long its answers take, if it has one.
+    pub adaptive: Option<AdaptiveSetup>,
 }
 
 /// A route as it is declared: which services it may have, whether its backend offers them or not.

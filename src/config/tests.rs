@@ -88,6 +88,22 @@ rate_limits:
 }
 
 #[test]
+fn fallbacks_are_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  a: {endpoints: [\"http://127.0.0.1:1\"], fallback: b}
+  b: {endpoints: [\"http://127.0.0.1:1\"], fallback: {backend: b, page: {body: x}}}
+  c: {endpoints: [\"http://127.0.0.1:1\"], fallback: {}}
+  d: {endpoints: [\"http://127.0.0.1:1\"], fallback: {answers: [{methods: []}, {methods: [a]}]}}
+  e: {protocol: rest, endpoints: [\"http://127.0.0.1:1\"], fallback: {answers: [{methods: [\"*\"]}], backend: a}}
+  f: {protocol: rest, endpoints: [\"http://127.0.0.1:1\"], fallback: {page: {status: 199, content_type: \"a\\nb\"}}}
+  g: {endpoints: [\"http://127.0.0.1:1\"], fallback: aa}
+"
+    ));
+}
+
+#[test]
 fn a_reference_says_what_was_probably_meant() {
     insta::assert_snapshot!(errors(
         "\
@@ -440,6 +456,37 @@ auth:
     api_keys: {file: keys.yaml, header: x-sabir-key}
     forward_claims: [\"https://example.com/tenant\"]
   nothing: {}
+"
+    ));
+}
+
+#[test]
+fn what_sheds_load_is_checked_as_a_whole() {
+    insta::assert_snapshot!(errors(
+        "\
+load_shedding: {queue_time: 4ms, sustained: 0s}
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"], adaptive_concurrency: {max: 0, buffer_percent: 101, measure_interval: 9s}}
+routes:
+  - {services: [a.A], backend: library, priority: lowest}
+"
+    ));
+}
+
+#[test]
+fn what_is_revoked_is_somewhere() {
+    insta::assert_snapshot!(errors(
+        "\
+backends:
+  library: {endpoints: [\"http://127.0.0.1:1\"]}
+routes:
+  - {services: [a.A], backend: library, auth: none}
+auth:
+  none: {client_certificates: {}, revocation: {file: x}}
+  nowhere: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {}}
+  unshared: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {redis: true}}
+  unasked: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {file: x, on_loss: closed}}
+  odd: {jwt: {issuer: \"https://a\", audiences: [x]}, revocation: {file: x, redis: perhaps, on_loss: open}}
 "
     ));
 }

@@ -7,15 +7,17 @@ use prost_reflect::{Kind, MessageDescriptor};
 
 use super::compile::Resolved;
 use super::diagnostic::Diagnostic;
-use super::file::throttle::{KeyPart, RateLimit, StreamLimits};
+use super::file::throttle::{AdaptiveConcurrency, KeyPart, RateLimit, StreamLimits};
 use super::file::{self, File};
 use super::located::{Located, Spot};
-use super::value::{Count, Methods, PerWindow};
+use super::value::{Count, Methods, PerWindow, Period};
 use crate::policy::setup::Secret;
 use crate::policy::throttle::calendar::Calendar;
 use crate::policy::throttle::cluster::{ClusterSetup, OnLoss};
 use crate::policy::throttle::pace::Pace;
-use crate::policy::throttle::{Allowance, Check, Checks, Limit, Part, Rate};
+use crate::policy::throttle::{
+    AdaptiveSetup, Allowance, Check, Checks, Limit, Part, Priority, Rate, SheddingSetup,
+};
 use crate::schema::Method;
 
 /// Keys of a limit that are known at once, where nothing is written.
@@ -55,6 +57,21 @@ fn limit(name: &str, written: &RateLimit) -> Option<Limit> {
     })
 }
 
+/// How long what is ready may wait before load is shed, where nothing is written.
+const QUEUE_TIME: Duration = Duration::from_millis(100);
+/// The shortest time that this can be: timers are late by one or two milliseconds where nothing waits.
+const LEAST_QUEUE_TIME: Duration = Duration::from_millis(5);
+/// For how long it has to.
+const SUSTAINED: Duration = Duration::from_secs(1);
+/// The highest bound that goes by how long answers take.
+const MOST_ADAPTED: u32 = 1000;
+/// How much longer than at best they may take, in percent.
+const BUFFER_PERCENT: u8 = 25;
+/// How often it is measured what is best.
+const MEASURE: Duration = Duration::from_secs(60);
+/// The shortest time between two measurements: while it is measured, requests wait.
+const LEAST_MEASURE: Duration = Duration::from_secs(10);
+
 /// How long a call waits for Redis, where nothing is written.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -71,6 +88,36 @@ pub(super) fn cluster(file: &File) -> Option<ClusterSetup> {
             file::OnLoss::Closed => OnLoss::Closed,
         },
     })
+}
+
+/// When load is shed.
+pub(super) fn shedding(file: &File) -> Option<SheddingSetup> {
+    let written = file.load_shedding.as_ref()?;
+    Some(SheddingSetup {
+        queue_time: written.queue_time.as_ref().map_or(QUEUE_TIME, |period| period.0),
+        sustained: written.sustained.map_or(SUSTAINED, |period| period.0),
+    })
+}
+
+/// The bound of a backend that goes by how long its answers take.
+pub(super) fn adaptive(written: &AdaptiveConcurrency) -> AdaptiveSetup {
+    AdaptiveSetup {
+        most: written.max.map_or(MOST_ADAPTED, |most| most.0),
+        buffer_percent: written.buffer_percent.map_or(BUFFER_PERCENT, |percent| percent.0),
+        measure: written
+            .measure_interval
+            .as_ref()
+            .map_or(MEASURE, |period| period.0),
+    }
+}
+
+fn priority(written: file::Priority) -> Priority {
+    match written {
+        file::Priority::Low => Priority::Low,
+        file::Priority::Normal => Priority::Normal,
+        file::Priority::High => Priority::High,
+        file::Priority::Critical => Priority::Critical,
+    }
 }
 
 fn part(written: &KeyPart) -> Option<Part> {
@@ -106,6 +153,7 @@ pub(super) fn checks(file: &File, written: &file::Route, method: Option<&Method>
         checks: checks.collect(),
         max_in_flight: written.max_in_flight.map(|most| most.0),
         pace: written.stream_limits.as_deref().map(pace),
+        priority: priority(written.priority),
     }
 }
 
@@ -211,6 +259,25 @@ impl Review<'_> {
     pub(super) fn all(&self, found: &mut Vec<Diagnostic>) {
         for (name, written) in &self.file.rate_limits {
             self.limit(name, written, found);
+        }
+        let shedding = self.file.load_shedding.as_ref();
+        if let Some(time) = shedding.and_then(|shedding| shedding.queue_time.as_ref())
+            && time.0 < LEAST_QUEUE_TIME
+        {
+            let message = format!(
+                "is too short; the shortest is {}, which timers can tell",
+                Period(LEAST_QUEUE_TIME)
+            );
+            found.push(self.file.origin.error(time.spot, "queue_time", message));
+        }
+        for backend in self.file.backends.values() {
+            let adaptive = backend.adaptive_concurrency.as_ref();
+            if let Some(every) = adaptive.and_then(|adaptive| adaptive.measure_interval.as_ref())
+                && every.0 < LEAST_MEASURE
+            {
+                let message = format!("is too short; the shortest is {}", Period(LEAST_MEASURE));
+                found.push(self.file.origin.error(every.spot, "measure_interval", message));
+            }
         }
         for route in &self.file.routes {
             self.route(route, found);
@@ -367,7 +434,7 @@ pub(super) fn often(text: &str) -> Option<(u32, Duration)> {
     } else {
         format!("1{period}")
     };
-    let period: super::value::Period = period.parse().ok()?;
+    let period: Period = period.parse().ok()?;
     Some((count.0, period.0))
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
@@ -63,10 +63,19 @@ written_as_text! {
         "type": "string",
         "pattern": "^[0-9]*[1-9][0-9]*(ms|s|m|h)$"
     };
+    Pause, "Pause", {
+        "type": "string",
+        "pattern": "^[0-9]+(ms|s|m|h)$"
+    };
     StatusRange, "StatusRange", {
         "type": ["string", "integer"],
         "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$",
         "examples": [200, "200-299"]
+    };
+    HttpStatus, "HttpStatus", {
+        "type": "integer",
+        "minimum": 200,
+        "maximum": 599
     };
     Hidden, "Hidden", {
         "type": "string",
@@ -236,6 +245,28 @@ impl Text for Period {
     }
 }
 
+/// A length of time that may be none: `0s`, or a [`Period`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause(pub Duration);
+
+impl Text for Pause {
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "0ms" | "0s" | "0m" | "0h" => Ok(Self(Duration::ZERO)),
+            text => Period::from_text(text).map(|period| Self(period.0)),
+        }
+    }
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() {
+            return f.write_str("0s");
+        }
+        Period(self.0).fmt(f)
+    }
+}
+
 impl FromStr for Period {
     type Err = String;
 
@@ -304,6 +335,26 @@ impl Text for StatusRange {
             (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
             _ => Err("is no HTTP status; write one such as 200, or a range such as 200-299".to_owned()),
         }
+    }
+}
+
+/// The HTTP status of an answer, 200 to 599.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpStatus(pub StatusCode);
+
+impl Default for HttpStatus {
+    fn default() -> Self {
+        Self(StatusCode::OK)
+    }
+}
+
+impl Text for HttpStatus {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let status = text.parse().ok().filter(|status| (200..600).contains(status));
+        status
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .map(Self)
+            .ok_or_else(|| "is no HTTP status of an answer; write a number from 200 to 599".to_owned())
     }
 }
 

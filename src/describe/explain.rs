@@ -539,6 +539,12 @@ impl Explanation<'_> {
             let told = format!("\"{}\" ({}) of {of}{cost}", limit.name, limit.allowance);
             facts.push(["limit".to_owned(), told]);
         }
+        if self.plan.shedding.is_some() {
+            facts.push([
+                "priority".to_owned(),
+                format!("{} where load is shed", checks.priority),
+            ]);
+        }
         if let Some(most) = checks.max_in_flight {
             facts.push(["in flight".to_owned(), format!("{most} on this route")]);
         }

@@ -84,6 +84,7 @@ impl Inventory {
                 method.output.full_name(),
                 &method.idempotency,
                 &entry.access,
+                &entry.answer,
                 entry.outbound.name(),
             )));
             let rpc = method.path.trim_start_matches('/');

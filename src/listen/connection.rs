@@ -183,7 +183,7 @@ where
                 return None;
             }
             io = parts.io.into_inner();
-            driver.parked(&mut io).await;
+            driver.parked(&io).await;
         };
         let fault = match end {
             End::Parked => return None,

@@ -19,6 +19,8 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 pub(crate) enum Level {
     /// Not stopping.
     Serving,
+    /// Still serving, and about to stop: whoever asks is told.
+    Leaving,
     /// What is in flight finishes, nothing else begins.
     Draining,
     /// Time is up.
@@ -103,9 +105,27 @@ impl Drain {
         self.raise(Level::Draining);
     }
 
+    /// Says that the signal will be given soon, to whoever tells others whether calls should come here.
+    pub fn announce(&self) {
+        self.raise(Level::Leaving);
+    }
+
+    /// Whether the signal was given, or is about to be.
+    pub fn announced(&self) -> bool {
+        self.0.level() >= Level::Leaving
+    }
+
     /// Whether the signal was given.
     pub fn begun(&self) -> bool {
-        self.0.level() > Level::Serving
+        self.0.level() >= Level::Draining
+    }
+
+    /// Resolves when the signal is given, or is about to be.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn foretold(&self) {
+        self.watch().reached(Level::Leaving).await;
     }
 
     /// Resolves when the signal is given.
@@ -189,7 +209,8 @@ impl Inner {
     fn level(&self) -> Level {
         match self.level.load(Ordering::Acquire) {
             0 => Level::Serving,
-            1 => Level::Draining,
+            1 => Level::Leaving,
+            2 => Level::Draining,
             _ => Level::Cut,
         }
     }
@@ -274,6 +295,19 @@ mod tests {
         drain.tasks().spawn(async move { stop.begun().await });
         assert_eq!(drain.done().await, Drained::Clean);
         assert!(drain.0.waiting.lock().wakers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_announced_goes_on() {
+        let drain = Drain::new(Duration::from_secs(30));
+        let part = drain.part();
+        drain.announce();
+        assert!(drain.announced() && part.announced() && !drain.begun() && !part.begun());
+        part.foretold().await;
+        drain.begin();
+        assert!(part.begun() && part.announced());
+        drain.announce();
+        assert!(part.begun(), "it does not go back");
     }
 
     #[tokio::test(start_paused = true)]

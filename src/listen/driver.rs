@@ -103,7 +103,7 @@ impl<'a> Driver<'a> {
                     self.tell(connection.as_mut());
                     continue;
                 }
-                Level::Draining | Level::Serving => {}
+                Level::Draining | Level::Leaving | Level::Serving => {}
             }
             let limits = &self.settings.limits;
             match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
@@ -144,7 +144,7 @@ impl<'a> Driver<'a> {
 
     /// Waits with a parked connection until there is something for hyper to do: bytes to read or a close to see, or to
     /// end because time is up or the gateway drains.
-    pub(crate) async fn parked(&mut self, io: &mut Watched) {
+    pub(crate) async fn parked(&mut self, io: &Watched) {
         self.clock.set_parked(true);
         poll_fn(|cx| {
             let limits = &self.settings.limits;

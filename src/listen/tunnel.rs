@@ -208,7 +208,7 @@ impl Leave {
         let moment = match &mut self.moment {
             Some(moment) => moment,
             None => {
-                if self.stop.poll_level(cx) == Level::Serving {
+                if self.stop.poll_level(cx) < Level::Draining {
                     return Poll::Pending;
                 }
                 let part = u32::try_from(RandomState::new().hash_one(0) % 1000).unwrap_or(0);

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::fault::Kind;
 use crate::listen::counters::Counters;
 use crate::observe::log::Log;
-use crate::policy::throttle::{Book, Verdict};
+use crate::policy::throttle::{Adaptive, Book, Priority, Shedder, Verdict};
 use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -314,7 +314,7 @@ fn calls(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<Key, Series>) -> f
 
 /// What limits have decided, and the calls in flight where they are bounded.
 fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
-    let (counters, rooms) = (book.all(), book.rooms());
+    let (counters, rooms, adaptives) = (book.all(), book.rooms(), book.adaptives());
     let mut family = encoder.encode_descriptor(
         "sabir_ratelimit",
         "Calls that limits were asked about, by what they decided.",
@@ -334,6 +334,12 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
         let labels = [("limit", room.name()), ("decision", Verdict::Refused.name())];
         ConstCounter::new(room.refused()).encode(family.encode_family(&labels)?)?;
     }
+    for bound in &adaptives {
+        let labels = [("limit", bound.name()), ("decision", Verdict::Refused.name())];
+        ConstCounter::new(bound.refused()).encode(family.encode_family(&labels)?)?;
+    }
+    adaptive(encoder, &adaptives)?;
+    shedding(encoder, &book.shedders())?;
     if let Some(cluster) = book.shared_by() {
         for (name, help, value) in [
             (
@@ -373,6 +379,66 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
         ConstGauge::new(i64::from(room.in_flight())).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+/// Bounds that find themselves out.
+fn adaptive(encoder: &mut DescriptorEncoder<'_>, all: &[Arc<Adaptive>]) -> fmt::Result {
+    if all.is_empty() {
+        return Ok(());
+    }
+    type Read = fn(&Adaptive) -> f64;
+    let families: [(&str, &str, Read); 3] = [
+        (
+            "sabir_adaptive_limit",
+            "Requests that may be in flight, by how long answers take.",
+            |bound| f64::from(bound.bound()),
+        ),
+        ("sabir_adaptive_inflight", "Requests that are.", |bound| {
+            f64::from(bound.in_flight())
+        }),
+        (
+            "sabir_adaptive_best_latency_seconds",
+            "How long an answer takes at best; 0 before that was measured.",
+            |bound| bound.best().unwrap_or_default().as_secs_f64(),
+        ),
+    ];
+    for (name, help, read) in families {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for bound in all {
+            ConstGauge::new(read(bound)).encode(family.encode_family(&[("limit", bound.name())])?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is shed, of all workers together.
+fn shedding(encoder: &mut DescriptorEncoder<'_>, all: &[Arc<Shedder>]) -> fmt::Result {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(
+        "sabir_shed",
+        "Calls that were shed, by their class.",
+        None,
+        MetricType::Counter,
+    )?;
+    for (at, priority) in Priority::SHEDDABLE.into_iter().enumerate() {
+        let count = |shedder: &Arc<Shedder>| shedder.refused().get(at).copied().unwrap_or(0);
+        let sum: u64 = all.iter().map(count).sum();
+        ConstCounter::new(sum).encode(family.encode_family(&[("priority", priority.name())])?)?;
+    }
+    let longest = all
+        .iter()
+        .map(|shedder| shedder.queue())
+        .max()
+        .unwrap_or_default();
+    let metric = encoder.encode_descriptor(
+        "sabir_queue_seconds",
+        "How long what was ready waited last, at the worker where that took longest.",
+        None,
+        MetricType::Gauge,
+    )?;
+    ConstGauge::new(longest.as_secs_f64()).encode(metric)
 }
 
 fn durations(encoder: &mut DescriptorEncoder<'_>, sums: &BTreeMap<Key, Series>) -> fmt::Result {

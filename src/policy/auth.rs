@@ -25,6 +25,7 @@ use super::introspection::{Inquiry, Introspection, Opinion};
 use super::jwt::{Disbelieved, Keys, TokenError, Verified, Verifier};
 use super::passwords::{Checked, Passwords};
 use super::refusal::{Refusal, quotable};
+use super::revocation::{Revocations, Standing};
 use super::setup::Setup;
 use super::tickets::{Ticket, Tickets};
 use crate::peer::Peer;
@@ -40,6 +41,7 @@ pub(super) struct Ways {
     pub(super) passwords: Option<Passwords>,
     pub(super) introspection: Option<Introspection>,
     pub(super) ext_authz: Option<ExtAuthz>,
+    pub(super) revocations: Option<Arc<Revocations>>,
 }
 
 /// Checks callers; shared by all workers.
@@ -51,6 +53,7 @@ pub struct Authenticator {
     passwords: Option<Passwords>,
     introspection: Option<Arc<Introspection>>,
     ext_authz: Option<Arc<ExtAuthz>>,
+    revocations: Option<Arc<Revocations>>,
     certificates: bool,
     tickets: Option<Tickets>,
     first_message: bool,
@@ -68,6 +71,7 @@ impl Authenticator {
             passwords,
             introspection,
             ext_authz,
+            revocations,
         } = ways;
         let mut wanted = Vec::new();
         let mut schemes = Vec::new();
@@ -115,6 +119,7 @@ impl Authenticator {
             passwords,
             introspection: introspection.map(Arc::new),
             ext_authz: ext_authz.map(Arc::new),
+            revocations,
             certificates: setup.certificates,
             tickets: setup.tickets.as_ref().map(Tickets::new),
             first_message: setup.first_message,
@@ -130,6 +135,22 @@ impl Authenticator {
     /// The tokens that are believed.
     pub fn tokens(&self) -> &Verifier {
         &self.tokens
+    }
+
+    /// What is revoked, if that is asked here.
+    pub fn revocations(&self) -> Option<&Arc<Revocations>> {
+        self.revocations.as_ref()
+    }
+
+    /// Refuses a caller whose token is revoked; `now` in seconds of Unix time.
+    ///
+    /// # Errors
+    /// It is, or nobody can tell.
+    pub fn unrevoked(&self, identity: &Identity, now: u64) -> Result<(), Refusal> {
+        match &self.revocations {
+            Some(revocations) => revocations.check(identity, now),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn realm(&self) -> &str {
@@ -220,6 +241,12 @@ pub(super) struct Proof {
 }
 
 impl Proof {
+    /// By which what was begun goes on.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        let revocations = self.authenticator.revocations.as_ref()?;
+        Standing::new(revocations, &self.identity)
+    }
+
     /// Takes out of metadata what could have said who calls, so that no backend learns a secret, and none takes for
     /// checked what was not; puts in who calls.
     pub(super) fn tell(&self, metadata: &mut HeaderMap) {
@@ -310,6 +337,8 @@ impl Desk {
             Credential::Ticket(ticket) => it.redeem(ticket, now)?,
             Credential::Certificate => self.certificate(peer, now)?,
         };
+        // Each time, for what was verified before may have been taken back since.
+        it.unrevoked(&identity, now)?;
         let by_cookie = matches!(credential, Credential::Cookie(_));
         let carrier = match credential {
             Credential::Token(_) | Credential::Password(_) => Some(&AUTHORIZATION),

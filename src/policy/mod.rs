@@ -1,6 +1,7 @@
 //! The gate: decides on the request head, before a body is read, whether a call may go upstream.
 //!
-//! [`Gate::admit`] is a list of steps: who is kept out, who calls, may it, how often. What an `auth` block of the configuration comes to is [`Setup`];
+//! [`Gate::admit`] is a list of steps: whether there is time for it, who is kept out, who calls, may it,
+//! how often. What an `auth` block of the configuration comes to is [`Setup`];
 //! it becomes an [`auth::Authenticator`], which all workers share, at a [`Desk`] of each.
 
 pub mod access;
@@ -25,6 +26,7 @@ pub mod passwords;
 pub mod redis;
 pub mod refusal;
 mod remote;
+pub mod revocation;
 pub mod setup;
 pub mod throttle;
 pub mod tickets;
@@ -49,8 +51,9 @@ pub(crate) use ext_authz::may_change;
 use facts::{Facts, MAX_READ_BYTES, RequestFacts};
 pub use identity::Identity;
 pub use refusal::Refusal;
+pub use revocation::Standing;
 pub use setup::Setup;
-use throttle::{Caller, Pass, Throttle};
+use throttle::{Caller, Pass, Priority, Shedder, Throttle};
 
 use crate::fault::{Fault, Kind};
 use crate::listen::forwarded;
@@ -156,6 +159,11 @@ impl Permit {
         Some(Duration::from_secs(end.saturating_sub(time::unix_now())).min(LONGEST))
     }
 
+    /// By which the call goes on for as long as the token is not revoked; nothing where none can be.
+    pub fn standing(&self) -> Option<Standing> {
+        self.proof.as_ref()?.standing()
+    }
+
     /// What limits gave the call, and tell its client; nothing where none was asked.
     pub fn pass(&mut self) -> Option<&mut Pass> {
         self.pass.as_deref_mut()
@@ -184,6 +192,7 @@ pub struct Gate {
     forms: bool,
     screen: Option<Arc<Screen>>,
     throttle: Option<Arc<Throttle>>,
+    shedder: Option<(Arc<Shedder>, Priority)>,
 }
 
 /// What the gate found out about a caller, and what it decided.
@@ -254,6 +263,7 @@ impl Gate {
             forms: false,
             screen: None,
             throttle: None,
+            shedder: None,
         }
     }
 
@@ -292,6 +302,17 @@ impl Gate {
         Self { throttle, ..self }
     }
 
+    /// The same gate, whose calls are of this class where load is shed.
+    #[must_use]
+    pub fn sheddable(self, shedder: Option<&Arc<Shedder>>, priority: Priority) -> Self {
+        // What is never shed need not ask.
+        let shedder = shedder.filter(|_| priority != Priority::Critical);
+        Self {
+            shedder: shedder.map(|shedder| (Arc::clone(shedder), priority)),
+            ..self
+        }
+    }
+
     /// Admits a call. A route without a policy admits every call whose head is in order, which the listener has seen to.
     ///
     /// # Errors
@@ -300,6 +321,10 @@ impl Gate {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn admit(&self, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
+        // Before anything that costs.
+        if let Some((shedder, priority)) = &self.shedder {
+            shedder.admit(*priority)?;
+        }
         let mut found = Found::default();
         self.judge(head, peer, &mut found)
             .await

@@ -40,6 +40,12 @@ pub enum Refusal {
     /// Whoever issued the opaque token says that it does not hold, or not here.
     #[error("the token is not active, or not meant for this service")]
     Inactive,
+    /// The token was taken back before it expired.
+    #[error("the token has been revoked")]
+    Revoked,
+    /// Whether the token was taken back is not known.
+    #[error("whether the token has been revoked can't be checked now; try again")]
+    RevocationUnknown,
     /// Whoever could say what the request may do does not say.
     #[error("who calls can't be checked now; try again")]
     Unasked,
@@ -73,7 +79,10 @@ impl Refusal {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Missing(_) => Kind::CredentialsMissing,
-            Self::Token(TokenError::NoKeys) | Self::Busy | Self::Unasked => Kind::IdentityUnavailable,
+            Self::Token(TokenError::NoKeys) | Self::Busy | Self::Unasked | Self::RevocationUnknown => {
+                Kind::IdentityUnavailable
+            }
+            Self::Revoked => Kind::CredentialsRevoked,
             Self::Token(TokenError::Expired) | Self::ExpiredKey => Kind::CredentialsExpired,
             Self::Header
             | Self::Token(_)
@@ -114,7 +123,7 @@ impl Refusal {
                 let error = format!("insufficient_scope\", scope=\"{}", quotable(&scopes));
                 bearer(realm, &error, &message).into_iter().collect()
             }
-            Self::Inactive => bearer(realm, "invalid_token", &message).into_iter().collect(),
+            Self::Inactive | Self::Revoked => bearer(realm, "invalid_token", &message).into_iter().collect(),
             Self::Denied(_)
             | Self::Address
             | Self::Blocked(_)
@@ -122,6 +131,7 @@ impl Refusal {
             | Self::Origin
             | Self::External(_)
             | Self::Busy
+            | Self::RevocationUnknown
             | Self::Unasked => Vec::new(),
             Self::Missing(_)
             | Self::Header

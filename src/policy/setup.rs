@@ -19,6 +19,8 @@ use super::jwks::{self, Keeper, KeySet, Pace, SetError, Store};
 use super::jwt::{Algorithm, ClaimNames, Issuer, Keys, Verifier};
 use super::passwords::{PasswordFileError, Passwords};
 use super::remote::Place;
+use super::revocation::list::ListError;
+use super::revocation::{RevocationSetup, Revocations};
 use crate::upstream::connect::Speaks;
 use crate::upstream::fetch::Fetcher;
 use crate::upstream::tls;
@@ -43,6 +45,8 @@ pub struct Setup {
     pub certificates: bool,
     /// Who else is asked whether a request may pass.
     pub ext_authz: Option<ExtAuthzSetup>,
+    /// Where it is said which tokens are revoked.
+    pub revocation: Option<RevocationSetup>,
     /// Whether a token may come as the first message of a WebSocket.
     pub first_message: bool,
     /// Where tickets are given that open WebSockets.
@@ -211,6 +215,14 @@ pub enum SetupError {
         /// What is wrong.
         error: PasswordFileError,
     },
+    /// A file does not say what is revoked.
+    #[error("{}: {error}", path.display())]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: ListError,
+    },
     /// A service can't be asked at its URL.
     #[error("{0}")]
     Url(&'static str, #[source] io::Error),
@@ -228,7 +240,8 @@ pub enum SetupError {
 }
 
 impl Setup {
-    /// The files that it names.
+    /// The files that it names, but for the list of what is revoked, which is read when it changes and by who looks after
+    /// it.
     pub fn files(&self) -> Vec<PathBuf> {
         let keys = self.api_keys.iter().map(|keys| keys.file.clone());
         let outside = [
@@ -248,11 +261,15 @@ impl Setup {
         files
     }
 
-    /// Reads the files and gets everything ready. Keepers have to be run, for keys that are fetched.
+    /// Reads the files and gets everything ready; `revocations` say what is revoked, where that is asked. Keepers have to be
+    /// run, for keys that are fetched.
     ///
     /// # Errors
     /// [`SetupError`]: a file, a secret or TLS.
-    pub fn load(&self) -> Result<(Authenticator, Vec<Keeper>), SetupError> {
+    pub fn load(
+        &self,
+        revocations: Option<Arc<Revocations>>,
+    ) -> Result<(Authenticator, Vec<Keeper>), SetupError> {
         let mut keepers = Vec::new();
         let mut issuers = Vec::new();
         for issuer in &self.issuers {
@@ -283,8 +300,18 @@ impl Setup {
             passwords: self.passwords.as_deref().map(passwords).transpose()?,
             introspection: self.introspection()?,
             ext_authz: self.ext_authz()?,
+            revocations,
         };
         Ok((Authenticator::new(self, ways), keepers))
+    }
+
+    /// What is revoked by the file of this block, if that is asked.
+    ///
+    /// # Errors
+    /// The file can't be read, or a line of it.
+    pub fn revocations(&self) -> Result<Option<Arc<Revocations>>, SetupError> {
+        let setup = self.revocation.as_ref();
+        setup.map(|it| Revocations::new(it).map(Arc::new)).transpose()
     }
 
     fn introspection(&self) -> Result<Option<Introspection>, SetupError> {
@@ -427,7 +454,7 @@ pub fn key_file(path: &Path) -> Result<KeyFile, SetupError> {
     })
 }
 
-fn text(path: &Path) -> Result<String, SetupError> {
+pub(super) fn text(path: &Path) -> Result<String, SetupError> {
     String::from_utf8(read(path)?)
         .map_err(|error| SetupError::Read(path.to_owned(), io::Error::new(io::ErrorKind::InvalidData, error)))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost_reflect::MessageDescriptor;
 
 use crate::limits::Limits;
@@ -171,7 +172,13 @@ pub struct Entry {
     pub checks: Checks,
     /// What its calls go out as.
     pub outbound: Outbound,
+    /// What answers where its backend can't.
+    pub answer: Option<FixedAnswer>,
 }
+
+/// A fixed answer to a call: its one message, in its envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedAnswer(pub Bytes);
 
 /// What calls of a method go out as.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::Entry;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -54,6 +55,17 @@ impl PathRoute {
             Action::Redirect(_) => None,
         }
     }
+}
+
+/// A fixed answer to plain HTTP, where a backend can't give one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its content type.
+    pub content_type: HeaderValue,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// What is done with a request.

@@ -11,148 +11,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{
-    Guard, Order, PutSchema, Readiness, Registered, Registry, RegistryError, Reloaded, Upload, WhileInUse,
-};
-use crate::config::file::SchemaSource;
-use crate::config::watch::{Digest, Noted};
-use crate::config::{self, Diagnostic, File, Plan, SchemaCache, SchemaState, told};
+use crate::admin::{Guard, Order, Readiness, Registry, Reloaded};
+use crate::config::watch::Noted;
+use crate::config::{self, Diagnostic, File, Plan, SchemaState, told};
 use crate::describe::inventory::Inventory;
 use crate::gateway::{Prepared, Shared};
 use crate::listen::{Connections, Drain, Settings};
 use crate::observe::Metrics;
-use crate::schema::Schema;
-use crate::schema::reflection::Learned;
+use crate::serve::ServeError;
 use crate::serve::doors::Doors;
-use crate::serve::lessons::{Lessons, State};
+use crate::serve::known::Known;
+use crate::serve::launch::admin_settings;
+use crate::serve::lessons::Lessons;
 use crate::serve::notify::Manager;
-use crate::serve::registry::{self, Entries, Store};
+use crate::serve::registry::{Entries, Store};
 use crate::serve::watcher::Watched;
 use crate::serve::workers::{Desks, Placed};
-use crate::serve::{ServeError, admin_settings};
-
-/// What was read and learned, so that what stays the same is not compiled again.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    files: SchemaCache,
-    /// By backend: what it told, its rules, and what the two came to.
-    taught: BTreeMap<String, (Arc<Learned>, Digest, SchemaState)>,
-    /// By backend: what was registered, its rules, and what the two came to.
-    registered: BTreeMap<String, (Arc<Schema>, Digest, SchemaState)>,
-}
-
-impl Known {
-    /// Reads the files of a configuration's backends.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub(super) fn files(&mut self, file: &File) -> Result<BTreeMap<String, SchemaState>, Vec<Diagnostic>> {
-        self.files.schemas(file)
-    }
-
-    /// Adds what backends said to what files say.
-    pub(super) fn learned(
-        &mut self,
-        file: &File,
-        states: Vec<(String, State)>,
-        schemas: &mut BTreeMap<String, SchemaState>,
-    ) {
-        for (name, state) in states {
-            let Some(backend) = file.backends.get(&name) else {
-                continue;
-            };
-            let state = match state {
-                // What stands in its place says that it will be asked.
-                State::Silent => continue,
-                State::Refused(reason) => SchemaState::Pending(reason),
-                State::Told(learned) => self.taught(file, &name, backend, learned),
-            };
-            schemas.insert(name, state);
-        }
-        self.taught.retain(|name, _| file.backends.contains_key(name));
-    }
-
-    /// Adds what is registered to what files say.
-    ///
-    /// # Errors
-    /// What is wrong with rules that a backend has beside it.
-    pub(super) fn registered(
-        &mut self,
-        file: &File,
-        entries: &Entries,
-        schemas: &mut BTreeMap<String, SchemaState>,
-    ) -> Result<(), Vec<Diagnostic>> {
-        self.registered.retain(|name, _| file.backends.contains_key(name));
-        for (name, backend) in &file.backends {
-            let Some(SchemaSource::Registry(wanted)) = backend.source() else {
-                continue;
-            };
-            // What stands in its place says that it is not registered.
-            let Some(entry) = entries.get(&wanted.value) else {
-                continue;
-            };
-            let rules: Vec<_> = backend
-                .rules
-                .iter()
-                .map(|path| file.origin.resolve(path))
-                .collect();
-            let digest = Digest::of(&rules);
-            let state = match self.registered.get(name) {
-                Some((known, its_rules, state))
-                    if Arc::ptr_eq(known, &entry.schema) && *its_rules == digest =>
-                {
-                    state.clone()
-                }
-                Some(_) | None if rules.is_empty() => SchemaState::Ready(Arc::clone(&entry.schema)),
-                Some(_) | None => {
-                    let rules = config::rules(file, backend)?;
-                    let schema = Schema::from_descriptor_set(&entry.registered.set, &rules)
-                        .map_err(|error| vec![Diagnostic::error(format!("backends.{name}"), told(&error))])?;
-                    SchemaState::Ready(Arc::new(schema))
-                }
-            };
-            let known = (Arc::clone(&entry.schema), digest, state.clone());
-            self.registered.insert(name.clone(), known);
-            schemas.insert(name.clone(), state);
-        }
-        Ok(())
-    }
-
-    fn taught(
-        &mut self,
-        file: &File,
-        name: &str,
-        backend: &config::file::Backend,
-        learned: Arc<Learned>,
-    ) -> SchemaState {
-        let rules: Vec<_> = backend
-            .rules
-            .iter()
-            .map(|path| file.origin.resolve(path))
-            .collect();
-        let rules = Digest::of(&rules);
-        let before = self.taught.get(name);
-        if let Some((known, its_rules, state)) = before
-            && Arc::ptr_eq(known, &learned)
-            && *its_rules == rules
-        {
-            return state.clone();
-        }
-        let state = match config::taught(file, backend, Learned::clone(&learned)) {
-            Ok(schema) => SchemaState::Ready(Arc::new(schema)),
-            Err(error) => match before {
-                Some((_, _, state @ SchemaState::Ready(_))) => {
-                    tracing::error!(backend = name, error = %told(&error), "what a backend tells now makes no schema; the last one stays");
-                    state.clone()
-                }
-                Some(_) | None => SchemaState::Pending(told(&error)),
-            },
-        };
-        self.taught
-            .insert(name.to_owned(), (learned, rules, state.clone()));
-        state
-    }
-}
 
 /// What a gateway was started with and can't change while it runs.
 #[derive(Clone, Debug)]
@@ -274,88 +148,6 @@ impl Control {
         reloaded
     }
 
-    /// Registers a schema: it is compiled, and the plan that it leads to, and it is kept, before it counts.
-    async fn put_schema(&mut self, name: &str, upload: Upload) -> Result<PutSchema, RegistryError> {
-        let failed = |error: &dyn std::error::Error| RegistryError::Kept(told(error));
-        let compiled = {
-            let (name, entries) = (name.to_owned(), self.entries.clone());
-            self.aside(move |_, _| Ok(registry::compile(&name, upload, &entries)))
-                .await
-                .map_err(|error| failed(&error))?
-        };
-        let entry = compiled?;
-        let registered = Arc::clone(&entry.registered);
-        let mut warnings: Vec<String> = entry.schema.warnings.iter().map(ToString::to_string).collect();
-        if self.fixed.data_dir.is_none() {
-            warnings
-                .push("there is no data_dir, so the schema is forgotten when the gateway ends".to_owned());
-        }
-        let before = self.entries.clone();
-        self.entries.insert(name.to_owned(), entry);
-        let outcome = self.entered(name, Some(&registered)).await;
-        match outcome {
-            Ok(changes) => Ok(PutSchema {
-                registered,
-                warnings,
-                changes,
-            }),
-            Err(error) => {
-                self.entries = before;
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete_schema(&mut self, name: &str, in_use: WhileInUse) -> Result<(), RegistryError> {
-        if !self.entries.contains_key(name) {
-            return Err(RegistryError::Absent(name.to_owned()));
-        }
-        let plan = Arc::clone(&self.plans.borrow().plan);
-        let goes_by = plan
-            .backends
-            .iter()
-            .filter(|backend| backend.registry.as_deref() == Some(name));
-        let users: Vec<String> = goes_by.map(|backend| backend.name.clone()).collect();
-        if in_use == WhileInUse::Refuse && !users.is_empty() {
-            return Err(RegistryError::InUse(users));
-        }
-        let before = self.entries.clone();
-        self.entries.remove(name);
-        let outcome = self.entered(name, None).await;
-        if outcome.is_err() {
-            self.entries = before;
-        }
-        outcome.map(drop)
-    }
-
-    /// Puts in place what the schemas that are registered now lead to, and keeps the one of this name, or forgets it. Says
-    /// what has changed.
-    async fn entered(
-        &mut self,
-        name: &str,
-        registered: Option<&Arc<Registered>>,
-    ) -> Result<Vec<String>, RegistryError> {
-        let prepared = self
-            .renewed()
-            .await
-            .map_err(|error| RegistryError::Plan(errors(&error)))?;
-        let (before, after) = (Arc::clone(&self.plans.borrow().plan), Arc::clone(&prepared.plan));
-        let (store, name, registered) = (self.store.clone(), name.to_owned(), registered.map(Arc::clone));
-        let changes = self
-            .aside(move |_, _| {
-                match registered {
-                    Some(registered) => store.keep(&name, &registered)?,
-                    None => store.forget(&name)?,
-                }
-                Ok(Inventory::of(&before).changes(&Inventory::of(&after)))
-            })
-            .await
-            .map_err(|error| RegistryError::Kept(told(&error)))?;
-        self.place(prepared).await;
-        self.registry.send_replace(registry::view(&self.entries));
-        Ok(changes)
-    }
-
     /// Reads the configuration again and puts it in place.
     async fn reload(&mut self) -> Reloaded {
         let Some(source) = self.file.origin.source().cloned() else {
@@ -462,7 +254,7 @@ impl Control {
     }
 
     /// A plan of the configuration in place and all that is known now.
-    async fn renewed(&mut self) -> Result<Prepared, ServeError> {
+    pub(super) async fn renewed(&mut self) -> Result<Prepared, ServeError> {
         let file = Arc::clone(&self.file);
         let read = self.aside({
             let file = Arc::clone(&file);
@@ -511,11 +303,11 @@ impl Control {
     }
 
     /// Hands a plan to the workers and waits until all go by it.
-    async fn place(&mut self, prepared: Prepared) {
+    pub(super) async fn place(&mut self, prepared: Prepared) {
         let generation = prepared.plan.generation;
         self.plans.send_replace(Arc::new(prepared));
         let plan = Arc::clone(&self.plans.borrow().plan);
-        self.lessons.doubted(&plan);
+        self.lessons.doubted(&plan, &self.shared.groups());
         while self.keepers.try_join_next().is_some() {}
         for keeper in self.shared.keepers() {
             self.keepers.spawn(keeper.run());
@@ -530,7 +322,7 @@ impl Control {
     }
 
     /// Does what takes long, such as compiling, where it keeps nobody from being served.
-    async fn aside<T: Send + 'static>(
+    pub(super) async fn aside<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Known, &Shared) -> Result<T, ServeError> + Send + 'static,
     ) -> Result<T, ServeError> {
@@ -570,7 +362,7 @@ pub(super) fn compile(
 }
 
 /// What is wrong, each in one line.
-fn errors(error: &ServeError) -> Vec<String> {
+pub(super) fn errors(error: &ServeError) -> Vec<String> {
     match error {
         ServeError::Config(found) => found.iter().map(Diagnostic::brief).collect(),
         error => vec![told(error)],

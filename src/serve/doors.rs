@@ -19,8 +19,9 @@ use crate::listen::counters::Counters;
 use crate::listen::pressure::Pressure;
 use crate::listen::tls::{Identity, Tls, TlsError};
 use crate::listen::{Drain, Settings, Sockets};
+use crate::serve::ServeError;
+use crate::serve::launch::refuse_head;
 use crate::serve::workers::{Desks, Opened, Order};
-use crate::serve::{ServeError, refuse_head};
 
 /// Which listener: its address, and how many of the same stand before it, since port 0 may be there twice.
 type Key = (SocketAddr, usize);

@@ -1,8 +1,8 @@
 //! Learning what backends offer, however long they take to say it, and learning it anew when it changes.
 //!
 //! A backend that tells its schema is asked again and again, ever more seldom while it says the same. A call that it
-//! does not understand although its schema has the method, or one for a method that nobody has told of, is a doubt, and
-//! has it asked soon. One that falls silent keeps the schema that it told last.
+//! does not understand although its schema has the method, one for a method that nobody has told of, and an endpoint that
+//! comes beside others are doubts, and have it asked soon. One that falls silent keeps the schema that it told last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::balance::Group;
 use crate::config::file::SchemaSource;
 use crate::config::watch::Digest;
 use crate::config::{self, File, Plan, backend_tls, told};
@@ -85,7 +86,7 @@ pub(super) enum State {
     Told(Arc<Learned>),
 }
 
-/// The doubts about a backend that a plan has, one for each of its routes.
+/// The doubts about a backend that a plan has: one for each of its routes, and one for endpoints that come.
 type Doubts = Arc<Mutex<Vec<Doubt>>>;
 
 impl Drop for Pupil {
@@ -163,8 +164,8 @@ impl Lessons {
         });
     }
 
-    /// Listens for doubts about the routes of a plan.
-    pub(super) fn doubted(&self, plan: &Plan) {
+    /// Listens for doubts about the routes of a plan, and for endpoints that come.
+    pub(super) fn doubted(&self, plan: &Plan, groups: &[Arc<Group>]) {
         for pupil in &self.pupils {
             let at = plan
                 .backends
@@ -174,7 +175,9 @@ impl Lessons {
             let doubts = routes
                 .filter(|route| Some(route.backend) == at)
                 .map(|route| route.doubt.clone());
-            *pupil.doubts.lock() = doubts.collect();
+            let group = groups.iter().find(|group| **group.name() == *pupil.name);
+            let newcomers = group.map(|group| group.newcomers().clone());
+            *pupil.doubts.lock() = doubts.chain(newcomers).collect();
         }
     }
 

@@ -5,56 +5,43 @@
 
 mod control;
 mod doors;
+mod known;
+mod launch;
 mod lessons;
 mod notify;
+mod registration;
 mod registry;
+mod signals;
 mod takeover;
 mod watcher;
 mod workers;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::Response;
-use http::request::Parts;
 use thiserror::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, ApiError, Controls, Guard, Readiness, Reloaded, Unheard};
-use crate::balance;
+use crate::admin::{ApiError, Controls, Readiness, Reloaded, Unheard};
 use crate::config::{self, Diagnostic, File, Source};
-use crate::fault::Fault;
-use crate::frontend::refuse;
-use crate::gateway::{PrepareError, Shared};
-use crate::identify::identify;
-use crate::limits::Limits;
-use crate::listen::counters::Counters;
-use crate::listen::pressure::{self, Pressure};
+use crate::gateway::PrepareError;
 use crate::listen::tls::TlsError;
 use crate::listen::worker::{Panicked, Workers};
-use crate::listen::{self, BindError, Connections, Drain, Drained, Settings, Sockets};
+use crate::listen::{BindError, Drain, Drained};
 use crate::observe::log::Writer;
-use crate::observe::{Log, LogFormat, Metrics};
-use crate::wire::body::Body;
+use crate::observe::{Log, LogFormat};
 
-use control::{Control, Fixed, Known, announce, compile};
 use doors::Spares;
-use doors::{Doors, House};
-use lessons::Lessons;
+use launch::{Launch, launched};
 use notify::Manager;
-use registry::Store;
+use signals::{Haste, Signals};
 use takeover::Offer;
 pub use takeover::TakeoverError;
-use watcher::Watched;
-use workers::{Common, Desks};
+use workers::Desks;
 
 /// Why the gateway can't run.
 #[derive(Debug, Error)]
@@ -108,7 +95,7 @@ pub fn run(
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
-        let signals = Signals::listen()?;
+        let mut signals = Signals::listen()?;
         let (before, sockets) = match handover {
             None => (None, Vec::new()),
             Some(path) => match takeover::ask(path).await? {
@@ -142,7 +129,12 @@ pub fn run(
             }
         };
         tokio::select! {
-            () = signals.obey(&running.controls) => running.stop().await,
+            haste = signals.obey(&running.controls) => {
+                if haste == Haste::Announced {
+                    running.leave(signals.insist()).await;
+                }
+                running.stop().await
+            }
             () = taken => {
                 tracing::info!("another process has taken over");
                 running.stop_at_once().await
@@ -226,6 +218,20 @@ impl Running {
         self.controls.reload().await
     }
 
+    /// Tells whoever asks that the gateway is about to stop, and serves on for the drain delay, or until `insisted`.
+    async fn leave(&self, insisted: impl Future<Output = ()>) {
+        let delay = self.controls.plan().plan.limits.drain_delay;
+        self.readiness.set_draining();
+        if delay.is_zero() {
+            return;
+        }
+        self.manager.stopping();
+        self.drain.announce();
+        tracing::info!(?delay, "about to drain");
+        // Which of the two it was does not matter.
+        let _ = tokio::time::timeout(delay, insisted).await;
+    }
+
     /// Stops: no new connections, calls in flight finish, and what is left after the drain time-out is cut.
     ///
     /// # Errors
@@ -275,166 +281,6 @@ pub async fn start(file: &File, log: Log) -> Result<Running, ServeError> {
     launched(file, log, Launch::default()).await
 }
 
-/// What a process brings along that starts.
-#[derive(Debug, Default)]
-struct Launch {
-    /// Listening sockets of the process before.
-    sockets: Vec<TcpListener>,
-    /// Where copies of the sockets are kept for the process after.
-    spares: Spares,
-    manager: Arc<Manager>,
-}
-
-async fn launched(file: &File, log: Log, launch: Launch) -> Result<Running, ServeError> {
-    let Launch {
-        sockets: mut inherited,
-        spares,
-        manager,
-    } = launch;
-    let since = file.origin.read_at().unwrap_or_else(SystemTime::now);
-    let file = Arc::new(file.clone());
-    let mut known = Known::default();
-    let mut schemas = known.files(&file).map_err(ServeError::Config)?;
-    let mut lessons = Lessons::new();
-    lessons.follow(&file);
-    lessons.first(&file).await;
-    known.learned(&file, lessons.states(&file), &mut schemas);
-    let data_dir = file.data_dir.as_ref().map(|path| file.origin.resolve(path));
-    let store = Store::open(data_dir.as_deref())?;
-    let entries = store.load();
-    known
-        .registered(&file, &entries, &mut schemas)
-        .map_err(ServeError::Config)?;
-    let shared = Arc::new(Shared::default());
-    let plan = Arc::new(compile(&file, &schemas, 1)?);
-    let counters = Arc::new(Counters::default());
-    let metrics = Metrics::new(plan.workers, Arc::clone(&counters), log.clone());
-    let groups = Arc::clone(&shared);
-    metrics.include(Box::new(move |encoder| {
-        balance::metrics::encode(&groups.groups(), encoder, Instant::now())
-    }));
-    metrics.tell_of(Arc::clone(shared.book()));
-    let readiness = Arc::new(Readiness::new());
-    let pressure = Arc::new(Pressure::default());
-    let drain = Drain::new(plan.limits.drain_timeout);
-    let connections = Connections::new(&plan.limits);
-    let mut doors = Doors::new(House {
-        workers: plan.workers,
-        counters,
-        pressure: Arc::clone(&pressure),
-        drain: drain.clone(),
-        spares: spares.clone(),
-    });
-    let next = doors.prepare(&plan.listeners, &mut inherited)?;
-    let admin_sockets = Sockets::with(file.admin.address.0, 1, &mut inherited)?;
-    spares.keep(&admin_sockets)?;
-    let admin_address = admin_sockets.address();
-    let (plans, plans_there) = watch::channel(Arc::new(shared.prepare(Arc::clone(&plan))?));
-    let (threads, desks, placed) = workers::start(
-        plan.workers,
-        &Common {
-            plans: plans_there.clone(),
-            metrics: metrics.clone(),
-            log,
-            connections: Arc::clone(&connections),
-            drain: drain.clone(),
-        },
-    )?;
-    let refused = |problem: String| ServeError::Io(io::Error::other(problem));
-    placed.all(plan.generation).await.map_err(refused)?;
-    announce(&plan, &readiness, &metrics);
-    lessons.doubted(&plan);
-    let mut background = JoinSet::new();
-    background.spawn(Arc::clone(shared.book()).keep_tidy());
-    let mut keepers = JoinSet::new();
-    for keeper in shared.keepers() {
-        keepers.spawn(keeper.run());
-    }
-    for watcher in shared.watchers() {
-        keepers.spawn(watcher);
-    }
-    background.spawn(pressure::watch(Arc::clone(&pressure), drain.clone()));
-    let (registry, registry_there) = watch::channel(registry::view(&entries));
-    let (controls, orders) = Controls::new(plans_there, registry_there);
-    let (admin, admin_changes) = watch::channel(Arc::new(Settings {
-        pressure,
-        ..admin_settings(&file)?
-    }));
-    let guard = Guard::default();
-    guard.want(file.admin.token.as_ref().map(|token| token.0.as_str()));
-    let reporting = metrics.clone();
-    let operators = Admin::new(
-        guard.clone(),
-        Arc::clone(&readiness),
-        controls.clone(),
-        move || reporting.text(),
-        refuse_head,
-    )?
-    .telling_of(Arc::clone(shared.book()));
-    // It answers while the gateway drains, so that readiness can be asked, and ends with the process.
-    let admin_drain = Drain::new(Duration::ZERO);
-    serve_admin(
-        admin_sockets,
-        &admin_changes,
-        &operators,
-        &admin_drain,
-        &mut background,
-    );
-    readiness.set_ready();
-    let closing = TaskTracker::new();
-    doors.apply(next, &desks, &closing).await;
-    tracing::info!("admin on {admin_address}");
-    let addresses = Addresses {
-        listeners: doors.addresses(),
-        admin: Some(admin_address),
-    };
-    let (watched, watched_there) = watch::channel(Watched::read(file.origin.noted().paths(), since, None));
-    if file.origin.source().is_some() {
-        background.spawn(watcher::run(watched_there, controls.clone()));
-    }
-    let control = Control {
-        manager: Arc::clone(&manager),
-        fixed: Fixed {
-            workers: plan.workers,
-            admin: file.admin.address.0,
-            data_dir: file.data_dir.as_ref().map(|path| path.value.clone()),
-        },
-        store,
-        entries,
-        registry,
-        guard,
-        file,
-        known,
-        lessons,
-        shared,
-        plans,
-        readiness: Arc::clone(&readiness),
-        metrics,
-        doors,
-        desks: desks.clone(),
-        placed,
-        connections,
-        drain: drain.clone(),
-        admin,
-        watched,
-        keepers,
-        closing,
-    };
-    background.spawn(control.run(orders));
-    Ok(Running {
-        addresses,
-        readiness,
-        controls,
-        drain,
-        admin_drain,
-        spares,
-        desks,
-        manager,
-        workers: threads,
-        background,
-    })
-}
-
 /// Tells the service manager that the process is alive for as long as every worker is.
 async fn watch_over(period: Duration, desks: Desks, manager: Arc<Manager>) {
     loop {
@@ -443,84 +289,6 @@ async fn watch_over(period: Duration, desks: Desks, manager: Arc<Manager>) {
             Ok(true) => manager.alive(),
             // The manager ends what it does not hear of.
             Ok(false) | Err(_) => tracing::error!("a worker does not answer"),
-        }
-    }
-}
-
-/// Renders what the listener refuses, in the dialect of the request.
-fn refuse_head(head: &Parts, fault: &Fault) -> Response<Body> {
-    refuse::refuse(identify(head), fault)
-}
-
-fn admin_settings(file: &File) -> Result<Settings, TlsError> {
-    let tls = match config::listener_tls(file, file.admin.tls.as_ref()) {
-        None => None,
-        Some(files) => Some(doors::load(&files)?),
-    };
-    Ok(Settings {
-        tls,
-        ..Settings::new(file.limits.over(&Limits::default()), refuse_head)
-    })
-}
-
-fn serve_admin(
-    mut sockets: Sockets,
-    settings: &watch::Receiver<Arc<Settings>>,
-    admin: &Admin,
-    drain: &Drain,
-    background: &mut JoinSet<()>,
-) {
-    let connections = Connections::new(&settings.borrow().limits);
-    for socket in sockets.take(0) {
-        let own = drain.clone();
-        let (admin, settings, connections) = (admin.clone(), settings.clone(), Arc::clone(&connections));
-        background.spawn(async move {
-            if let Err(error) = listen::serve(socket, settings, connections, own, admin.handler()).await {
-                tracing::error!(%error, "the admin listener ended");
-            }
-        });
-    }
-}
-
-/// The signals that the process listens to, from the moment on at which this is made: one that comes while the gateway
-/// starts is not lost, and does not end the process by surprise.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Does what signals say, and resolves when one, or an operator, tells the process to end.
-    async fn obey(mut self, controls: &Controls) {
-        // Aside, so that a signal to end is heard meanwhile.
-        let mut reloads = JoinSet::new();
-        let ended = controls.ended();
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                () = &mut ended => return,
-                _ = self.hang_up.recv() => {}
-            }
-            while reloads.try_join_next().is_some() {}
-            tracing::info!("told to reload");
-            let controls = controls.clone();
-            reloads.spawn(async move {
-                // What becomes of it is in the log.
-                if let Err(unheard) = controls.reload().await {
-                    tracing::warn!(%unheard, "the configuration is not reloaded");
-                }
-            });
         }
     }
 }

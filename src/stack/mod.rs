@@ -1,6 +1,7 @@
 //! The layers of a route over `Service<Call>`, and the only place that knows their order.
 
 pub mod deadline;
+pub mod held;
 pub mod judge;
 pub mod metered;
 pub mod paced;
@@ -24,6 +25,8 @@ pub struct Params {
     pub idle_timeout: std::time::Duration,
     /// What clients are not told of a backend's errors.
     pub hygiene: Hygiene,
+    /// Whether callers' tokens can be revoked.
+    pub revocable: bool,
     /// Whether limits go by a field of the first message.
     pub asks_messages: bool,
     /// How fast the messages of a client may come.
@@ -45,6 +48,8 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: nothing below may outlive the client's patience.
         .layer_fn(|inner| deadline::Timed::new(inner, params.idle_timeout))
+        // Whatever waits or streams below ends with the caller's word.
+        .option_layer(params.revocable.then(|| layer_fn(held::Held::new)))
         // Before messages are looked at: nobody reads ahead.
         .option_layer(
             params

@@ -15,8 +15,10 @@ use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
 use crate::support::clients::grpc;
 use crate::support::clients::rest::{Answer, Rest, Sending, Version, once, request, whole};
 use crate::support::framing::envelope;
-use crate::support::gateway::{Gateway, Process};
+use crate::support::gateway::{Gateway, Process, Settings};
+use crate::support::messages::DESCRIPTORS;
 use crate::support::until;
+use crate::tls::Authority;
 
 const TOKEN: &str = "a token of the tests that is long enough";
 
@@ -97,6 +99,124 @@ async fn what_there_is_is_told_in_every_dialect() {
     let wrong = put("/v1/log-level", "application/json", r#"{"level": "=="}"#);
     once(gateway.admin, wrong).await.error(400, 3);
     get(&gateway, "/v1/nothing").await.error(404, 5);
+}
+
+/// The text of a command of the program that has ended, whatever it ended with.
+async fn says(arguments: &[&str]) -> (i32, String) {
+    let folder = TempDir::new().unwrap();
+    let mut process = Process::start(arguments, folder.path());
+    let status = process.ended().await;
+    until("all that it says", async || process.has_said_all()).await;
+    (status.code().unwrap(), process.said())
+}
+
+#[tokio::test]
+async fn the_health_of_endpoints_is_told() {
+    let library = backend().await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut settings = Settings::to(library.address)
+        .backend("ejection: {consecutive: 1}")
+        .backend("circuit_breaker: {}")
+        .backend("load_balancing: round_robin");
+    settings
+        .endpoints
+        .push(format!("{{url: \"http://{gone}\", weight: 3, zone: west}}"));
+    let gateway = Gateway::start(&settings).await;
+    let (code, text) = says(&["backends", "--admin", &gateway.admin.to_string()]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("library: 2 of 2 healthy, round_robin, circuit closed"),
+        "{text}"
+    );
+    for _ in 0..8 {
+        once(gateway.address, request(Method::GET, "/v1/shelves/1/books/7", "")).await;
+    }
+    let told = get(&gateway, "/v1/backends/library").await.json();
+    assert_eq!(told["healthy"], json!(1), "{told}");
+    let of = |address: SocketAddr| {
+        let endpoints = told["endpoints"].as_array().unwrap();
+        let url = format!("http://{address}/");
+        endpoints
+            .iter()
+            .find(|endpoint| endpoint["url"] == json!(url))
+            .unwrap()
+    };
+    assert_eq!(
+        (&of(gone)["ejected"], &of(gone)["weight"], &of(gone)["zone"]),
+        (&json!(true), &json!(3), &json!("west")),
+        "{told}"
+    );
+    assert_eq!(of(gone)["ejections"], json!({"consecutive": "1"}));
+    assert_eq!(of(library.address)["healthy"], json!(true));
+    assert_eq!(of(library.address)["calls"], json!("8"));
+    let (code, text) = says(&["backends", "library", "--admin", &gateway.admin.to_string()]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("ejected     0 in flight") && text.contains("ejected: 1 by consecutive"),
+        "{text}"
+    );
+    let (code, text) = says(&["backends", "none", "--admin", &gateway.admin.to_string()]).await;
+    assert!(code == 1 && text.contains("no backend \"none\""), "{code} {text}");
+}
+
+/// Commands ask an admin listener with TLS, and show it a certificate.
+#[tokio::test]
+async fn commands_speak_tls_to_the_admin_listener() {
+    let authority = Authority::new();
+    authority.sign("localhost");
+    authority.sign("operator");
+    let library = backend().await;
+    let file = |name: &str| authority.file(name).display().to_string();
+    let gateway = Gateway::with_config(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\", tls: {{{}, client_ca: {}}}}}
+backends: {{library: {{endpoints: [\"http://{}\"], schema: {{descriptors: {DESCRIPTORS}}}}}}}
+routes: [{{services: [\"*\"], backend: library}}]
+",
+        authority.pair("localhost"),
+        file("ca.pem"),
+        library.address
+    ))
+    .await;
+    let admin = gateway.admin.to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("operator.pem"), file("operator.key"));
+    let secure = [
+        "--admin-ca",
+        &ca,
+        "--admin-name",
+        "localhost",
+        "--admin-certificate",
+        &certificate,
+        "--admin-key",
+        &key,
+    ];
+    let (code, text) = says(&[&["backends", "--admin", &admin][..], &secure].concat()).await;
+    assert!(
+        code == 0 && text.contains("library: 1 of 1 healthy"),
+        "{code} {text}"
+    );
+    let (code, text) = says(&[&["schema", "list", "--admin", &admin][..], &secure].concat()).await;
+    assert_eq!((code, text.as_str()), (0, ""));
+    // The certificate is for another name than the address.
+    let (code, text) = says(&["backends", "--admin", &admin, "--admin-ca", &ca]).await;
+    assert!(
+        code == 1 && text.contains("no TLS with the admin listener"),
+        "{code} {text}"
+    );
+    // A check finds the listener by the configuration, and compares with what runs.
+    let yaml = std::fs::read_to_string(gateway.folder().join("sabir.yaml")).unwrap();
+    let port = format!("admin: {{address: \"{admin}\"");
+    let path = gateway.folder().join("checked.yaml");
+    std::fs::write(&path, yaml.replace("admin: {address: \"127.0.0.1:0\"", &port)).unwrap();
+    let check = ["check", "--online", path.to_str().unwrap()];
+    let (code, text) = says(&[&check[..], &secure].concat()).await;
+    assert!(
+        code == 0 && text.contains("runs the same (generation 1)"),
+        "{code} {text}"
+    );
 }
 
 #[tokio::test]

@@ -328,6 +328,37 @@ async fn no_dialect_and_no_spelling_gets_around_a_route_with_auth() {
                 "{method} {path}: {answer}"
             );
         }
+        // Nor does another version of HTTP, or another protocol, whichever way it is asked for.
+        for upgrade in [
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+            "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__",
+        ] {
+            let text = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{upgrade}\r\n\r\n");
+            let mut socket = Raw::connect(gateway.address).await;
+            socket.write(&text).await;
+            let answer = socket.until("\r\n\r\n").await;
+            let status = answer.get(9..12).unwrap_or_default().to_owned();
+            assert!(
+                ["400", "401", "403", "404", "405", "415", "501"].contains(&status.as_str()),
+                "{upgrade} {path}: {answer}"
+            );
+        }
+        if path.parse::<http::Uri>().is_ok() {
+            let answer = send(&gateway, Version::Http2, get(path, &[])).await;
+            let status = answer.status.as_u16();
+            assert!(
+                [400, 401, 404, 405, 415, 501].contains(&status),
+                "{path} over HTTP/2: {answer:?}"
+            );
+            let opened = Client::connect(gateway.address, path, &[]).await;
+            let Err(refused) = opened else {
+                panic!("a WebSocket was opened by CONNECT at {path}");
+            };
+            assert!(
+                refused.status().is_client_error() || refused.status() == 501,
+                "{path}: {refused:?}"
+            );
+        }
     }
     // An absolute URL and another host are the same route.
     let text = format!(

@@ -107,6 +107,62 @@ async fn an_idle_gateway_ends_at_once() {
     drop(kept);
 }
 
+/// Load balancers are told first; until they have looked elsewhere, calls are served as before.
+#[tokio::test]
+async fn with_a_delay_a_gateway_serves_on_while_it_says_that_it_does_not() {
+    let (backend, go) = waiting().await;
+    go.add_permits(3);
+    // Far longer than the test: what ends it is the second signal.
+    let mut gateway = Gateway::start(&Settings::to(backend.address).limit("drain_delay: 5m")).await;
+    let health = "grpc.health.v1.Health/Check";
+    let serves = async |gateway: &Gateway| {
+        // By Connect: it has no path for REST.
+        let mut asked = request(Method::POST, &format!("/{health}"), "{}");
+        asked
+            .headers_mut()
+            .insert("connect-protocol-version", "1".parse().unwrap());
+        once(gateway.address, asked).await.json()["status"].clone()
+    };
+    let mut kept = Rest::connect(gateway.address, Version::Http1).await;
+    assert_eq!(kept.post(&format!("/{GET_BOOK}"), "{}").await.status, 200);
+    assert_eq!(serves(&gateway).await, "SERVING");
+    gateway.terminate();
+    gateway.says("about to drain").await;
+    assert_eq!(
+        once(gateway.admin, request(Method::GET, "/readyz", ""))
+            .await
+            .status,
+        503
+    );
+    assert_eq!(
+        once(gateway.admin, request(Method::GET, "/livez", ""))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(serves(&gateway).await, "NOT_SERVING");
+    // On connections that there were, and on new ones.
+    assert_eq!(kept.post(&format!("/{GET_BOOK}"), "{}").await.status, 200);
+    let fresh = once(
+        gateway.address,
+        request(Method::POST, &format!("/{GET_BOOK}"), "{}"),
+    )
+    .await;
+    assert_eq!(fresh.status, 200);
+    assert!(!gateway.said().contains("draining"), "{}", gateway.said());
+    gateway.terminate();
+    assert!(gateway.ended().await.success(), "{}", gateway.said());
+}
+
+/// Somebody at a terminal does not wait for it.
+#[tokio::test]
+async fn an_interrupt_drains_at_once() {
+    let (backend, _go) = waiting().await;
+    let mut gateway = Gateway::start(&Settings::to(backend.address).limit("drain_delay: 5m")).await;
+    gateway.signal("INT");
+    assert!(gateway.ended().await.success(), "{}", gateway.said());
+}
+
 #[tokio::test]
 async fn a_gateway_that_drains_is_not_ready_and_lives() {
     let (backend, go) = waiting().await;

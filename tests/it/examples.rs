@@ -40,7 +40,7 @@ fn every_configuration_is_accepted() {
 }
 
 /// An example program, which `cargo test` builds before it runs anything.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_sabir"))
         .with_file_name("examples")
         .join(name);

@@ -519,6 +519,30 @@ async fn another_endpoint_is_asked_and_nobody_waits_for_it() {
     .await;
 }
 
+/// An endpoint that is found beside another one is asked what it offers, without a reload or a call for it.
+#[tokio::test]
+async fn an_endpoint_that_comes_is_asked() {
+    let (_one, first, _first) = Reflecting::start(&["Open"]).await;
+    let (_two, second, _second) = Reflecting::start(&["Open", "Close"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let endpoints = folder.path().join("endpoints.yaml");
+    std::fs::write(&endpoints, format!("[\"http://{first}\"]\n")).unwrap();
+    let yaml = asking(first, "1h").replace(
+        &format!("endpoints: [\"http://{first}\"]"),
+        "endpoints: {file: endpoints.yaml}",
+    );
+    let gateway = Gateway::in_folder(folder, &yaml).await;
+    assert_eq!(shop(gateway.address, "Open").await, 200);
+    let next = gateway.folder().join("next");
+    std::fs::write(&next, format!("[\"http://{first}\", \"http://{second}\"]\n")).unwrap();
+    std::fs::rename(next, gateway.folder().join("endpoints.yaml")).unwrap();
+    until("the new method in the routes", || async {
+        let routes = once(gateway.admin, request(Method::GET, "/v1/routes", "")).await;
+        routes.text().contains("shop.v1.Shop/Close")
+    })
+    .await;
+}
+
 /// One reload after the other under load, with changes that touch the route: no call fails, and nothing is left behind.
 #[tokio::test]
 async fn calls_do_not_notice_reloads() {

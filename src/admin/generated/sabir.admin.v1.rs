@@ -55,14 +55,50 @@ pub struct Backend {
     /// Why its schema is not known; empty where it is, or is not needed.
     #[prost(string, tag = "5")]
     pub schema_pending: ::prost::alloc::string::String,
+    /// Endpoints that take calls.
+    #[prost(uint32, tag = "6")]
+    pub healthy: u32,
+    /// Whether so few of them do that all are called.
+    #[prost(bool, tag = "7")]
+    pub panics: bool,
+    /// What the circuit breaker does: closed, half open or open; empty where there is none.
+    #[prost(string, tag = "8")]
+    pub circuit: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {
     #[prost(string, tag = "1")]
     pub url: ::prost::alloc::string::String,
     /// Calls under way.
     #[prost(uint64, tag = "2")]
     pub in_flight: u64,
+    /// Whether it takes calls.
+    #[prost(bool, tag = "3")]
+    pub healthy: bool,
+    /// Whether health checks find it down.
+    #[prost(bool, tag = "4")]
+    pub down: bool,
+    /// Whether it is taken out because of the calls that it failed.
+    #[prost(bool, tag = "5")]
+    pub ejected: bool,
+    /// Whether it takes less than its share, because it has only just come, or come back.
+    #[prost(bool, tag = "6")]
+    pub warming_up: bool,
+    /// Calls that began there, those that could not be sent among them.
+    #[prost(uint64, tag = "7")]
+    pub calls: u64,
+    /// Times that it was taken out, by reason.
+    #[prost(btree_map = "string, uint64", tag = "8")]
+    pub ejections: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// How much of the load it takes, beside the others.
+    #[prost(uint32, tag = "9")]
+    pub weight: u32,
+    /// Where it runs; empty where nobody says.
+    #[prost(string, tag = "10")]
+    pub zone: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRoutesRequest {}

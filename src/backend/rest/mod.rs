@@ -17,13 +17,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use tower::Service;
 
-use crate::backend::dispatch::{Asked, Dispatch, Twice};
+use crate::backend::dispatch::{Asked, Dispatch, Sent, Twice};
+use crate::backend::grpc::fixed;
 use crate::backend::replay::Replay;
 use crate::balance::key::KeySource;
 use crate::balance::{Ending, Target};
 use crate::call::{Call, Deadline, Reply};
 use crate::fault::{Fault, Kind};
-use crate::route::entry::OutboundRest;
+use crate::route::entry::{FixedAnswer, OutboundRest};
 use crate::schema::{self, Idempotency, MethodKind};
 use crate::translate::{Bounds, Messages, Part};
 use crate::wire::body::Body;
@@ -38,12 +39,21 @@ pub struct Rest {
     /// Where its calls carry the key that they are balanced by.
     key: KeySource,
     outbound: Arc<OutboundRest>,
+    /// What answers where no endpoint can.
+    answer: Option<FixedAnswer>,
 }
 
 impl Rest {
-    /// Calls `method`, which `outbound` is for, at the endpoints of `dispatch`.
-    pub fn new(dispatch: Dispatch, method: &schema::Method, outbound: Arc<OutboundRest>) -> Self {
+    /// Calls `method`, which `outbound` is for, at the endpoints of `dispatch`, with `answer` where none of them can give
+    /// one.
+    pub fn new(
+        dispatch: Dispatch,
+        method: &schema::Method,
+        outbound: Arc<OutboundRest>,
+        answer: Option<FixedAnswer>,
+    ) -> Self {
         Self {
+            answer,
             key: dispatch.key_source(Some(&method.input)),
             dispatch,
             outbound,
@@ -76,10 +86,14 @@ impl Rest {
             wish,
             ending: Ending::Any,
             is_unary: method.kind == MethodKind::Unary,
+            has_answer: self.answer.is_some(),
         };
         let head = |target: &Target, deadline: Option<Deadline>| prepared.head(target, deadline, told);
         let body = Replay::once(Body::whole(body));
-        let response = self.dispatch.send(&asked, body, head).await?;
+        let response = match self.dispatch.send(&asked, body, head).await? {
+            Sent::Answered(response) => response,
+            Sent::Unanswered => return fixed(self.answer.as_ref(), bounds, tally),
+        };
         let answer = Answer {
             outbound: &self.outbound,
             rule,

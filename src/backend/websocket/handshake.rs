@@ -1,7 +1,6 @@
 //! The handshake of a client becomes one of the gateway's own, and the upstream's answer one to the client.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{
     CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TE,
@@ -12,11 +11,10 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
 use crate::backend::relay::Relayed;
-use crate::backend::websocket::Bridge;
+use crate::backend::websocket::{Bridge, Terms};
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::listen::tunnel::Tunnel;
-use crate::policy::throttle::pace::Pace;
 use crate::route::entry::WebSocket;
 use crate::translate::Tally;
 use crate::wire::body::Body;
@@ -73,8 +71,8 @@ impl Handshake {
         self.question.put(headers);
     }
 
-    /// The answer to the client once the upstream has switched, with the tunnel between them, which ends when what says
-    /// who the client is does not hold any more.
+    /// The answer to the client once the upstream has switched, with the tunnel between them, which ends when its
+    /// terms do.
     ///
     /// # Errors
     /// An upstream fault where its 101 is none for this question.
@@ -83,7 +81,7 @@ impl Handshake {
         head: response::Parts,
         upstream: TokioIo<Upgraded>,
         options: WebSocket,
-        (holds_for, pace): (Option<Duration>, Option<Pace>),
+        terms: Terms,
         tally: Arc<Tally>,
         held: impl Send + 'static,
     ) -> Result<Response<Body>, Fault> {
@@ -122,8 +120,7 @@ impl Handshake {
                 Writer::new(Role::Client, None),
             );
             Bridge::new(client, upstream, &options, leave, tally)
-                .holding_for(holds_for)
-                .at_pace(pace)
+                .on(terms)
                 .run()
         })
         .holding(held)

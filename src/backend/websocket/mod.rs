@@ -21,6 +21,7 @@ pub(super) use handshake::Handshake;
 use crate::fault::{Fault, Kind, Side};
 use crate::listen::keep_alive::{Due, Timers};
 use crate::listen::tunnel::Leave;
+use crate::policy::Standing;
 use crate::policy::throttle::pace::Pace;
 use crate::route::entry::WebSocket;
 use crate::stack::paced::Brake;
@@ -37,6 +38,17 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long an upstream may take to answer what the client had sent before it closed or erred.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// On what terms a client may go on.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    /// For how long who it is was proven.
+    pub(super) holds_for: Option<Duration>,
+    /// Ends with the client's token, where that can be revoked.
+    pub(super) standing: Option<Standing>,
+    /// How fast its messages may come.
+    pub(super) pace: Option<Pace>,
+}
+
 /// Two sockets, and what passes between them.
 struct Bridge<C, U> {
     client: End<C>,
@@ -48,6 +60,8 @@ struct Bridge<C, U> {
     turn: Side,
     /// Holds the client back that sends too fast.
     brake: Option<Brake>,
+    /// Ends it when the client's token is revoked, where it can be.
+    standing: Option<Standing>,
 }
 
 /// One side of a bridge.
@@ -63,6 +77,8 @@ enum Happening {
     /// A side can't be reached any more.
     Unreachable(Side),
     Due(Due),
+    /// The client's token is revoked.
+    Revoked(Fault),
     /// The gateway is stopping.
     Leaving,
 }
@@ -152,21 +168,23 @@ where
             tally,
             turn: Side::Client,
             brake: None,
+            standing: None,
         }
     }
 
-    /// The same, whose client sends its messages at this pace.
-    fn at_pace(self, pace: Option<Pace>) -> Self {
+    /// The same, on these terms.
+    fn on(mut self, terms: Terms) -> Self {
+        let Terms {
+            holds_for,
+            standing,
+            pace,
+        } = terms;
+        self.timers.expires(holds_for.map(|time| Instant::now() + time));
         Self {
             brake: pace.map(Brake::new),
+            standing,
             ..self
         }
-    }
-
-    /// Ends it after this time, where who the client is was proven for no longer.
-    fn holding_for(mut self, time: Option<Duration>) -> Self {
-        self.timers.expires(time.map(|time| Instant::now() + time));
-        self
     }
 
     /// Passes frames until one side closes, or has to be closed.
@@ -214,6 +232,11 @@ where
         }
         if self.upstream.poll_lost(cx).is_ready() {
             return Poll::Ready(Happening::Unreachable(Side::Upstream));
+        }
+        if let Some(standing) = &mut self.standing
+            && let Poll::Ready(fault) = standing.poll_revoked(cx)
+        {
+            return Poll::Ready(Happening::Revoked(fault));
         }
         self.turn = other(self.turn);
         for side in [self.turn, other(self.turn)] {
@@ -299,6 +322,15 @@ where
                 }
             }),
             Happening::Due(due) => self.due(due),
+            Happening::Revoked(fault) => {
+                self.standing = None;
+                Some(Parting {
+                    client: Farewell::Break(Close::new(Close::POLICY, fault.message())),
+                    upstream: Farewell::Close(Some(Close::new(Close::GOING_AWAY, ""))),
+                    code: Close::POLICY,
+                    outcome: Outcome::Gateway(fault.kind(), fault.side()),
+                })
+            }
             Happening::Leaving => Some(Parting {
                 client: Farewell::Close(Some(Close::new(
                     Close::GOING_AWAY,

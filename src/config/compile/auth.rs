@@ -8,11 +8,13 @@ use http::HeaderName;
 use super::place;
 use crate::config::file::{self, File, SignatureAlgorithm};
 use crate::config::located::Located;
+use crate::config::throttle;
 use crate::config::value::HeaderWord;
 use crate::policy::access::{self, Access, Principals};
 use crate::policy::condition::Condition;
 use crate::policy::jwks;
 use crate::policy::jwt::{Algorithm, ClaimNames};
+use crate::policy::revocation::{OnLoss, RedisSetup, RevocationSetup};
 use crate::policy::setup::{
     ApiKeySetup, ExtAuthzSetup, IntrospectionSetup, IssuerSetup, KeysSetup, OnFailure, Protocol, Secret,
     Setup, TicketSetup, VerdictCache,
@@ -54,6 +56,7 @@ pub(super) fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
         introspection: written.introspection.as_deref().map(|it| introspection(file, it)),
         certificates: written.client_certificates.is_some(),
         ext_authz: written.ext_authz.as_deref().and_then(|it| ext_authz(file, it)),
+        revocation: written.revocation.as_deref().map(|it| revocation(file, it)),
         first_message: written.first_message.value,
         tickets: written.tickets.as_deref().map(|tickets| TicketSetup {
             path: tickets.path.value.clone(),
@@ -65,6 +68,21 @@ pub(super) fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
             .iter()
             .map(|claim| claim.0.clone())
             .collect(),
+    }
+}
+
+fn revocation(file: &File, written: &file::Revocation) -> RevocationSetup {
+    let redis = throttle::cluster(file).filter(|_| written.redis.value);
+    RevocationSetup {
+        file: written.file.as_ref().map(|path| file.origin.beside(path)),
+        redis: redis.map(|redis| RedisSetup {
+            url: redis.url,
+            prefix: redis.prefix,
+            on_loss: match written.on_loss.as_ref().map(|on_loss| on_loss.value) {
+                Some(file::RevocationOnLoss::Closed) => OnLoss::Closed,
+                Some(file::RevocationOnLoss::Keep) | None => OnLoss::Keep,
+            },
+        }),
     }
 }
 

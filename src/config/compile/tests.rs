@@ -213,6 +213,42 @@ fn a_bad_rule_disables_itself_and_nothing_else() {
 }
 
 #[test]
+fn a_fixed_answer_is_a_message_of_its_method() {
+    let compiled = |answers: &str| {
+        let text = format!(
+            "backends:\n  a: {{endpoints: [\"http://127.0.0.1:1\"], schema: {{descriptors: a.binpb}}, \
+             fallback: {{answers: [{answers}]}}}}\nroutes:\n  - {{services: [\"*\"], backend: a}}\n"
+        );
+        let file = from_text("sabir.yaml", Path::new(""), &text).expect("a file");
+        let schemas = [("a".to_owned(), schema(LIBRARY))].into();
+        compile(&file, &schemas).map_err(|found| shown(&found))
+    };
+    let plan =
+        compiled("{methods: [library.v1.Library/Get], message: '{\"title\": \"x\"}'}, {methods: [\"*\"]}");
+    let plan = plan.expect("a plan");
+    let answer = |name: &str| {
+        let entry = plan.entries.iter().find(|entry| &*entry.method.name == name);
+        entry
+            .and_then(|entry| entry.answer.clone())
+            .map(|answer| answer.0)
+    };
+    assert_eq!(answer("Get").as_deref(), Some(&b"\0\0\0\0\x03\x12\x01x"[..]));
+    assert_eq!(answer("Lend").as_deref(), Some(&b"\0\0\0\0\0"[..]));
+    let found = compiled("{methods: [library.v1.Library/Get], message: '{\"titel\": 7}'}");
+    let found = found.expect_err("no message");
+    assert!(
+        found.contains("is no library.v1.Book, which library.v1.Library/Get answers with"),
+        "{found}"
+    );
+    let plan = compiled("{methods: [library.v1.Library/Nothing]}").expect("a plan");
+    assert!(
+        shown(&plan.warnings).contains("about no method"),
+        "{:?}",
+        plan.warnings
+    );
+}
+
+#[test]
 fn bodies_are_what_rule_and_types_say() {
     use crate::route::Form;
     let plan = plan("routes:\n  - {services: [\"*\"], backend: a}\n");

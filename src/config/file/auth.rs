@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::located::Located;
 use super::super::value::{ClaimName, Expression, HeaderWord, Methods, SecretText, Url};
 use super::outside::{Basic, ExtAuthz, Introspection, TicketsSection};
+use super::revocation::Revocation;
 
 /// How callers prove who they are. Each way that is there may be used; the first credential of a request decides, in the
 /// order of these keys.
@@ -30,6 +31,8 @@ pub struct Auth {
     pub client_certificates: Option<Located<ClientCertificates>>,
     /// A service that decides as well, or alone.
     pub ext_authz: Option<Located<ExtAuthz>>,
+    /// Where it is said which tokens are revoked, though they have not expired. Needs `jwt` or `introspection`.
+    pub revocation: Option<Located<Revocation>>,
     /// Tickets that open WebSockets.
     pub tickets: Option<Located<TicketsSection>>,
     /// Whether a WebSocket that speaks `sabir.v1.json` may be opened before its client has said who it is. Its first message

@@ -13,6 +13,8 @@ use super::super::located::Located;
 use super::super::value::{Count, Percent, Period};
 use super::balance::{CircuitBreaker, Ejection, HealthCheck, Hedge, LoadBalancing, Retry, Sticky, Switch};
 use super::endpoints::Endpoints;
+use super::fallback::Fallback;
+use super::throttle::AdaptiveConcurrency;
 
 /// Endpoints that offer the same services.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -67,9 +69,10 @@ pub struct Backend {
     pub hedge: Option<Hedge>,
     /// When nothing is sent for a while. Default: never; `{}` turns it on.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// The backend that is asked where this one can't be reached or is not available, for requests that were not sent,
-    /// or may be sent twice. It speaks the same protocol. Default: none.
-    pub fallback: Option<Located<String>>,
+    /// What answers where this backend can't be reached or is not available, for requests that were not sent, or may be
+    /// sent twice: the name of another backend of the same protocol, or `{backend, answers, page}` with fixed answers.
+    /// Default: nothing.
+    pub fallback: Option<Located<Fallback>>,
     /// How long connecting and calls may take.
     #[serde(default)]
     pub timeout: BackendTimeout,
@@ -77,6 +80,8 @@ pub struct Backend {
     pub tls: Option<Located<BackendTls>>,
     /// Calls in flight to this backend, from all callers and on all routes. Default: no bound.
     pub max_in_flight: Option<Count>,
+    /// A bound on requests in flight that finds itself out, by how long answers take. Default: none; `{}` turns it on.
+    pub adaptive_concurrency: Option<Located<AdaptiveConcurrency>>,
 }
 
 /// How long a backend that says the same again and again is left in peace.
@@ -99,6 +104,14 @@ pub enum Protocol {
 }
 
 impl Backend {
+    /// Whether its descriptors may be others tomorrow, without a change of the configuration.
+    pub fn is_learned(&self) -> bool {
+        matches!(
+            self.source(),
+            Some(SchemaSource::Reflection | SchemaSource::Registry(_))
+        )
+    }
+
     /// Where the descriptors come from; nothing for a backend that needs none.
     pub fn source(&self) -> Option<&SchemaSource> {
         match (&self.schema, self.protocol) {

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-use super::super::value::{Count, Period, Size};
+use super::super::value::{Count, Pause, Period, Size};
 use crate::limits::Limits;
 
 /// How a written value becomes a limit and how a limit is written.
@@ -45,6 +45,13 @@ written!(
     Period,
     std::time::Duration,
     |period: &Period| period.0,
+    std::convert::identity
+);
+
+written!(
+    Pause,
+    std::time::Duration,
+    |pause: &Pause| pause.0,
     std::convert::identity
 );
 
@@ -139,7 +146,11 @@ limits! {
     ping_timeout: Period,
     /// The age at which an HTTP/2 connection is told to go, give or take a tenth.
     max_connection_age: Period,
-    /// How long calls in flight may take once the gateway is told to stop.
+    /// How long the gateway goes on accepting and serving after SIGTERM or the admin API's drain, while `/readyz` and
+    /// `grpc.health.v1` say already that it does not serve: time for load balancers to look elsewhere. A second signal cuts
+    /// it short; SIGINT and `--takeover` do without.
+    drain_delay: Pause,
+    /// How long calls in flight may take after that.
     drain_timeout: Period,
     }
 }

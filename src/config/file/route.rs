@@ -12,7 +12,7 @@ use super::backend::StreamEnvelope;
 use super::cors::Cors;
 use super::relay::Relay;
 use super::screen::{Addresses, Block, Errors};
-use super::throttle::{LimitNames, StreamLimits};
+use super::throttle::{LimitNames, Priority, StreamLimits};
 use super::websocket::WebSocketSection;
 
 /// Which services are exposed, or which paths are relayed, to whom, and who answers.
@@ -76,6 +76,9 @@ pub struct Route {
     pub rate_limit: Option<Located<LimitNames>>,
     /// Calls in flight on this route, from all callers. Default: no bound.
     pub max_in_flight: Option<Count>,
+    /// How much it matters that calls are served, where `load_shedding` is on.
+    #[serde(default)]
+    pub priority: Priority,
     /// How fast the messages of one stream may come. Default: as fast as the backend takes them.
     pub stream_limits: Option<Located<StreamLimits>>,
     /// Limits of this route, where they differ from the gateway's.

@@ -1,14 +1,14 @@
-//! `rate_limits:` and `rate_limit:` as written.
+//! `rate_limits:`, `rate_limit:`, `load_shedding:`, `priority:` and `adaptive_concurrency:` as written.
 
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::super::located::Located;
-use super::super::value::{BytesOften, Count, HeaderWord, Often, PerWindow, Period};
+use super::super::value::{BytesOften, Count, HeaderWord, Often, PerWindow, Percent, Period};
 
 /// What each caller may: one of `rate`, `quota` and `in_flight`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -232,4 +232,48 @@ pub struct StreamLimits {
     /// How long a client may have more to send than is taken.
     #[schemars(extend("default" = "10s"))]
     pub patience: Option<Period>,
+}
+
+/// When calls are shed because the gateway has more to do than it can: those of routes with the lowest `priority` first, and
+/// one class more for as long as that does not help. They are answered with 503 and `Retry-After`, before anything else is
+/// looked at.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadShedding {
+    /// How long what is ready may wait for a worker. At least 5ms. Default: 100ms.
+    pub queue_time: Option<Located<Period>>,
+    /// For how long it has to wait longer than that before a class is shed, and not to before one is let in again. Default:
+    /// 1s.
+    pub sustained: Option<Period>,
+}
+
+/// How much it matters that calls are served, where load is shed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// They are shed first.
+    Low,
+    /// They are shed after those.
+    #[default]
+    Normal,
+    /// They are shed last.
+    High,
+    /// They are never shed.
+    Critical,
+}
+
+/// A bound on requests in flight that follows how long answers take: it grows while they take no longer than at best, and
+/// shrinks as they take longer. What is counted are unary calls and plain HTTP, from when they are there in whole until
+/// they are answered; streams, WebSockets, and what is larger than 64 KiB and still on its way are not. Where there is no room, the answer is
+/// 503 with `Retry-After`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdaptiveConcurrency {
+    /// The highest bound. Default: 1000.
+    pub max: Option<Count>,
+    /// How much longer than at best answers may take before the bound shrinks, in percent. Default: 25.
+    pub buffer_percent: Option<Percent>,
+    /// How often it is measured how long an answer takes at best, by 50 of them with 3 in flight; requests wait up to 250 ms
+    /// for that. Where no more than that are in flight anyhow, nobody has to wait. At least 10s. Default: 60s.
+    pub measure_interval: Option<Located<Period>>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Check;
 use crate::config::compile::{MAX_INTROSPECTION_CACHE, algorithm, algorithms};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{Auth, ExtAuthz, Jwt, TicketsSection};
+use crate::config::file::{Auth, ExtAuthz, Jwt, Revocation, TicketsSection};
 use crate::config::located::Located;
 use crate::config::value::{HeaderWord, Period, Url};
 use crate::policy::may_change;
@@ -51,6 +51,9 @@ impl Check<'_> {
         }
         if let Some(written) = &auth.ext_authz {
             self.ext_authz(written, found);
+        }
+        if let Some(written) = &auth.revocation {
+            self.revocation(written, auth, found);
         }
         if auth.first_message.value && auth.jwt.0.is_empty() && auth.introspection.is_none() {
             let message = "needs \"jwt\" or \"introspection\": a first message holds a token";
@@ -134,6 +137,26 @@ impl Check<'_> {
                 };
                 found.push(self.error(written.spot, message));
             }
+        }
+    }
+
+    fn revocation(&self, written: &Located<Revocation>, auth: &Auth, found: &mut Vec<Diagnostic>) {
+        if auth.jwt.0.is_empty() && auth.introspection.is_none() {
+            let message = "needs \"jwt\" or \"introspection\": tokens are what is revoked; others are taken out where they are listed";
+            found.push(self.key_error(written.spot, message));
+        }
+        if written.file.is_none() && !written.redis.value {
+            let message = "says nowhere what is revoked; write file: FILE, or redis: true";
+            found.push(self.key_error(written.spot, message));
+        }
+        if written.redis.value && self.file.redis.is_none() {
+            let message = "needs \"redis: {url: …}\" beside \"auth\", which says where Redis is";
+            found.push(self.key_error(written.redis.spot, message));
+        }
+        if let Some(on_loss) = written.on_loss.as_ref().filter(|_| !written.redis.value) {
+            let message =
+                "says what becomes of tokens without Redis, and Redis is not asked; write redis: true too";
+            found.push(self.key_error(on_loss.spot, message));
         }
     }
 

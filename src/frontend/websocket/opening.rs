@@ -14,7 +14,7 @@ use crate::frontend::rest::deadline;
 use crate::frontend::websocket::metadata::merge;
 use crate::frontend::websocket::talk::{Open, Protocol};
 use crate::frontend::websocket::uplink::Uploads;
-use crate::policy::Permit;
+use crate::policy::{Permit, Standing};
 use crate::route::entry::Form;
 use crate::route::{Captures, Entry};
 use crate::translate::binding::Given;
@@ -49,6 +49,11 @@ impl Opening {
     /// When what says who the client is does not hold any more.
     pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
         self.permit.holds_for().map(|time| now + time)
+    }
+
+    /// By which the socket goes on for as long as the client's token is not revoked.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.permit.standing()
     }
 
     /// What the handshake says.

@@ -94,6 +94,7 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
         Kind::CredentialsMissing
         | Kind::CredentialsInvalid
         | Kind::CredentialsExpired
+        | Kind::CredentialsRevoked
         | Kind::PermissionDenied
         | Kind::RateLimited
         | Kind::QuotaExhausted

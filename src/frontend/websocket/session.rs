@@ -27,6 +27,7 @@ use crate::frontend::websocket::talk::{Open, Protocol, Said};
 use crate::frontend::websocket::uplink::{Uplink, uplink};
 use crate::listen::keep_alive::{Due, Timers};
 use crate::listen::tunnel::Leave;
+use crate::policy::Standing;
 use crate::route::Entry;
 use crate::route::entry::Form;
 use crate::stack::CallService;
@@ -48,6 +49,8 @@ pub(super) struct Session<S> {
     socket: Socket<S>,
     leave: Leave,
     timers: Timers,
+    /// Ends the session when the client's token is revoked, where it can be.
+    standing: Option<Standing>,
     /// What is called; taken when the call is made.
     stack: Option<CallService>,
     call: State,
@@ -95,6 +98,8 @@ enum Happening {
     Replied(Result<Reply, Fault>),
     Answered(Result<Option<Part>, Fault>),
     Due(Due),
+    /// The client's token is revoked.
+    Revoked(Fault),
     /// The gateway is stopping.
     Leaving,
 }
@@ -134,10 +139,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let now = Instant::now();
         let mut timers = Timers::new(&entry.route.websocket, now);
         timers.expires(opening.expires(now));
+        let standing = opening.standing();
         Self {
             socket,
             leave,
             timers,
+            standing,
             stack: Some(stack),
             call: State::Waiting(Box::new(opening)),
             uplink: None,
@@ -213,6 +220,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Happening::Answered(Ok(None)) => Some(self.fail(&crate::translate::messages::no_status())),
                 Happening::Replied(Err(fault)) | Happening::Answered(Err(fault)) => Some(self.fail(&fault)),
                 Happening::Due(due) => self.due(due),
+                Happening::Revoked(fault) => {
+                    self.standing = None;
+                    Some(self.refuse(&fault, Close::POLICY))
+                }
                 Happening::Leaving => Some(self.go_away()),
             };
             if let Some(farewell) = done {
@@ -232,6 +243,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if let Poll::Ready(Err(_)) = self.socket.poll_flush(cx) {
                 return Poll::Ready(Happening::Unreachable);
             }
+        }
+        // Before the call, which ends by it too.
+        if let Some(standing) = &mut self.standing
+            && let Poll::Ready(fault) = standing.poll_revoked(cx)
+        {
+            return Poll::Ready(Happening::Revoked(fault));
         }
         self.turn = match self.turn {
             Turn::Client => Turn::Upstream,

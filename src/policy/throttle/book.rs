@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, ClusterSetup};
-use super::{Allowance, Clock, Counter, Limit, Now, Room};
+use super::shed::{self, Shedders};
+use super::{Adaptive, AdaptiveSetup, Allowance, Clock, Counter, Limit, Now, Room, Shedder, SheddingSetup};
 
 /// How often those who have used nothing lately are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ pub struct Book {
     counters: Mutex<HashMap<Limit, Arc<Counter>>>,
     cluster: Mutex<Option<Arc<Cluster>>>,
     rooms: Mutex<HashMap<String, Arc<Room>>>,
+    adaptive: Mutex<HashMap<String, Arc<Adaptive>>>,
+    shedders: Shedders,
 }
 
 impl Book {
@@ -69,6 +72,41 @@ impl Book {
             .or_insert_with(|| Arc::new(Room::new(name.to_owned(), most)));
         room.resize(most);
         Arc::clone(room)
+    }
+
+    /// The bound on what is called so that finds itself out. One that was there on the same terms keeps what it knows.
+    pub fn adaptive(&self, name: &str, setup: AdaptiveSetup) -> Arc<Adaptive> {
+        let mut known = self.adaptive.lock();
+        // As with rooms.
+        known.retain(|known, bound| known == name || Arc::strong_count(bound) > 1);
+        if let Some(bound) = known.get(name).filter(|bound| bound.setup() == setup) {
+            return Arc::clone(bound);
+        }
+        let bound = Arc::new(Adaptive::new(name.to_owned(), setup, self.clock));
+        known.insert(name.to_owned(), Arc::clone(&bound));
+        bound
+    }
+
+    /// Every bound that finds itself out and is in use, in the order of their names.
+    pub fn adaptives(&self) -> Vec<Arc<Adaptive>> {
+        let known = self.adaptive.lock();
+        let used = known.values().filter(|bound| Arc::strong_count(bound) > 1);
+        let mut all: Vec<_> = used.cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// What sheds load at a worker, and what has to run there for it.
+    pub fn shedder(&self, setup: SheddingSetup) -> (Arc<Shedder>, impl Future<Output = ()> + Send + 'static) {
+        let shedder = Arc::new(Shedder::new(setup));
+        self.shedders.add(&shedder);
+        let watch = shed::watch(Arc::downgrade(&shedder));
+        (shedder, watch)
+    }
+
+    /// What sheds load, one for each worker.
+    pub fn shedders(&self) -> Vec<Arc<Shedder>> {
+        self.shedders.all()
     }
 
     /// The store that limits are shared by, if they are.

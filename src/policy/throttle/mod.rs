@@ -4,6 +4,7 @@
 //! changes and the limit does not. What a method on a route asks of them is a [`Throttle`]: all of its checks have to
 //! allow, and what the others had given when one refuses is given back.
 
+pub mod adaptive;
 pub mod book;
 pub mod calendar;
 pub mod cluster;
@@ -15,6 +16,7 @@ pub mod pace;
 mod pass;
 mod report;
 mod room;
+pub mod shed;
 mod store;
 
 use std::sync::Arc;
@@ -25,12 +27,14 @@ use smallvec::SmallVec;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, timeout_at};
 
+pub use adaptive::{Adaptive, AdaptiveSetup};
 pub use book::Book;
 pub use counter::{Allowance, Counter, Limit, Place, Usage, Verdict, Verdicts};
 pub use gcra::Rate;
 pub use key::{Caller, Part};
 pub use pass::{Deferred, Pass, Places, Standings};
 pub use room::Room;
+pub use shed::{Priority, Shedder, SheddingSetup};
 
 use crate::fault::{Fault, Kind, Side};
 use crate::policy::time::unix_now;
@@ -90,6 +94,8 @@ pub struct Checks {
     pub max_in_flight: Option<u32>,
     /// How fast the messages of a stream may come.
     pub pace: Option<Pace>,
+    /// How much it matters that a call is served.
+    pub priority: Priority,
 }
 
 /// What a method on a route asks, with the counters that answer.

@@ -299,6 +299,11 @@ impl Process {
         self.output.lines.lock().clone()
     }
 
+    /// Whether both of its outputs have ended.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.output.open.load(Ordering::Acquire) == 0
+    }
+
     /// Waits until a line with `what` is there, and gives it.
     pub(crate) async fn says(&self, what: &str) -> String {
         let line = async {

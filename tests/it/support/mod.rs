@@ -8,6 +8,7 @@ pub(crate) mod framing;
 pub(crate) mod gateway;
 pub(crate) mod messages;
 pub(crate) mod origin;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod script;
 
