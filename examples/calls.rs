@@ -305,6 +305,7 @@ fn configuration(backends: Backends, keys: &Path, size: Size) -> Result<String, 
         "workers: {}\n\
          listeners: [{{address: \"127.0.0.1:0\"}}]\n\
          admin: {{address: \"127.0.0.1:0\"}}\n\
+         limits: {{header_timeout: 1h, keep_alive_timeout: 1h}}\n\
          backends:\n  \
            library: {{protocol: grpc, endpoints: [{}]}}\n  \
            reverse: {{protocol: rest, endpoints: [\"http://{files}\"], schema: {{descriptors: \"{}\"}}}}\n  \
