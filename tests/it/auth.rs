@@ -212,16 +212,7 @@ pub(crate) async fn send(gateway: &Gateway, version: Version, request: Request<r
 
 /// Whether an answer says that nobody knows who calls, in whatever way its dialect does.
 pub(crate) fn is_unauthenticated(answer: &Answer) -> bool {
-    let text = String::from_utf8_lossy(&answer.body);
-    let framed = base64_simd::STANDARD
-        .decode_to_vec(&answer.body)
-        .unwrap_or_default();
-    answer.status == 401
-        || answer.grpc_status() == Some("16")
-        || text.contains("grpc-status:16")
-        || text.contains("grpc-status: 16")
-        || String::from_utf8_lossy(&framed).contains("grpc-status")
-        || text.contains("\"unauthenticated\"")
+    answer.tells(401, 16, "unauthenticated")
 }
 
 #[tokio::test]

@@ -52,11 +52,7 @@ fn enveloped(name: &str) -> Bytes {
 }
 
 fn is_denied(answer: &Answer) -> bool {
-    let text = String::from_utf8_lossy(&answer.body);
-    answer.status == 403
-        || answer.grpc_status() == Some("7")
-        || text.contains("grpc-status: 7")
-        || text.contains("\"permission_denied\"")
+    answer.tells(403, 7, "permission_denied")
 }
 
 #[tokio::test]

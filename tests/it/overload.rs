@@ -19,16 +19,7 @@ use crate::support::until;
 
 /// Whether an answer says in its dialect that there is no room now.
 fn is_unavailable(answer: &Answer) -> bool {
-    let text = String::from_utf8_lossy(&answer.body);
-    let framed = base64_simd::STANDARD
-        .decode_to_vec(&answer.body)
-        .unwrap_or_default();
-    let framed = String::from_utf8_lossy(&framed);
-    answer.status == 503
-        || answer.grpc_status() == Some("14")
-        || text.contains("grpc-status: 14")
-        || framed.contains("grpc-status: 14")
-        || text.contains("\"unavailable\"")
+    answer.tells(503, 14, "unavailable")
 }
 
 async fn metric(gateway: &Gateway, name: &str) -> f64 {

@@ -68,6 +68,20 @@ impl Answer {
         status.map(|status| status.to_str().unwrap())
     }
 
+    /// Whether the call ended with this, in whatever way its dialect tells it: the status of HTTP, the number of gRPC in
+    /// headers, trailers or a frame of gRPC-Web, binary or text, or the word of Connect.
+    pub(crate) fn tells(&self, status: u16, number: u8, word: &str) -> bool {
+        let text = String::from_utf8_lossy(&self.body);
+        let decoded = base64_simd::STANDARD.decode_to_vec(&self.body);
+        let decoded = decoded.unwrap_or_default();
+        let framed = format!("grpc-status: {number}\r\n");
+        self.status == status
+            || self.grpc_status() == Some(&number.to_string())
+            || text.contains(&framed)
+            || String::from_utf8_lossy(&decoded).contains(&framed)
+            || text.contains(&format!("\"{word}\""))
+    }
+
     /// Checks that this is an error in the form that every error has, and gives its message.
     #[track_caller]
     pub(crate) fn error(&self, status: u16, code: i32) -> String {
