@@ -10,9 +10,8 @@ use super::diagnostic::Diagnostic;
 use super::file::throttle::{AdaptiveConcurrency, KeyPart, RateLimit, StreamLimits};
 use super::file::{self, File};
 use super::located::{Located, Spot};
-use super::value::{Count, Methods, PerWindow, Period};
+use super::value::{Methods, Period};
 use crate::policy::setup::Secret;
-use crate::policy::throttle::calendar::Calendar;
 use crate::policy::throttle::cluster::{ClusterSetup, OnLoss};
 use crate::policy::throttle::pace::Pace;
 use crate::policy::throttle::{
@@ -34,15 +33,8 @@ pub(super) fn limits(file: &File) -> Vec<Limit> {
 /// What is written, as a limit; nothing for what was told to make no sense.
 fn limit(name: &str, written: &RateLimit) -> Option<Limit> {
     let allowance = match (&written.rate, &written.quota, &written.in_flight) {
-        (Some(rate), _, _) => Allowance::Rate(Rate {
-            count: rate.count,
-            period: rate.period,
-            burst: written.burst.as_ref().map_or(rate.count, |burst| burst.0),
-        }),
-        (None, Some(quota), _) => {
-            let PerWindow { count, calendar } = quota.value;
-            Allowance::Quota { count, calendar }
-        }
+        (Some(rate), _, _) => rate.with_burst(written.burst.as_ref().map(|burst| burst.0)),
+        (None, Some(quota), _) => quota.value.into(),
         (None, None, Some(most)) => Allowance::InFlight(most.0),
         (None, None, None) => return None,
     };
@@ -422,35 +414,4 @@ impl Review<'_> {
             }
         }
     }
-}
-
-/// How an allowance of so many in a time is written.
-pub(super) fn often(text: &str) -> Option<(u32, Duration)> {
-    let (count, period) = text.split_once('/')?;
-    let count: Count = count.trim().parse().ok()?;
-    let period = period.trim();
-    let period = if period.starts_with(|letter: char| letter.is_ascii_digit()) {
-        period.to_owned()
-    } else {
-        format!("1{period}")
-    };
-    let period: Period = period.parse().ok()?;
-    Some((count.0, period.0))
-}
-
-/// How a quota is written.
-pub(super) fn per_window(text: &str) -> Option<(u64, Calendar)> {
-    let (count, window) = text.split_once('/')?;
-    let count = count
-        .trim()
-        .parse()
-        .ok()
-        .filter(|count| (1..=1 << 52).contains(count))?;
-    let calendar = match window.trim() {
-        "hour" => Calendar::Hour,
-        "day" => Calendar::Day,
-        "month" => Calendar::Month,
-        _ => return None,
-    };
-    Some((count, calendar))
 }

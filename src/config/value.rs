@@ -17,7 +17,10 @@ use serde::de::{Deserialize, Deserializer};
 
 use crate::policy::condition::Condition;
 use crate::policy::identity::ForwardedClaim;
-use crate::policy::throttle::calendar::Calendar;
+use crate::policy::time::number_and_unit;
+
+pub use crate::policy::throttle::written::{Often, PerWindow};
+pub use crate::policy::time::Period;
 
 /// A value that is written as one text.
 trait Text: Sized {
@@ -217,31 +220,9 @@ impl fmt::Display for Size {
     }
 }
 
-/// A stretch of time, more than nothing: a whole number with `ms`, `s`, `m` or `h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period(pub Duration);
-
-/// Far above any time-out, and far below where adding to an instant overflows.
-const MAX_PERIOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 impl Text for Period {
     fn from_text(text: &str) -> Result<Self, String> {
-        let not = "is not a duration; write a whole number and its unit, such as 250ms, 10s, 5m or 1h";
-        let (digits, unit) = number_and_unit(text);
-        let number: u64 = digits.parse().map_err(|_| not.to_owned())?;
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "" => return Err(format!("has no unit; did you mean \"{text}s\"?")),
-            _ => return Err(not.to_owned()),
-        };
-        match number.checked_mul(millis).map(Duration::from_millis) {
-            Some(Duration::ZERO) => Err("is no time at all; write at least 1ms".to_owned()),
-            Some(period) if period <= MAX_PERIOD => Ok(Self(period)),
-            Some(_) | None => Err("is too long; the longest is ten years".to_owned()),
-        }
+        text.parse()
     }
 }
 
@@ -265,35 +246,6 @@ impl fmt::Display for Pause {
         }
         Period(self.0).fmt(f)
     }
-}
-
-impl FromStr for Period {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::from_text(text)
-    }
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_millis();
-        let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-        match units
-            .iter()
-            .find(|(_, scale)| millis >= *scale && millis.is_multiple_of(*scale))
-        {
-            Some((name, scale)) => write!(f, "{}{name}", millis / scale),
-            None => write!(f, "{millis}ms"),
-        }
-    }
-}
-
-fn number_and_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(text.len());
-    text.split_at(end)
 }
 
 /// How many, at least one.
@@ -718,22 +670,9 @@ impl FromStr for Methods {
     }
 }
 
-/// How often: so many in a stretch of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Often {
-    /// How many.
-    pub count: u32,
-    /// In which time.
-    pub period: Duration,
-}
-
 impl Text for Often {
     fn from_text(text: &str) -> Result<Self, String> {
-        super::throttle::often(text)
-            .map(|(count, period)| Self { count, period })
-            .ok_or_else(|| {
-                "is no rate; write how many in which time, such as 100/s, 1000/m or 5/10s".to_owned()
-            })
+        text.parse().map_err(str::to_owned)
     }
 }
 
@@ -752,31 +691,17 @@ impl Text for BytesOften {
             || "is no rate of bytes; write how many in which time, such as 1MiB/s or 64KiB/s".to_owned();
         let (size, time) = text.split_once('/').ok_or_else(not)?;
         let size = Size::from_text(size.trim()).map_err(|_| not())?;
-        let (_, period) = super::throttle::often(&format!("1/{time}")).ok_or_else(not)?;
+        let often: Often = format!("1/{time}").parse().map_err(|_| not())?;
         Ok(Self {
             bytes: size.0,
-            period,
+            period: often.period,
         })
     }
 }
 
-/// So many in each window of the calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerWindow {
-    /// How many.
-    pub count: u64,
-    /// In which window.
-    pub calendar: Calendar,
-}
-
 impl Text for PerWindow {
     fn from_text(text: &str) -> Result<Self, String> {
-        super::throttle::per_window(text)
-            .map(|(count, calendar)| Self { count, calendar })
-            .ok_or_else(|| {
-                "is no quota; write how many in which window, such as 1000/hour, 10000/day or 200000/month"
-                    .to_owned()
-            })
+        text.parse().map_err(str::to_owned)
     }
 }
 

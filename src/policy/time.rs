@@ -1,9 +1,9 @@
-//! Moments as files have them, in seconds of Unix time.
+//! Moments and stretches of time as files have them.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer};
 
@@ -101,6 +101,58 @@ pub(super) fn date(days: u64) -> (u64, u64, u64) {
         shifted_month - 9
     };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// A stretch of time, more than nothing: a whole number with `ms`, `s`, `m` or `h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(pub Duration);
+
+/// Far above any time-out, and far below where adding to an instant overflows.
+const MAX_PERIOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let not = "is not a duration; write a whole number and its unit, such as 250ms, 10s, 5m or 1h";
+        let (digits, unit) = number_and_unit(text);
+        let number: u64 = digits.parse().map_err(|_| not.to_owned())?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" => return Err(format!("has no unit; did you mean \"{text}s\"?")),
+            _ => return Err(not.to_owned()),
+        };
+        match number.checked_mul(millis).map(Duration::from_millis) {
+            Some(Duration::ZERO) => Err("is no time at all; write at least 1ms".to_owned()),
+            Some(period) if period <= MAX_PERIOD => Ok(Self(period)),
+            Some(_) | None => Err("is too long; the longest is ten years".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+        match units
+            .iter()
+            .find(|(_, scale)| millis >= *scale && millis.is_multiple_of(*scale))
+        {
+            Some((name, scale)) => write!(f, "{}{name}", millis / scale),
+            None => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+/// A number and what stands behind it.
+pub(crate) fn number_and_unit(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(end)
 }
 
 #[cfg(test)]

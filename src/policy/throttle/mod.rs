@@ -18,6 +18,7 @@ mod report;
 mod room;
 pub mod shed;
 mod store;
+pub mod written;
 
 use std::sync::Arc;
 use std::time::Duration;
