@@ -48,7 +48,8 @@ use crate::policy::redis::Lender;
 use crate::policy::revocation::{Keeper as RevocationKeeper, RevocationSetup, Revocations};
 use crate::policy::setup::SetupError;
 use crate::policy::throttle::{
-    Adaptive, Book, Checks, Counter, Pass, Places, Room, Shedder, SheddingSetup, Standings, Throttle,
+    Adaptive, Book, Checks, Counter, OwnThrottles, Pass, Places, Room, Shedder, SheddingSetup, Standings,
+    Throttle,
 };
 use crate::policy::{Access, Desk, Gate, Permit, Setup};
 use crate::route::cors::{Cors, Origins, Preflight};
@@ -83,6 +84,8 @@ pub struct Prepared {
     auth: Vec<Arc<Authenticator>>,
     /// How often they may call, likewise.
     counters: Vec<Arc<Counter>>,
+    /// How often callers may call by limits of their own, in the order of what checks them.
+    own_throttles: Vec<Option<Arc<OwnThrottles>>>,
     book: Arc<Book>,
 }
 
@@ -251,8 +254,18 @@ impl Shared {
         if let Some(lender) = cluster.as_ref().and_then(Lender::new) {
             self.keepers.lock().push(KeeperTask::Limits(Box::new(lender)));
         }
+        let brought = auth.iter().flat_map(|one| one.own_limits()).flatten();
+        let limits: Vec<_> = plan.rate_limits.iter().chain(brought).cloned().collect();
+        let mut counters = self.book.counters(&limits, cluster.as_ref());
+        let mut of_keys = counters.drain(plan.rate_limits.len()..);
+        let own_throttles = auth
+            .iter()
+            .map(|one| OwnThrottles::new(&self.book, one.own_limits(), &mut of_keys))
+            .collect();
+        drop(of_keys);
         Ok(Prepared {
-            counters: self.book.counters(&plan.rate_limits, cluster.as_ref()),
+            counters,
+            own_throttles,
             book: Arc::clone(&self.book),
             plan,
             backends,
@@ -825,7 +838,7 @@ impl Worker {
                         stack::build(params, Rest::new(dispatch, &entry.method, rest, answer))
                     }
                 };
-                Ok(self.entry(entry, &desks, throttle, stack, shedder))
+                Ok(self.entry(entry, &desks, prepared, throttle, stack, shedder))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let paths = plan
@@ -842,7 +855,7 @@ impl Worker {
                     Answers::Health => stack::build(own_params, self.health.clone()),
                 };
                 // What is asked by those who look after the gateway.
-                self.entry(&own.entry, &desks, None, stack, None)
+                self.entry(&own.entry, &desks, prepared, None, stack, None)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -922,6 +935,7 @@ impl Worker {
             route: Arc::clone(route),
             // What comes of a form is for the service behind to say.
             gate: gate(route.auth, route.access.as_ref(), None, desks)
+                .throttled_by_caller(own_throttles(prepared, route.auth))
                 .taking_forms()
                 .screened(route.screen.clone())
                 .sheddable(shedder, route.checks.priority)
@@ -943,6 +957,7 @@ impl Worker {
         &self,
         entry: &Arc<Entry>,
         desks: &[Arc<Desk>],
+        prepared: &Prepared,
         throttle: Option<Arc<Throttle>>,
         stack: CallService,
         shedder: Option<&Arc<Shedder>>,
@@ -959,7 +974,8 @@ impl Worker {
             )
             .screened(entry.route.screen.clone())
             .sheddable(shedder, entry.checks.priority)
-            .throttled(throttle),
+            .throttled(throttle)
+            .throttled_by_caller(own_throttles(prepared, entry.auth())),
             stack,
             series,
         }
@@ -1027,6 +1043,11 @@ fn idle_timeout(plan: &Plan, backend: usize) -> Duration {
     plan.backends
         .get(backend)
         .map_or(plan.limits.idle_timeout, |backend| backend.idle_timeout)
+}
+
+/// The limits that callers of a route bring with them.
+fn own_throttles(prepared: &Prepared, auth: Option<usize>) -> Option<Arc<OwnThrottles>> {
+    prepared.own_throttles.get(auth?)?.clone()
 }
 
 /// What a method asks of limits.

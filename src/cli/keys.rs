@@ -10,8 +10,9 @@ use serde_json::json;
 use super::{Failure, answer, note, replace};
 use crate::config::told;
 use crate::describe::columns;
-use crate::policy::api_keys::{self, ApiKeys, KeyFile};
+use crate::policy::api_keys::{self, ApiKeys, Burst, KeyFile, Word, WrittenKey};
 use crate::policy::setup;
+use crate::policy::throttle::written::{Often, PerWindow};
 use crate::policy::time::{Moment, unix_now};
 
 #[derive(Debug, Subcommand)]
@@ -30,13 +31,23 @@ pub(super) enum Arguments {
         /// Which part its owner plays; may be given several times.
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
+        /// How many calls it may make in each hour, day or month of the calendar, in UTC, such as 10000/day. Default: what
+        /// the limits of the configuration let it.
+        #[arg(long, value_name = "QUOTA")]
+        quota: Option<PerWindow>,
+        /// How often it may call, such as 50/s, 1000/m or 5/10s. Default: as with --quota.
+        #[arg(long, value_name = "RATE")]
+        rate: Option<Often>,
+        /// How many calls it may make at once, with --rate. Default: as many as the rate has in its time.
+        #[arg(long, value_name = "COUNT", requires = "rate")]
+        burst: Option<Burst>,
         /// The file to add it to; it is made if it is not there.
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
     /// Print the digest of a key that is read from standard input.
     Hash,
-    /// List the keys of a file: whose they are, until when they hold, what they are for.
+    /// List the keys of a file: whose they are, until when they hold, what they are for, how often they may call.
     List {
         /// The file.
         file: PathBuf,
@@ -51,8 +62,18 @@ impl Arguments {
                 expires,
                 scopes,
                 roles,
+                quota,
+                rate,
+                burst,
                 file,
-            } => make(&label, expires, (&scopes, &roles), file.as_deref()),
+            } => {
+                let limits = [
+                    ("quota", quota.map(|quota| quota.to_string())),
+                    ("rate", rate.map(|rate| rate.to_string())),
+                    ("burst", burst.map(|burst| burst.0.to_string())),
+                ];
+                make(&label, expires, (&scopes, &roles), limits, file.as_deref())
+            }
             Self::Hash => hash(),
             Self::List { file } => list(&file),
         }
@@ -63,6 +84,7 @@ fn make(
     label: &str,
     expires: Option<Moment>,
     (scopes, roles): (&[String], &[String]),
+    limits: [(&str, Option<String>); 3],
     file: Option<&Path>,
 ) -> Result<(), Failure> {
     let made =
@@ -82,6 +104,15 @@ fn make(
     if !roles.is_empty() {
         line("roles", json!(roles).to_string());
     }
+    for (name, text) in limits {
+        if let Some(text) = text {
+            line(name, text);
+        }
+    }
+    let whole = format!("keys:\n{entry}");
+    KeyFile::parse(&whole)
+        .and_then(ApiKeys::new)
+        .map_err(|error| Failure::Failed(error.to_string()))?;
     match file {
         Some(file) => {
             add(file, &entry)?;
@@ -91,7 +122,7 @@ fn make(
             ))?;
         }
         None => note(format_args!(
-            "add this to a file of keys; the key is shown this once\n\nkeys:\n{entry}"
+            "add this to a file of keys; the key is shown this once\n\n{whole}"
         ))?,
     }
     answer(format_args!("{}\n", made.key))
@@ -129,7 +160,7 @@ fn list(file: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(told(error));
     let written = setup::key_file(file).map_err(|error| failed(&error))?;
     let now = unix_now();
-    let rows: Vec<[String; 5]> = written
+    let rows: Vec<[String; 6]> = written
         .keys
         .iter()
         .map(|key| {
@@ -149,6 +180,7 @@ fn list(file: &Path) -> Result<(), Failure> {
                 state,
                 words("scopes", &key.scopes),
                 words("roles", &key.roles),
+                limits(key),
             ]
         })
         .collect();
@@ -156,7 +188,17 @@ fn list(file: &Path) -> Result<(), Failure> {
     ApiKeys::new(written).map(drop).map_err(|error| failed(&error))
 }
 
-struct Rows(Vec<[String; 5]>);
+/// What a key may call by limits of its own, as it is written.
+fn limits(key: &WrittenKey) -> String {
+    let written = [("quota", &key.quota), ("rate", &key.rate), ("burst", &key.burst)];
+    let written = written.iter().filter_map(|(name, word)| {
+        let Word(text) = word.as_ref()?;
+        Some(format!("{name}: {text}"))
+    });
+    written.collect::<Vec<_>>().join(", ")
+}
+
+struct Rows(Vec<[String; 6]>);
 
 impl fmt::Display for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,6 +46,7 @@ fn limit(name: &str, written: &RateLimit) -> Option<Limit> {
             .max_keys
             .as_ref()
             .map_or(MAX_KEYS, |most| usize::try_from(most.0).unwrap_or(usize::MAX)),
+        of_key: false,
     })
 }
 

@@ -539,6 +539,13 @@ impl Explanation<'_> {
             let told = format!("\"{}\" ({}) of {of}{cost}", limit.name, limit.allowance);
             facts.push(["limit".to_owned(), told]);
         }
+        for limit in self.decision.as_ref().map_or(&[][..], Decision::own_limits) {
+            let told = format!(
+                "\"{}\" ({}) of this key, whatever it calls",
+                limit.name, limit.allowance
+            );
+            facts.push(["limit".to_owned(), told]);
+        }
         if self.plan.shedding.is_some() {
             facts.push([
                 "priority".to_owned(),

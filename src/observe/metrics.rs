@@ -323,6 +323,10 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
     )?;
     for counter in &counters {
         for (verdict, count) in Verdict::ALL.iter().zip(counter.verdicts()) {
+            // Of keys in a file there may be many: those that never call have no series.
+            if counter.limit().of_key && count == 0 {
+                continue;
+            }
             let labels = [
                 ("limit", counter.limit().name.as_str()),
                 ("decision", verdict.name()),
@@ -363,7 +367,7 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, book: &Book) -> fmt::Result {
         None,
         MetricType::Gauge,
     )?;
-    for counter in &counters {
+    for counter in counters.iter().filter(|counter| !counter.limit().of_key) {
         let keys = i64::try_from(counter.keys()).unwrap_or(i64::MAX);
         let labels = [("limit", counter.limit().name.as_str())];
         ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;

@@ -27,6 +27,7 @@ use super::passwords::{Checked, Passwords};
 use super::refusal::{Refusal, quotable};
 use super::revocation::{Revocations, Standing};
 use super::setup::Setup;
+use super::throttle::Limit;
 use super::tickets::{Ticket, Tickets};
 use crate::peer::Peer;
 
@@ -50,6 +51,7 @@ pub struct Authenticator {
     realm: String,
     tokens: Verifier,
     api_keys: Option<(ApiKeys, KeyCarriers)>,
+    own_limits: Vec<Vec<Limit>>,
     passwords: Option<Passwords>,
     introspection: Option<Arc<Introspection>>,
     ext_authz: Option<Arc<ExtAuthz>>,
@@ -102,6 +104,12 @@ impl Authenticator {
             wanted.push("a client certificate".to_owned());
             schemes.push("Certificate");
         }
+        let counted_as = setup
+            .api_keys
+            .as_ref()
+            .map_or(&setup.name, |keys| &keys.counted_as);
+        let own = api_keys.as_ref().map_or(&[][..], |(keys, _)| keys.own_limits());
+        let own_limits = own.iter().map(|own| own.limits(counted_as).collect()).collect();
         let realm = quotable(&setup.name);
         let challenge = |scheme| match scheme {
             "Basic" => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
@@ -116,6 +124,7 @@ impl Authenticator {
             realm,
             tokens,
             api_keys,
+            own_limits,
             passwords,
             introspection: introspection.map(Arc::new),
             ext_authz: ext_authz.map(Arc::new),
@@ -130,6 +139,11 @@ impl Authenticator {
     /// Whether a client may say who it is by the first message of a WebSocket.
     pub(super) fn takes_first_message(&self) -> bool {
         self.first_message && self.takes_tokens()
+    }
+
+    /// The limits that API keys have of their own, in the order in which identities count them.
+    pub fn own_limits(&self) -> &[Vec<Limit>] {
+        &self.own_limits
     }
 
     /// The tokens that are believed.
@@ -241,6 +255,13 @@ pub(super) struct Proof {
 }
 
 impl Proof {
+    /// The limits that the caller brings with it.
+    pub(super) fn own_limits(&self) -> &[Limit] {
+        let at = self.identity.own_limits();
+        let own = at.and_then(|at| self.authenticator.own_limits.get(at));
+        own.map_or(&[], Vec::as_slice)
+    }
+
     /// By which what was begun goes on.
     pub(super) fn standing(&self) -> Option<Standing> {
         let revocations = self.authenticator.revocations.as_ref()?;

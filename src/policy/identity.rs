@@ -61,6 +61,8 @@ pub struct Identity {
     claims: Claims,
     key: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Which of the limits of its file's keys are its own, if it has some.
+    own_limits: Option<usize>,
 }
 
 const PRINCIPAL: HeaderName = HeaderName::from_static("x-sabir-principal");
@@ -102,7 +104,26 @@ impl Identity {
             claims.issuer.as_deref().unwrap_or_default(),
             claims.principal
         );
-        Self { claims, key, headers }
+        Self {
+            claims,
+            key,
+            headers,
+            own_limits: None,
+        }
+    }
+
+    /// The same, whose calls are bounded by these of the limits that keys of its file have of their own.
+    #[must_use]
+    pub fn with_own_limits(self, at: usize) -> Self {
+        Self {
+            own_limits: Some(at),
+            ..self
+        }
+    }
+
+    /// Which of the limits that keys of its file have of their own are its, if it has some.
+    pub fn own_limits(&self) -> Option<usize> {
+        self.own_limits
     }
 
     /// What was proven.
@@ -163,7 +184,7 @@ fn text(plain: &str) -> HeaderValue {
 }
 
 /// Everything but visible ASCII and inner spaces as `%XX`, so that every name has one header value.
-fn escaped(plain: &str, also: &str) -> String {
+pub(super) fn escaped(plain: &str, also: &str) -> String {
     let mut out = String::with_capacity(plain.len());
     for (at, byte) in plain.bytes().enumerate() {
         let edge = at == 0 || at + 1 == plain.len();

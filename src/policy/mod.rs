@@ -53,7 +53,7 @@ pub use identity::Identity;
 pub use refusal::Refusal;
 pub use revocation::Standing;
 pub use setup::Setup;
-use throttle::{Caller, Pass, Priority, Shedder, Throttle};
+use throttle::{Caller, Limit, OwnThrottles, Pass, Priority, Shedder, Throttle};
 
 use crate::fault::{Fault, Kind};
 use crate::listen::forwarded;
@@ -192,6 +192,8 @@ pub struct Gate {
     forms: bool,
     screen: Option<Arc<Screen>>,
     throttle: Option<Arc<Throttle>>,
+    /// Limits of callers' own; nothing where no caller has any.
+    own_throttles: Option<Arc<OwnThrottles>>,
     shedder: Option<(Arc<Shedder>, Priority)>,
 }
 
@@ -213,6 +215,12 @@ impl Decision {
     /// Who calls, if that was proven.
     pub fn identity(&self) -> Option<&Identity> {
         self.permit.identity()
+    }
+
+    /// The limits that the caller brings with it.
+    pub fn own_limits(&self) -> &[Limit] {
+        let proof = self.permit.proof.as_ref();
+        proof.map_or(&[], Proof::own_limits)
     }
 
     /// What a backend would be told.
@@ -263,6 +271,7 @@ impl Gate {
             forms: false,
             screen: None,
             throttle: None,
+            own_throttles: None,
             shedder: None,
         }
     }
@@ -302,6 +311,15 @@ impl Gate {
         Self { throttle, ..self }
     }
 
+    /// The same gate, which asks these limits of callers' own beside them.
+    #[must_use]
+    pub fn throttled_by_caller(self, own_throttles: Option<Arc<OwnThrottles>>) -> Self {
+        Self {
+            own_throttles,
+            ..self
+        }
+    }
+
     /// The same gate, whose calls are of this class where load is shed.
     #[must_use]
     pub fn sheddable(self, shedder: Option<&Arc<Shedder>>, priority: Priority) -> Self {
@@ -329,11 +347,11 @@ impl Gate {
         self.judge(head, peer, &mut found)
             .await
             .map_err(|no| self.fault(&no))?;
-        let pass = match &self.throttle {
-            None => None,
-            Some(throttle) => {
-                let pass = throttle.admit(caller(head, peer, found.identity()), now).await?;
-                Some(Box::new(pass))
+        let pass = match (self.throttle.as_ref(), self.own_throttle(found.identity())) {
+            (None, None) => None,
+            (route, own) => {
+                let caller = caller(head, peer, found.identity());
+                throttle::admit(route, own, caller, now).await?.map(Box::new)
             }
         };
         Ok(Permit {
@@ -426,6 +444,11 @@ impl Gate {
             // Rules speak about callers; without a way to prove who calls there is none.
             (Some(_), None) => Err(access::Denied { scopes: Vec::new() }.into()),
         }
+    }
+
+    /// The limits of the caller's own, if it has some.
+    fn own_throttle(&self, identity: Option<&Identity>) -> Option<&Arc<Throttle>> {
+        self.own_throttles.as_ref()?.of(identity?.own_limits()?)
     }
 
     fn realm(&self) -> &str {

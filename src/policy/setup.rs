@@ -98,6 +98,9 @@ impl fmt::Debug for Secret {
 pub struct ApiKeySetup {
     /// The file with their digests.
     pub file: PathBuf,
+    /// The name under which limits of the keys' own are counted: that of the first block with this file, so that all
+    /// blocks with it share them, and no two files do.
+    pub counted_as: String,
     /// The header that carries a key.
     pub header: Option<HeaderName>,
     /// The cookie that carries one.

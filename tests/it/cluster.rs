@@ -49,7 +49,7 @@ async fn shows(gateway: &Gateway, line: &str) {
 }
 
 /// Waits until each of them knows of all.
-async fn together(gateways: &[Gateway]) {
+pub(crate) async fn together(gateways: &[Gateway]) {
     let line = format!("sabir_cluster_nodes {}", gateways.len());
     join_all(gateways.iter().map(|gateway| shows(gateway, &line))).await;
 }

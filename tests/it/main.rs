@@ -36,6 +36,7 @@ mod generated;
 mod grpc_web;
 mod health;
 mod idle;
+mod key_limits;
 mod limits;
 mod matrix;
 mod mutate;

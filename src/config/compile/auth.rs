@@ -1,5 +1,6 @@
 //! What `auth` and `authorize` come to.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub(super) fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
             .collect(),
         api_keys: written.api_keys.as_ref().map(|keys| ApiKeySetup {
             file: file.origin.resolve(&keys.file),
+            counted_as: first_with(file, &file.origin.resolve(&keys.file))
+                .unwrap_or(name)
+                .to_owned(),
             header: match (&keys.header, &keys.cookie) {
                 (Some(name), _) => name.0.parse().ok(),
                 (None, None) => Some(DEFAULT_KEY_HEADER),
@@ -69,6 +73,18 @@ pub(super) fn setup(file: &File, name: &str, written: &file::Auth) -> Setup {
             .map(|claim| claim.0.clone())
             .collect(),
     }
+}
+
+/// The first `auth` block that takes the API keys of a file.
+fn first_with<'f>(file: &'f File, keys: &Path) -> Option<&'f str> {
+    let takes = |auth: &file::Auth| {
+        let taken = auth.api_keys.as_ref();
+        taken.is_some_and(|taken| file.origin.resolve(&taken.file) == keys)
+    };
+    let mut blocks = file.auth.iter();
+    blocks
+        .find(|(_, auth)| takes(auth))
+        .map(|(name, _)| name.as_str())
 }
 
 fn revocation(file: &File, written: &file::Revocation) -> RevocationSetup {

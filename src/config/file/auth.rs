@@ -196,8 +196,11 @@ pub enum SignatureAlgorithm {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeys {
-    /// A file as `sabir keys make` writes it: `keys: [{label, sha256, expires, scopes, roles}]`, read when the gateway
-    /// starts.
+    /// A file as `sabir keys make` writes it: `keys: [{label, sha256, expires, scopes, roles, quota, rate, burst}]`, read
+    /// when the gateway starts and when it reloads. All but the first two are optional. A `quota` (such as `10000/day`) and
+    /// a `rate` (such as `50/s`, with a `burst`) are the key's own, written as in `rate_limits`: they bound all of its calls
+    /// together, on all routes whose `auth` takes this file, beside what routes have; without them, a key is bounded by what
+    /// routes have alone.
     pub file: Located<PathBuf>,
     /// The header that carries a key. Default: `x-api-key`, unless there is a `cookie`.
     pub header: Option<Located<HeaderWord>>,

@@ -1,6 +1,6 @@
 //! The counters of the process: what stays when the plan changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,13 +44,14 @@ impl Book {
     /// are not wanted any more go when the last call lets go of them.
     pub fn counters(&self, limits: &[Limit], cluster: Option<&Arc<Cluster>>) -> Vec<Arc<Counter>> {
         let mut known = self.counters.lock();
+        let wanted: HashSet<&Limit> = limits.iter().collect();
         let is_same = |counter: &Counter| match (counter.cluster(), cluster) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (None, None) => true,
             (None, Some(_)) => matches!(counter.limit().allowance, Allowance::InFlight(_)),
             (Some(_), None) => false,
         };
-        known.retain(|limit, counter| limits.contains(limit) && is_same(counter));
+        known.retain(|limit, counter| wanted.contains(limit) && is_same(counter));
         limits
             .iter()
             .map(|limit| {

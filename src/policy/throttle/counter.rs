@@ -19,7 +19,8 @@ use super::{Clock, Now};
 /// A limit, as data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// Its name in the configuration, records, metrics and answers: letters, digits, `-`, `_` and `.`.
+    /// Its name in the configuration, records, metrics and answers: letters, digits, `-`, `_` and `.`; that of an API key's
+    /// own has a `:` after its kind, and may have anything visible after that but `"` and `\`.
     pub name: String,
     /// By what callers are told apart; empty where all of them share one account.
     pub key: Vec<Part>,
@@ -27,6 +28,8 @@ pub struct Limit {
     pub allowance: Allowance,
     /// How many of them are known at once.
     pub max_keys: usize,
+    /// Whether it is an API key's own, and not one of the configuration.
+    pub of_key: bool,
 }
 
 /// What one caller may.
@@ -478,6 +481,7 @@ mod tests {
             key: Vec::new(),
             allowance,
             max_keys: 1000,
+            of_key: false,
         };
         Arc::new(Counter::new(limit, Clock::default(), None))
     }

@@ -12,6 +12,7 @@ mod counter;
 pub mod gcra;
 pub mod key;
 pub mod lease;
+pub mod own;
 pub mod pace;
 mod pass;
 mod report;
@@ -23,6 +24,7 @@ pub mod written;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use smallvec::SmallVec;
 use tokio::sync::futures::OwnedNotified;
@@ -33,6 +35,7 @@ pub use book::Book;
 pub use counter::{Allowance, Counter, Limit, Place, Usage, Verdict, Verdicts};
 pub use gcra::Rate;
 pub use key::{Caller, Part};
+pub use own::OwnThrottles;
 pub use pass::{Deferred, Pass, Places, Standings};
 pub use room::Room;
 pub use shed::{Priority, Shedder, SheddingSetup};
@@ -168,73 +171,113 @@ impl Throttle {
         }))
     }
 
+    /// The questions of an API key with limits of its own, of which a call costs one; nothing where there are none.
+    fn own(book: &Arc<Book>, counters: impl Iterator<Item = Arc<Counter>>) -> Option<Arc<Self>> {
+        let counters: Vec<_> = counters.collect();
+        let check = |limit| Check {
+            limit,
+            cost: 1,
+            field: None,
+        };
+        let checks = Checks {
+            checks: (0..counters.len()).map(check).collect(),
+            ..Checks::default()
+        };
+        Self::new(book, &checks, Vec::new(), &counters, None)
+    }
+
     /// Whether something is asked once the first message is there.
     pub fn asks_messages(&self) -> bool {
         self.questions.iter().any(Question::is_deferred)
     }
+}
 
-    /// Lets a call pass that all limits allow. What depends on its first message is asked later: see [`Deferred`].
-    ///
-    /// # Errors
-    /// The refusal of the first limit that does not allow it; nothing was taken from the others then.
-    ///
-    /// # Cancel safety
-    /// What was taken is given back.
-    pub(super) async fn admit(self: &Arc<Self>, caller: Caller<'_>, now: Instant) -> Result<Pass, Fault> {
-        let caller = Caller {
-            method: self.method.as_deref().unwrap_or(caller.method),
-            ..caller
-        };
-        let now = self.book.now(now, self.by_calendar);
-        let mut places = Places::default();
-        for room in &self.rooms {
-            places.push(room.enter().ok_or_else(|| room.fault())?);
-        }
-        let mut round = Round::new(self, now);
-        for (at, question) in self.questions.iter().enumerate() {
-            if question.is_deferred() {
-                continue;
-            }
-            let key = key::text(&question.counter.limit().key, caller);
-            round.ask(at, key).await?;
-        }
-        places.extend(std::mem::take(&mut round.places));
-        let standings = round.end();
-        let deferred = self
-            .asks_messages()
-            .then(|| Box::new(Deferred::new(self, caller)));
-        Ok(Pass {
-            standings: Some(standings),
-            places,
-            deferred,
-        })
+/// Lets a call pass that all limits allow: those of its `route`, and the caller's `own`. What depends on its first message
+/// is asked later: see [`Deferred`].
+///
+/// # Errors
+/// The refusal of the first limit that does not allow it; nothing was taken from the others then.
+///
+/// # Cancel safety
+/// What was taken is given back.
+pub(super) async fn admit<'t>(
+    route: Option<&'t Arc<Throttle>>,
+    own: Option<&'t Arc<Throttle>>,
+    caller: Caller<'_>,
+    now: Instant,
+) -> Result<Option<Pass>, Fault> {
+    let all = || route.into_iter().chain(own);
+    let Some(first) = all().next() else {
+        return Ok(None);
+    };
+    let method = route.and_then(|route| route.method.as_deref());
+    let caller = Caller {
+        method: method.unwrap_or(caller.method),
+        ..caller
+    };
+    let mut places = Places::default();
+    for room in all().flat_map(|throttle| &throttle.rooms) {
+        places.push(room.enter().ok_or_else(|| room.fault())?);
     }
+    let both;
+    let of = |throttle: Option<&'t Arc<Throttle>>| throttle.and_then(|throttle| throttle.policy.as_ref());
+    let policy = match (of(route), of(own)) {
+        (Some(route), Some(own)) => {
+            both = joined(route, own);
+            both.as_ref()
+        }
+        (route, own) => route.or(own),
+    };
+    let by_calendar = all().any(|throttle| throttle.by_calendar);
+    let mut round = Round::new(&first.book, by_calendar, policy, now);
+    let questions = all().flat_map(|throttle| &throttle.questions);
+    for question in questions.filter(|question| !question.is_deferred()) {
+        let key = key::text(&question.counter.limit().key, caller);
+        round.ask(question, key).await?;
+    }
+    let deferred = route
+        .filter(|route| route.asks_messages())
+        .map(|route| Box::new(Deferred::new(route, caller, &round)));
+    places.extend(std::mem::take(&mut round.places));
+    Ok(Some(Pass {
+        standings: Some(round.end()),
+        places,
+        deferred,
+    }))
+}
+
+/// What clients are told of limits of both kinds.
+fn joined(route: &HeaderValue, own: &HeaderValue) -> Option<HeaderValue> {
+    let both = [route.as_bytes(), b", ", own.as_bytes()].concat();
+    HeaderValue::from_maybe_shared(Bytes::from(both)).ok()
 }
 
 /// Questions that are asked together: what was taken is given back unless all of them allow.
 struct Round<'t> {
-    throttle: &'t Arc<Throttle>,
+    book: &'t Book,
+    by_calendar: bool,
+    /// What clients are told of the limits.
+    policy: Option<&'t HeaderValue>,
     now: Now,
-    taken: SmallVec<[Held; 2]>,
+    taken: SmallVec<[Held<'t>; 2]>,
     places: Vec<Place>,
     is_over: bool,
 }
 
 impl<'t> Round<'t> {
-    fn new(throttle: &'t Arc<Throttle>, now: Now) -> Self {
+    fn new(book: &'t Book, by_calendar: bool, policy: Option<&'t HeaderValue>, now: Instant) -> Self {
         Self {
-            throttle,
-            now,
+            book,
+            by_calendar,
+            policy,
+            now: book.now(now, by_calendar),
             taken: SmallVec::new(),
             places: Vec::new(),
             is_over: false,
         }
     }
 
-    async fn ask(&mut self, at: usize, key: key::Text) -> Result<(), Fault> {
-        let Some(question) = self.throttle.questions.get(at) else {
-            return Ok(());
-        };
+    async fn ask(&mut self, question: &'t Question, key: key::Text) -> Result<(), Fault> {
         let limit = question.counter.limit();
         let answer = match question.counter.take(&key, question.cost, self.now) {
             // Boxed: it is rare, and large.
@@ -247,7 +290,7 @@ impl<'t> Round<'t> {
             Answer::Closed | Answer::Wait(_) => return Err(unknown(limit)),
         };
         let held = Held {
-            at,
+            question,
             key,
             standing: taken.standing,
         };
@@ -275,7 +318,7 @@ impl<'t> Round<'t> {
                 units: question.cost,
             };
             let heard = timeout_at(give_up, told).await;
-            let now = self.throttle.book.now(Instant::now(), self.throttle.by_calendar);
+            let now = self.book.now(Instant::now(), self.by_calendar);
             let answer = match heard {
                 Ok(()) => counter.take(key, question.cost, now),
                 Err(_elapsed) => counter.take_alone(key, question.cost, now),
@@ -289,34 +332,24 @@ impl<'t> Round<'t> {
         }
     }
 
-    fn refusal(&self, held: &Held, wait: Duration) -> Fault {
-        let limit = self
-            .throttle
-            .questions
-            .get(held.at)
-            .map(|question| question.counter.limit());
-        let fault = match limit {
-            Some(limit) => refused(limit, wait),
-            None => Fault::client(Kind::RateLimited, "a limit is used up"),
-        };
+    fn refusal(&self, held: &Held<'_>, wait: Duration) -> Fault {
+        let fault = refused(held.limit(), wait);
         let refused_at = Standing {
             reset: wait,
             ..held.standing
         };
-        let standings = self
-            .taken
-            .iter()
-            .map(|held| (held.at, held.standing))
-            .chain([(held.at, refused_at)]);
-        let told = Standings::new(self.throttle, standings);
+        let told = Standings::new(self.policy, self.standings().chain([(held.limit(), refused_at)]));
         told.headers()
             .fold(fault, |fault, (name, value)| fault.beside(name, value))
     }
 
+    fn standings(&self) -> impl Iterator<Item = (&Limit, Standing)> {
+        self.taken.iter().map(|held| (held.limit(), held.standing))
+    }
+
     fn end(mut self) -> Standings {
         self.is_over = true;
-        let standings = self.taken.iter().map(|held| (held.at, held.standing));
-        Standings::new(self.throttle, standings)
+        Standings::new(self.policy, self.standings())
     }
 }
 
@@ -326,9 +359,7 @@ impl Drop for Round<'_> {
             return;
         }
         for held in &self.taken {
-            if let Some(question) = self.throttle.questions.get(held.at) {
-                question.counter.give_back(&held.key, question.cost);
-            }
+            held.question.counter.give_back(&held.key, held.question.cost);
         }
     }
 }

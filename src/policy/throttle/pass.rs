@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::gcra::Standing;
 use super::key::{self, Caller, Part, Text};
-use super::{Allowance, Limit, Place, Round, Throttle};
+use super::{Allowance, Counter, Limit, Place, Question, Round, Throttle};
 use crate::fault::Fault;
 
 /// What clients are told of the limits that were asked. Source: draft-ietf-httpapi-ratelimit-headers.
@@ -57,10 +57,16 @@ impl Places {
 }
 
 /// What was taken of one limit.
-pub(super) struct Held {
-    pub(super) at: usize,
+pub(super) struct Held<'t> {
+    pub(super) question: &'t Question,
     pub(super) key: Text,
     pub(super) standing: Standing,
+}
+
+impl Held<'_> {
+    pub(super) fn limit(&self) -> &Limit {
+        self.question.counter.limit()
+    }
 }
 
 /// How the limits stand that a call was asked about, as its client is told.
@@ -71,13 +77,12 @@ pub struct Standings {
 }
 
 impl Standings {
-    pub(super) fn new(throttle: &Throttle, standings: impl Iterator<Item = (usize, Standing)>) -> Self {
+    pub(super) fn new<'l>(
+        told: Option<&HeaderValue>,
+        standings: impl Iterator<Item = (&'l Limit, Standing)>,
+    ) -> Self {
         let mut text = String::new();
-        for (at, standing) in standings {
-            let Some(question) = throttle.questions.get(at) else {
-                continue;
-            };
-            let limit = question.counter.limit();
+        for (limit, standing) in standings {
             if policy(limit).is_none() {
                 continue;
             }
@@ -94,7 +99,7 @@ impl Standings {
             );
         }
         Self {
-            policy: throttle.policy.clone(),
+            policy: told.cloned(),
             limits: (!text.is_empty())
                 .then(|| HeaderValue::try_from(text).ok())
                 .flatten(),
@@ -177,13 +182,17 @@ impl Field {
 #[derive(Debug)]
 pub struct Deferred {
     throttle: Arc<Throttle>,
+    /// What clients are told of all limits that the call is asked about.
+    policy: Option<HeaderValue>,
+    /// What was taken before, and is given back if the call is refused now.
+    taken: SmallVec<[(Arc<Counter>, u64, Text); 1]>,
     /// What is known of their keys already.
     keys: SmallVec<[(usize, Text); 1]>,
     principal: Text,
 }
 
 impl Deferred {
-    pub(super) fn new(throttle: &Arc<Throttle>, caller: Caller<'_>) -> Self {
+    pub(super) fn new(throttle: &Arc<Throttle>, caller: Caller<'_>, before: &Round<'_>) -> Self {
         let mut principal = Text::new();
         key::principal(&mut principal, caller);
         let deferred = throttle.questions.iter().enumerate();
@@ -193,6 +202,15 @@ impl Deferred {
                 .map(|(at, question)| (at, key::before_message(&question.counter.limit().key, caller)))
                 .collect(),
             throttle: Arc::clone(throttle),
+            policy: before.policy.cloned(),
+            taken: before
+                .taken
+                .iter()
+                .map(|held| {
+                    let Question { counter, cost, .. } = held.question;
+                    (Arc::clone(counter), *cost, held.key.clone())
+                })
+                .collect(),
             principal,
         }
     }
@@ -207,6 +225,8 @@ impl Deferred {
     pub async fn ask(self, field: impl Fn(&[u32]) -> Option<Vec<u8>>, now: Instant) -> Result<(), Fault> {
         let Self {
             throttle,
+            policy,
+            taken,
             mut keys,
             principal,
         } = self;
@@ -221,9 +241,17 @@ impl Deferred {
             }
         }
         drop(field);
-        let mut round = Round::new(&throttle, throttle.book.now(now, throttle.by_calendar));
+        let mut round = Round::new(&throttle.book, throttle.by_calendar, policy.as_ref(), now);
         for (at, key) in keys {
-            round.ask(at, key).await?;
+            let Some(question) = throttle.questions.get(at) else {
+                continue;
+            };
+            if let Err(refusal) = round.ask(question, key).await {
+                for (counter, units, key) in &taken {
+                    counter.give_back(key, *units);
+                }
+                return Err(refusal);
+            }
         }
         round.end();
         Ok(())

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::Now;
 use super::counter::Verdicts;
 
-/// Far more than there are workers, so that they seldom wait for each other. A power of two.
+/// Far more than there are workers, so that they seldom wait for each other. Fewer keys than these have one, where all of
+/// them fit.
 const SHARDS: usize = 64;
 /// How many others a new key looks at.
 const LOOKS: usize = 8;
@@ -61,15 +62,16 @@ impl<T: Keep> Store<T> {
                 verdicts: Verdicts::default(),
             })
         };
+        let shards = if most < SHARDS { 1 } else { SHARDS };
         Self {
             hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            most: most.div_ceil(SHARDS).max(1),
+            shards: (0..shards).map(|_| shard()).collect(),
+            most: most.div_ceil(shards).max(1),
         }
     }
 
     fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard<T>>> {
-        let at = self.hasher.hash_one(key) % SHARDS as u64;
+        let at = self.hasher.hash_one(key) % (self.shards.len().max(1) as u64);
         usize::try_from(at).ok().and_then(|at| self.shards.get(at))
     }
 

@@ -13,6 +13,7 @@ fn limit(name: &str, key: Vec<Part>, allowance: Allowance) -> Limit {
         key,
         allowance,
         max_keys: 1000,
+        of_key: false,
     }
 }
 
@@ -64,6 +65,18 @@ impl Fixture {
     }
 
     fn ask(&self, who: &str, after: Duration) -> Result<Pass, Fault> {
+        let pass = self.ask_both(Some(&self.throttle), None, who, after)?;
+        Ok(pass.expect("something was asked"))
+    }
+
+    /// The limits of a route, and those that the caller brings with it.
+    fn ask_both(
+        &self,
+        route: Option<&Arc<Throttle>>,
+        own: Option<&Arc<Throttle>>,
+        who: &str,
+        after: Duration,
+    ) -> Result<Option<Pass>, Fault> {
         let peer = Peer::new("192.0.2.7:9".parse().unwrap(), false, false, Vec::new());
         let mut headers = HeaderMap::new();
         headers.insert("x-who", who.parse().unwrap());
@@ -74,8 +87,7 @@ impl Fixture {
             method: "GET",
         };
         // Nobody has to be asked.
-        self.throttle
-            .admit(caller, self.began + after)
+        admit(route, own, caller, self.began + after)
             .now_or_never()
             .unwrap()
     }
@@ -200,6 +212,97 @@ fn a_limit_by_a_field_is_asked_when_the_message_is_there() {
         Err(Kind::RateLimited),
         "who leaves it out is told apart by who it is"
     );
+}
+
+/// What the one key of a file asks that has these limits, with their counters.
+fn own(book: &Arc<Book>, allowances: &[Allowance]) -> (Vec<Arc<Counter>>, Arc<Throttle>) {
+    let key = own::OwnLimits {
+        label: "app".into(),
+        allowances: allowances.to_vec(),
+    };
+    let limits: Vec<Limit> = key.limits("members").collect();
+    let counters = book.counters(&limits, None);
+    let all = OwnThrottles::new(book, &[limits], &mut counters.clone().into_iter()).unwrap();
+    (counters, Arc::clone(all.of(0).unwrap()))
+}
+
+fn hourly(burst: u32) -> Allowance {
+    Allowance::Rate(Rate {
+        count: 1,
+        period: Duration::from_secs(3600),
+        burst,
+    })
+}
+
+fn used(counter: &Counter, book: &Book) -> u64 {
+    let (usages, _) = counter.usages(10, book.clock());
+    usages.iter().map(|usage| usage.used).sum()
+}
+
+#[test]
+fn a_callers_own_limits_are_asked_beside_those_of_the_route() {
+    let fixture = Fixture::new(&[rate("route", 1, 3)], &[1]);
+    let quota = Allowance::Quota {
+        count: 100,
+        calendar: calendar::Calendar::Day,
+    };
+    let (counters, own) = own(&fixture.book, &[quota, hourly(2)]);
+    let both = || fixture.ask_both(Some(&fixture.throttle), Some(&own), "ada", Duration::ZERO);
+    let policy = "ratelimit-policy: \"route\";q=3;w=3, \"api_key.quota:members/app\";q=100;w=86400, \
+                  \"api_key.rate:members/app\";q=2;w=7200";
+    for left in [1, 0] {
+        let lines = told(both().unwrap().unwrap().take_standings().unwrap().headers());
+        assert_eq!(lines[0], policy);
+        let stands = format!("ratelimit: \"route\";r={};", left + 1);
+        assert!(lines[1].starts_with(&stands), "{lines:?}");
+        let stands = format!("\"api_key.rate:members/app\";r={left};");
+        assert!(lines[1].contains(&stands), "{lines:?}");
+    }
+    let fault = both().unwrap_err();
+    assert_eq!(fault.limit(), Some("api_key.rate:members/app"));
+    let lines = told(fault.headers().iter().cloned());
+    assert_eq!(lines[0], policy);
+    assert!(
+        lines[1].ends_with("\"api_key.rate:members/app\";r=0;t=3600"),
+        "{lines:?}"
+    );
+    let all = fixture.counters.iter().chain(&counters);
+    let used: Vec<u64> = all.map(|counter| used(counter, &fixture.book)).collect();
+    assert_eq!(used, [2, 2, 2], "a refusal takes nothing from the others");
+    // Where the route has none, its own are asked all the same; and who has none is asked nothing.
+    let alone = fixture.ask_both(None, Some(&own), "ada", Duration::ZERO);
+    assert_eq!(alone.unwrap_err().limit(), Some("api_key.rate:members/app"));
+    let nothing = fixture.ask_both(None, None, "ada", Duration::ZERO);
+    assert!(nothing.unwrap().is_none());
+}
+
+#[test]
+fn what_a_message_is_refused_for_is_given_back_to_all_limits() {
+    let mut by_field = rate("by_name", 1, 1);
+    by_field.key = vec![Part::MessageField(vec!["name".into()])];
+    let fixture = Fixture::new(&[rate("route", 1, 9), by_field], &[2, 1]);
+    let (counters, own) = own(&fixture.book, &[hourly(9)]);
+    let ask = || {
+        let mut pass = fixture
+            .ask_both(Some(&fixture.throttle), Some(&own), "ada", Duration::ZERO)
+            .unwrap()
+            .unwrap();
+        let deferred = pass.take_deferred().unwrap();
+        deferred
+            .ask(|_| Some(b"a".to_vec()), fixture.began)
+            .now_or_never()
+            .unwrap()
+    };
+    ask().unwrap();
+    let refusal = ask().unwrap_err();
+    assert_eq!(refusal.limit(), Some("by_name"));
+    let lines = told(refusal.headers().iter().cloned());
+    assert!(lines[0].contains("\"api_key.rate:members/app\""), "{lines:?}");
+    let now = fixture.book.now(fixture.began, false);
+    let route = fixture.counters[0].usage(b"header x-who:ada", now).unwrap();
+    assert_eq!(route.used, 2);
+    assert_eq!(used(&counters[0], &fixture.book), 1);
+    assert_eq!(counters[0].verdicts(), [1, 0, 0, 0]);
 }
 
 #[test]

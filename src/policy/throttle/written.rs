@@ -128,10 +128,28 @@ mod tests {
             let read: PerWindow = text.parse().unwrap();
             assert_eq!(read.to_string(), text);
         }
-        for text in ["", "100", "0/s", "-1/s", "5/0s", "5/d", "5/10", "4294967296/s", "5/s/s"] {
+        for text in [
+            "",
+            "100",
+            "0/s",
+            "-1/s",
+            "5/0s",
+            "5/d",
+            "5/10",
+            "4294967296/s",
+            "5/s/s",
+        ] {
             assert!(text.parse::<Often>().is_err(), "{text}");
         }
-        for text in ["", "100", "0/day", "1/week", "1/2day", "4503599627370497/day", "1.5/day"] {
+        for text in [
+            "",
+            "100",
+            "0/day",
+            "1/week",
+            "1/2day",
+            "4503599627370497/day",
+            "1.5/day",
+        ] {
             assert!(text.parse::<PerWindow>().is_err(), "{text}");
         }
     }
