@@ -54,6 +54,7 @@ pub mod cli;
 pub mod demo;
 
 // What everybody knows.
+mod batch;
 pub mod fault;
 pub mod limits;
 pub mod peer;

@@ -3,7 +3,7 @@
 //! What belongs to one hop is taken off in both directions, every message is framed anew, and neither side can send more
 //! than the other one takes.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -123,7 +123,8 @@ impl Relay {
             }
             Action::Relay(plan) => match &plan.carries {
                 Carries::Http => self.forward(plan, relayed).await?,
-                Carries::WebSocket(options) => self.bridge(plan, options, relayed).await?,
+                // Boxed: it is rare, and large.
+                Carries::WebSocket(options) => Box::pin(self.bridge(plan, options, relayed)).await?,
             },
         };
         self.route.response_headers.apply(response.headers_mut());
@@ -227,12 +228,13 @@ impl Relay {
             has_answer: share.page().is_some(),
         };
         let place = share.enter()?;
-        let sent = async {
+        // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait for it.
+        let sent = pin!(async {
             let body = share.keep(body, Upload::Plain).await?;
             share
                 .send(&asked, body, |target, _deadline| outgoing.head(target))
                 .await
-        };
+        });
         let asked = patiently(sent, &tally, plan.patience);
         let (sent, standing) = match standing {
             None => (asked.await?, None),
@@ -418,7 +420,7 @@ async fn patiently<T>(
     tally: &Tally,
     patience: Duration,
 ) -> Result<T, Fault> {
-    let mut sent = std::pin::pin!(sent);
+    let mut sent = pin!(sent);
     let mut heard = tally.request_bytes();
     loop {
         match timeout(patience, &mut sent).await {

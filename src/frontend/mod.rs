@@ -139,10 +139,11 @@ pub fn prepare_relayed(dialect: Dialect, head: &Parts, peer: &Peer, route: &Path
 /// Dropping it cancels the call upstream.
 pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> Response<Body> {
     match dialect {
-        Dialect::Rest => rest::serve(admitted, stack).await,
+        // The large ones are boxed, or every call would have room for the largest.
+        Dialect::Rest => Box::pin(rest::serve(admitted, stack)).await,
         Dialect::Grpc => grpc::serve(admitted, stack).await,
         Dialect::WebSocket => websocket::serve(admitted, stack),
-        Dialect::Connect => connect::serve(admitted, stack).await,
+        Dialect::Connect => Box::pin(connect::serve(admitted, stack)).await,
         Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
     }
 }

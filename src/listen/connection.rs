@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use crate::batch;
 use crate::fault::{Fault, Kind};
 use crate::limits::Limits;
 use crate::listen::admission::Place;
@@ -226,7 +227,9 @@ where
     async fn http2(&self, io: Watched, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
         let client = calls.peer.address();
         let service = service_fn(move |request| Arc::clone(&calls).answer(request));
-        let mut connection = Box::new(self.http2.serve_connection(TokioIo::new(io), service));
+        let io = batch::batched(io);
+        let turns = io.turns();
+        let mut connection = Box::new(turns(self.http2.serve_connection(TokioIo::new(io), service)));
         let age = jittered(self.settings.limits.max_connection_age);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, Some(age)));
         if let End::Closed(Err(error)) = driver.drive(Pin::new(&mut *connection)).await {

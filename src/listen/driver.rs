@@ -10,6 +10,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use crate::batch::{Batched, Turns};
 use crate::listen::Settings;
 use crate::listen::drain::{Drain, Level, Stop};
 use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
@@ -48,16 +49,16 @@ where
     }
 }
 
-impl<S, B, E> Finish for http2::Connection<TokioIo<Watched>, S, E>
+impl<S, B, E> Finish for Turns<http2::Connection<TokioIo<Batched<Watched>>, S, E>, Watched>
 where
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B> + Unpin,
 {
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn finish(mut self: Pin<&mut Self>) {
+        Pin::new(self.connection()).graceful_shutdown();
     }
 }
 

@@ -3,7 +3,6 @@
 //! No body, no query, no header of the client but the method and the path is in it, and control characters are
 //! escaped, so that neither a secret nor a forged line gets into the log.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -135,6 +134,9 @@ impl Drop for Record {
     }
 }
 
+/// Room for a line: most are shorter.
+const JSON_BYTES: usize = 640;
+
 struct Line<'a> {
     record: &'a Record,
     outcome: Outcome,
@@ -144,133 +146,120 @@ struct Line<'a> {
 impl Line<'_> {
     fn json(&self, out: &mut Vec<u8>) {
         let record = self.record;
-        let code = self.outcome.code();
-        let mut text = String::with_capacity(512);
-        text.push_str("{\"time\":\"");
-        push_time(&mut text, SystemTime::now());
-        text.push_str("\",\"kind\":\"access\",\"client\":\"");
-        // Writing to a string never fails.
-        let _ = write!(text, "{}\",\"dialect_in\":\"{}\"", record.client, record.dialect);
-        text.push_str(",\"method\":\"");
-        push_escaped(&mut text, record.method.as_str());
-        text.push_str("\",\"path\":\"");
-        push_escaped(&mut text, record.uri.path());
-        text.push('"');
+        let tally = &record.tally;
+        out.reserve(JSON_BYTES);
+        push(out, "{\"time\":\"");
+        push_time(out, SystemTime::now());
+        push(out, "\",\"kind\":\"access\",\"client\":\"");
+        push_address(out, record.client);
+        push(out, "\",\"dialect_in\":\"");
+        push(out, record.dialect.name());
+        push(out, "\",\"method\":\"");
+        push_escaped(out, record.method.as_str());
+        push(out, "\",\"path\":\"");
+        push_escaped(out, record.uri.path());
         if let Some(destination) = &record.destination {
-            text.push_str(",\"route\":\"");
-            push_escaped(&mut text, destination.route());
+            push(out, "\",\"route\":\"");
+            push_escaped(out, destination.route());
             if let Some(rpc) = destination.rpc() {
-                text.push_str("\",\"rpc\":\"");
-                push_escaped(&mut text, rpc);
+                push(out, "\",\"rpc\":\"");
+                push_escaped(out, rpc);
             }
-            let _ = write!(
-                text,
-                "\",\"dialect_out\":\"{}\",\"lane\":\"{}\"",
-                destination.dialect_out(),
-                record.lane
-            );
+            push(out, "\",\"dialect_out\":\"");
+            push(out, destination.dialect_out());
+            push(out, "\",\"lane\":\"");
+            push(out, record.lane.name());
         }
-        if let Some(endpoint) = record.tally.endpoint() {
-            text.push_str(",\"endpoint\":\"");
-            push_escaped(&mut text, &endpoint);
-            let _ = write!(text, "\",\"retries\":{}", record.tally.retries());
+        push(out, "\"");
+        if let Some(endpoint) = tally.endpoint() {
+            push(out, ",\"endpoint\":\"");
+            push_escaped(out, &endpoint);
+            push(out, "\",\"retries\":");
+            push_number(out, tally.retries());
         }
-        let _ = write!(
-            text,
-            ",\"http_status\":{},\"grpc_status\":{}",
-            record.http_status,
-            code.number()
-        );
+        push(out, ",\"http_status\":");
+        push_number(out, record.http_status);
+        push(out, ",\"grpc_status\":");
+        push_number(out, self.outcome.code().number());
         if let Outcome::Gateway(kind, side) = self.outcome {
-            let _ = write!(
-                text,
-                ",\"reason\":\"{}\",\"fault_of\":\"{}\"",
-                kind.reason(),
-                side_name(side)
-            );
+            push(out, ",\"reason\":\"");
+            push(out, kind.reason());
+            push(out, "\",\"fault_of\":\"");
+            push(out, side_name(side));
+            push(out, "\"");
         }
-        if let Some(limit) = record.tally.limit() {
-            text.push_str(",\"limit\":\"");
-            push_escaped(&mut text, limit);
-            text.push('"');
+        if let Some(limit) = tally.limit() {
+            push(out, ",\"limit\":\"");
+            push_escaped(out, limit);
+            push(out, "\"");
         }
-        if let Some(code) = record.tally.close_code() {
-            let _ = write!(text, ",\"close_code\":{code}");
+        if let Some(code) = tally.close_code() {
+            push(out, ",\"close_code\":");
+            push_number(out, code);
         }
-        if record.tally.judged() {
-            text.push_str(",\"message_read_by_rule\":true");
+        if tally.judged() {
+            push(out, ",\"message_read_by_rule\":true");
         }
-        let _ = write!(
-            text,
-            ",\"request_bytes\":{},\"response_bytes\":{},\"request_messages\":{},\"response_messages\":{}",
-            record.tally.request_bytes(),
-            record.tally.reply_bytes(),
-            record.tally.request_messages(),
-            record.tally.reply_messages(),
-        );
-        let _ = writeln!(
-            text,
-            ",\"duration_ms\":{}.{:03},\"generation\":{}}}",
-            self.duration.as_millis(),
-            self.duration.as_micros() % 1000,
-            record.generation,
-        );
-        out.extend_from_slice(text.as_bytes());
+        push(out, ",\"request_bytes\":");
+        push_number(out, tally.request_bytes());
+        push(out, ",\"response_bytes\":");
+        push_number(out, tally.reply_bytes());
+        push(out, ",\"request_messages\":");
+        push_number(out, tally.request_messages());
+        push(out, ",\"response_messages\":");
+        push_number(out, tally.reply_messages());
+        push(out, ",\"duration_ms\":");
+        push_number(out, u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX));
+        push(out, ".");
+        push_padded(out, u64::from(self.duration.subsec_micros() % 1000), 3);
+        push(out, ",\"generation\":");
+        push_number(out, record.generation);
+        push(out, "}\n");
     }
 
     fn text(&self, out: &mut Vec<u8>) {
         let record = self.record;
         let code = self.outcome.code();
-        let mut text = String::with_capacity(200);
-        push_time(&mut text, SystemTime::now());
-        let mut path = String::new();
-        push_escaped(&mut path, record.uri.path());
-        let _ = write!(
-            text,
-            " {} {} {} {path}",
-            record.client, record.dialect, record.method
-        );
-        let _ = write!(text, " -> {} {}", record.http_status, code);
+        push_time(out, SystemTime::now());
+        // Writing to memory never fails.
+        let _ = write!(out, " {} {} {} ", record.client, record.dialect, record.method);
+        push_escaped(out, record.uri.path());
+        let _ = write!(out, " -> {} {}", record.http_status, code);
         if let Some(destination) = &record.destination {
-            text.push(' ');
-            push_escaped(
-                &mut text,
-                destination.rpc().unwrap_or_else(|| destination.route()),
-            );
-            let _ = write!(text, " ({})", record.lane);
+            push(out, " ");
+            push_escaped(out, destination.rpc().unwrap_or_else(|| destination.route()));
+            let _ = write!(out, " ({})", record.lane);
         }
         if let Some(endpoint) = record.tally.endpoint() {
-            text.push_str(" at ");
-            push_escaped(&mut text, &endpoint);
+            push(out, " at ");
+            push_escaped(out, &endpoint);
             match record.tally.retries() {
                 0 => {}
                 retries => {
-                    let _ = write!(text, " retries={retries}");
+                    let _ = write!(out, " retries={retries}");
                 }
             }
         }
         if let Outcome::Gateway(kind, side) = self.outcome
             && code != Code::Ok
         {
-            let _ = write!(text, " reason={} fault_of={}", kind.reason(), side_name(side));
+            let _ = write!(out, " reason={} fault_of={}", kind.reason(), side_name(side));
         }
         if let Some(limit) = record.tally.limit() {
-            text.push_str(" limit=");
-            push_escaped(&mut text, limit);
+            push(out, " limit=");
+            push_escaped(out, limit);
         }
         if let Some(code) = record.tally.close_code() {
-            let _ = write!(text, " close={code}");
+            let _ = write!(out, " close={code}");
         }
-        let _ = write!(
-            text,
+        let _ = writeln!(
+            out,
             " {} B in, {} B out, {}.{:03} ms",
             record.tally.request_bytes(),
             record.tally.reply_bytes(),
             self.duration.as_millis(),
             self.duration.as_micros() % 1000,
         );
-        // Writing to memory never fails.
-        let _ = writeln!(out, "{text}");
     }
 }
 
@@ -282,35 +271,72 @@ fn side_name(side: Side) -> &'static str {
     }
 }
 
+fn push(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    push(out, itoa::Buffer::new().format(number));
+}
+
+/// Appends the last digits of a number, with zeros before it.
+fn push_padded(out: &mut Vec<u8>, number: u64, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_u64.pow(place) % 10;
+        out.push(b'0' + digit.to_le_bytes()[0]);
+    }
+}
+
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing to memory never fails.
+        let _ = write!(out, "{address}");
+        return;
+    };
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        push_number(out, octet);
+    }
+}
+
 /// Appends text with everything escaped that would end a JSON string or a line.
-fn push_escaped(out: &mut String, text: &str) {
+fn push_escaped(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        return push(out, text);
+    }
     for character in text.chars() {
         match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
+            '"' => push(out, "\\\""),
+            '\\' => push(out, "\\\\"),
             control if control.is_control() => {
-                // Writing to a string never fails.
+                // Writing to memory never fails.
                 let _ = write!(out, "\\u{:04x}", u32::from(control));
             }
-            other => out.push(other),
+            other => push(out, other.encode_utf8(&mut [0; 4])),
         }
     }
 }
 
 /// Appends an RFC 3339 time in UTC with milliseconds.
-fn push_time(out: &mut String, time: SystemTime) {
+fn push_time(out: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);
-    // Writing to a string never fails.
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_millis(),
-    );
+    for (number, digits, after) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (second / 3600, 2, b':'),
+        (second / 60 % 60, 2, b':'),
+        (second % 60, 2, b'.'),
+        (u64::from(since.subsec_millis()), 3, b'Z'),
+    ] {
+        push_padded(out, number, digits);
+        out.push(after);
+    }
 }
 
 /// Year, month and day of a day counted from 1970-01-01.
@@ -344,16 +370,16 @@ mod tests {
             (1_700_000_000, "2023-11-14T22:13:20.000Z"),
             (4_102_444_799, "2099-12-31T23:59:59.000Z"),
         ] {
-            let mut out = String::new();
+            let mut out = Vec::new();
             push_time(&mut out, UNIX_EPOCH + Duration::from_secs(seconds));
-            assert_eq!(out, expected);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 
     #[test]
     fn a_path_can_not_forge_a_line() {
-        let mut out = String::new();
-        push_escaped(&mut out, "/a\"\\\n\u{85}b");
-        assert_eq!(out, "/a\\\"\\\\\\u000a\\u0085b");
+        let mut out = Vec::new();
+        push_escaped(&mut out, "/a\"\\\n\u{85}é");
+        assert_eq!(String::from_utf8(out).unwrap(), "/a\\\"\\\\\\u000a\\u0085é");
     }
 }

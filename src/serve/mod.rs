@@ -8,6 +8,7 @@ mod doors;
 mod known;
 mod launch;
 mod lessons;
+mod memory;
 mod notify;
 mod registration;
 mod registry;
@@ -87,7 +88,7 @@ pub fn run(
 ) -> Result<(), ServeError> {
     let file = config::load(source).map_err(ServeError::Config)?;
     raise_descriptors();
-    refuse_huge_pages();
+    memory::refuse_huge_pages();
     let (log, writer) = Log::start(format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -120,6 +121,7 @@ pub fn run(
                 .background
                 .spawn(watch_over(period, running.desks.clone(), manager));
         }
+        memory::give_back_program();
         ready(&running.addresses);
         let spares = running.spares.clone();
         let taken = async {
@@ -156,18 +158,6 @@ fn raise_descriptors() {
         tracing::warn!(%error, "the limit on open files can't be raised");
     }
 }
-
-/// Keeps the kernel from giving two megabytes where four kilobytes are asked for: of an idle connection a few hundred
-/// bytes of a page are in use, and huge pages made a gateway that did nothing half as large again.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn refuse_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "transparent huge pages can't be refused");
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn refuse_huge_pages() {}
 
 /// Where a gateway listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

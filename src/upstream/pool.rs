@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::upstream::connect::{ConnectError, Connector, Dialled};
+use crate::batch::{Batched, Turns};
+use crate::upstream::connect::{ConnectError, Connector, Dialled, Stream};
 use crate::upstream::dice;
 use crate::upstream::exchange::{Exchange, Kept};
 
@@ -456,11 +457,11 @@ fn jittered(pause: Duration) -> Duration {
 
 /// Moves the bytes of a connection until it closes, and pings it meanwhile.
 async fn drive(
-    mut connection: h2::client::Connection<crate::upstream::connect::Stream, Bytes>,
+    mut connection: Turns<h2::client::Connection<Batched<Stream>, Bytes>, Stream>,
     interval: Duration,
     patience: Duration,
 ) {
-    let pings = connection.ping_pong();
+    let pings = connection.connection().ping_pong();
     tokio::select! {
         outcome = connection => {
             if let Err(error) = outcome {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// Why a `grpc-timeout` could not be read.
@@ -46,17 +47,22 @@ pub fn parse(value: &[u8]) -> Result<Duration, TimeoutError> {
 
 /// Writes a `grpc-timeout` value, rounded up to the finest unit that fits eight digits.
 ///
-/// Rounding up keeps a deadline of a few nanoseconds from becoming zero, which some servers take for none.
+/// Rounding up keeps a deadline of a few nanoseconds from becoming zero, which some servers take for none. The value is
+/// marked as sensitive: no two calls have the same, and HPACK would have each of them push another header out of its table.
 pub fn format(left: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    let nanos = left.as_nanos().max(1);
-    let (number, unit) = [(1, 'n'), (1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S')]
+    const MOST: u64 = 99_999_999;
+    let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let (number, unit) = [(1, b'n'), (1_000, b'u'), (1_000_000, b'm'), (1_000_000_000, b'S')]
         .into_iter()
-        .map(|(scale, unit): (u128, char)| (nanos.div_ceil(scale), unit))
+        .map(|(scale, unit): (u64, u8)| (nanos.div_ceil(scale), unit))
         .find(|(number, _)| *number <= MOST)
-        .unwrap_or((MOST, 'S'));
+        .unwrap_or((MOST, b'S'));
+    let mut text: SmallVec<[u8; 9]> = SmallVec::from_slice(itoa::Buffer::new().format(number).as_bytes());
+    text.push(unit);
     // Digits and a letter are always a valid header value.
-    HeaderValue::try_from(format!("{number}{unit}")).unwrap_or(HeaderValue::from_static("99999999S"))
+    let mut value = HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("99999999S"));
+    value.set_sensitive(true);
+    value
 }
 
 #[cfg(test)]
