@@ -2,8 +2,10 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, header::Entry};
+use smallvec::SmallVec;
 
 use crate::fault::{Fault, Kind};
+use crate::listen::forwarded;
 use crate::wire::base64;
 
 /// What of a client's headers a dialect turns into metadata.
@@ -52,44 +54,102 @@ fn is_grpc_name(name: &str) -> bool {
         .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'_' | b'-' | b'.'))
 }
 
+/// What becomes of a request's header as metadata.
+enum Fate {
+    Stays,
+    Goes,
+    /// It stays under another name.
+    Becomes(HeaderName),
+}
+
 /// Turns a request's headers into metadata.
 ///
 /// # Errors
 /// [`Kind::BadRequest`] for a `-bin` value that is not base64, which names the header.
-pub fn from_request(headers: HeaderMap, which: Headers) -> Result<HeaderMap, Fault> {
+pub fn from_request(mut headers: HeaderMap, which: Headers) -> Result<HeaderMap, Fault> {
     let named = connection_options(&headers);
-    let mut metadata = HeaderMap::with_capacity(headers.len());
-    let mut last: Option<HeaderName> = None;
-    for (name, value) in headers {
-        if name.is_some() {
-            last = name;
+    let mut unwanted: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    let mut renamed: SmallVec<[(HeaderName, HeaderName); 1]> = SmallVec::new();
+    for name in headers.keys() {
+        match fate(name, which, &named) {
+            Fate::Stays => {}
+            Fate::Goes => unwanted.push(name.clone()),
+            Fate::Becomes(inner) => renamed.push((name.clone(), inner)),
         }
-        let Some(name) = &last else { continue };
-        let text = name.as_str();
-        if is_hop_by_hop(text) || is_framing(text) || named.iter().any(|option| option == text) {
-            continue;
-        }
-        let name = match which {
-            Headers::Http if text.starts_with("content-") || text == "accept-encoding" => continue,
-            Headers::Http => match text.strip_prefix("grpc-metadata-").map(HeaderName::try_from) {
-                Some(Ok(inner)) if !is_reserved(inner.as_str()) && !is_hop_by_hop(inner.as_str()) => inner,
-                Some(_) => continue,
-                None => name.clone(),
-            },
-            Headers::Grpc => name.clone(),
-        };
-        if is_reserved(name.as_str()) || !is_grpc_name(name.as_str()) || !is_text(&value) {
-            continue;
-        }
-        if name.as_str().ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary) {
-            return Err(Fault::client(
-                Kind::BadRequest,
-                format!("header {name}: a name that ends in -bin carries base64"),
-            ));
-        }
-        metadata.append(name, value);
     }
-    Ok(metadata)
+    for name in unwanted {
+        headers.remove(name);
+    }
+    for (name, inner) in renamed {
+        if let Entry::Occupied(entry) = headers.entry(name) {
+            let (_, values) = entry.remove_entry_mult();
+            let values: SmallVec<[HeaderValue; 1]> = values.collect();
+            for value in values {
+                headers.append(&inner, value);
+            }
+        }
+    }
+    // Most requests have none, and are left as they are.
+    while let Some(name) = unfit(&headers) {
+        let values = headers.get_all(&name).iter();
+        let kept: Vec<HeaderValue> = values.filter(|value| is_text(value)).cloned().collect();
+        headers.remove(&name);
+        for value in kept {
+            headers.append(&name, value);
+        }
+    }
+    match headers.iter().find(|(name, value)| is_broken(name, value)) {
+        None => Ok(headers),
+        Some((name, _)) => Err(Fault::client(
+            Kind::BadRequest,
+            format!("header {name}: a name that ends in -bin carries base64"),
+        )),
+    }
+}
+
+fn fate(name: &HeaderName, which: Headers, named: &[String]) -> Fate {
+    let text = name.as_str();
+    if is_hop_by_hop(text) || is_framing(text) || named.iter().any(|option| option == text) {
+        return Fate::Goes;
+    }
+    if which == Headers::Http {
+        if text.starts_with("content-") || text == "accept-encoding" {
+            return Fate::Goes;
+        }
+        if let Some(inner) = text.strip_prefix("grpc-metadata-") {
+            return match HeaderName::try_from(inner) {
+                Ok(inner) if may_be_meant(&inner) => Fate::Becomes(inner),
+                Ok(_) | Err(_) => Fate::Goes,
+            };
+        }
+    }
+    if is_metadata(text) {
+        Fate::Stays
+    } else {
+        Fate::Goes
+    }
+}
+
+/// Whether a client may say it as `Grpc-Metadata-X`: what is the gateway's own word can't be said behind its back.
+fn may_be_meant(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    !is_hop_by_hop(text) && !is_framing(text) && !forwarded::is_forwarding(name) && is_metadata(text)
+}
+
+/// Whether a client may set it, and gRPC allows it.
+fn is_metadata(name: &str) -> bool {
+    !is_reserved(name) && is_grpc_name(name)
+}
+
+/// A name with a value that gRPC does not allow.
+fn unfit(headers: &HeaderMap) -> Option<HeaderName> {
+    let (name, _) = headers.iter().find(|(_, value)| !is_text(value))?;
+    Some(name.clone())
+}
+
+/// Whether the value is not what the name says.
+fn is_broken(name: &HeaderName, value: &HeaderValue) -> bool {
+    name.as_str().ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary)
 }
 
 /// Takes out of an upstream's headers or trailers what is not metadata.
@@ -160,7 +220,7 @@ pub fn from_origin(headers: &mut HeaderMap) {
                 || *name == header::DATE
                 || !is_grpc_name(text)
                 || !is_text(value)
-                || (text.ends_with("-bin") && !value.as_bytes().split(|byte| *byte == b',').all(is_binary))
+                || is_broken(name, value)
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -252,8 +312,28 @@ mod tests {
             ("grpc-metadata-tenant", "7"),
             ("grpc-metadata-grpc-timeout", "1S"),
             ("grpc-metadata-x-sabir-user", "root"),
+            ("grpc-metadata-x-forwarded-for", "203.0.113.1"),
+            ("grpc-metadata-x-real-ip", "203.0.113.1"),
+            ("grpc-metadata-host", "other.example"),
+            ("grpc-metadata-content-length", "7"),
+            ("grpc-metadata-connection", "close"),
         ];
         assert_eq!(names(Headers::Http, &lines), ["tenant"]);
+    }
+
+    #[test]
+    fn values_that_grpc_does_not_allow_go_alone() {
+        let mut sent = headers(&[("x-a", "1"), ("x-a", "3"), ("x-b", "4")]);
+        sent.append("x-a", HeaderValue::from_bytes(b"\xff").unwrap());
+        sent.append("x-c", HeaderValue::from_bytes(b"\t\xff").unwrap());
+        let metadata = from_request(sent, Headers::Grpc).unwrap();
+        let values: Vec<_> = metadata
+            .get_all("x-a")
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        assert_eq!(values, [b"1", b"3"]);
+        assert_eq!((metadata.len(), metadata.contains_key("x-c")), (3, false));
     }
 
     #[test]

@@ -104,7 +104,8 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn is_forwarding(name: &HeaderName) -> bool {
+/// Whether a backend lets itself be told by it where a request comes from, or what it asks for.
+pub(crate) fn is_forwarding(name: &HeaderName) -> bool {
     *name == FORWARDED || name.as_str().starts_with("x-forwarded-") || OTHERS.contains(&name.as_str())
 }
 
