@@ -250,30 +250,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_takes_little_is_given_all_in_order() {
-        static LARGE: [u8; 3 * MOST] = {
-            let mut bytes = [0; 3 * MOST];
-            let mut at = 0;
-            while at < bytes.len() {
-                bytes[at] = (at % 251) as u8;
-                at += 1;
-            }
-            bytes
-        };
+        let large: Vec<u8> = (0..=250).cycle().take(3 * MOST).collect();
+        let expected = large.clone();
         let (ours, mut theirs) = duplex(1000);
         let mut stream = batched(ours);
         let turned = stream.turns();
         let writing = turned(Box::pin(async move {
             stream.write_all(b"head").await?;
-            stream.write_all(&LARGE).await?;
+            stream.write_all(&large).await?;
             stream.write_all(b"tail").await?;
             stream.shutdown().await
         }));
         let mut read = Vec::new();
         let (written, all) = tokio::join!(writing, theirs.read_to_end(&mut read));
         written.unwrap();
-        assert_eq!(all.unwrap(), LARGE.len() + 8);
+        assert_eq!(all.unwrap(), expected.len() + 8);
         assert!(read.starts_with(b"head") && read.ends_with(b"tail"));
-        assert!(read[4..read.len() - 4] == LARGE);
+        assert!(read[4..read.len() - 4] == expected);
     }
 
     #[tokio::test]
