@@ -89,8 +89,7 @@ pub fn from_request(mut headers: HeaderMap, which: Headers) -> Result<HeaderMap,
             }
         }
     }
-    // Most requests have none, and are left as they are.
-    while let Some(name) = unfit(&headers) {
+    for name in unfit(&headers) {
         let values = headers.get_all(&name).iter();
         let kept: Vec<HeaderValue> = values.filter(|value| is_text(value)).cloned().collect();
         headers.remove(&name);
@@ -141,10 +140,16 @@ fn is_metadata(name: &str) -> bool {
     !is_reserved(name) && is_grpc_name(name)
 }
 
-/// A name with a value that gRPC does not allow.
-fn unfit(headers: &HeaderMap) -> Option<HeaderName> {
-    let (name, _) = headers.iter().find(|(_, value)| !is_text(value))?;
-    Some(name.clone())
+/// The names that have a value which gRPC does not allow: of most requests none, so that they are left as they are.
+fn unfit(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (name, value) in headers {
+        // All values of a name come one after the other.
+        if !is_text(value) && names.last() != Some(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 /// Whether the value is not what the name says.
