@@ -1,7 +1,7 @@
 //! What a connection of HTTP/2 writes in one turn goes out as one.
 //!
 //! `h2` hands its frames on as they come: a head, then each larger message by itself. Each hand-over is a system call, and
-//! over a socket one more segment. Here they are gathered until the connection has said all that it has to say for now.
+//! over a socket one more segment. Here they are gathered until the connection has nothing more to say and waits.
 
 use std::cell::RefCell;
 use std::future::Future;
