@@ -214,23 +214,15 @@ impl Dispatch {
     /// # Errors
     /// The body's own.
     pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
-        // What is counted has to be there, or a client would be counted that takes its time.
-        let is_waited_for = match is {
-            Upload::Message => true,
-            Upload::Stream => false,
-            Upload::Plain => body.size_hint().upper().is_some_and(|size| size <= KEPT),
-        };
-        if self.adaptive.is_some() && is_waited_for {
-            return Replay::whole(body).await;
-        }
-        if !self.retries() {
-            return Ok(Replay::once(body));
-        }
+        let is_small = body.size_hint().upper().is_some_and(|size| size <= KEPT);
         match is {
+            // An upstream has no use for half a message, and what is whole goes out with its head, without a task.
+            Upload::Message => Replay::whole(body).await,
+            // What is counted has to be there, or a client would be counted that takes its time.
+            Upload::Plain if self.adaptive.is_some() && is_small => Replay::whole(body).await,
+            Upload::Stream | Upload::Plain if !self.retries() => Ok(Replay::once(body)),
             Upload::Stream => Ok(Replay::streaming(body)),
-            // What may be copied has to be there.
-            Upload::Message if self.hedges() => Replay::whole(body).await,
-            Upload::Message | Upload::Plain => Replay::new(body).await,
+            Upload::Plain => Replay::new(body).await,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::translate::relay;
 use crate::translate::tally::Outcome;
 use crate::translate::{Messages, Tally};
 use crate::wire::body::{Body, Way};
+use crate::wire::gathered::Gathered;
 use crate::wire::{Dialect, Format, Spoken, ending, timeout};
 
 /// The content type of gRPC.
@@ -44,7 +45,7 @@ pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
         Err(fault) => Err(fault),
     };
     match outcome {
-        Ok(reply) => write(reply, &tally),
+        Ok(reply) => write(reply, &tally).await,
         Err(fault) => refused(&tally, &fault),
     }
 }
@@ -139,7 +140,7 @@ pub(super) fn call(
 }
 
 /// The response that a reply becomes.
-fn write(reply: Reply, tally: &Tally) -> Response<Body> {
+async fn write(reply: Reply, tally: &Tally) -> Response<Body> {
     if let Some(end) = reply.messages.as_end() {
         tally.end(Outcome::Upstream(end.status.code));
         let mut headers: HeaderMap = reply.metadata;
@@ -149,12 +150,12 @@ fn write(reply: Reply, tally: &Tally) -> Response<Body> {
         ending::put(&end.status, &mut headers);
         return respond(headers, Body::empty());
     }
-    let (headers, body) = relayed(reply);
+    let (headers, body) = relayed(reply).await;
     respond(headers, body)
 }
 
 /// Headers and body of a reply that ends in trailers, whatever happens to it.
-pub(super) fn relayed(reply: Reply) -> (HeaderMap, Body) {
+pub(super) async fn relayed(reply: Reply) -> (HeaderMap, Body) {
     let Reply {
         metadata,
         mut messages,
@@ -169,7 +170,8 @@ pub(super) fn relayed(reply: Reply) -> (HeaderMap, Body) {
     if let Some(encoding) = messages.encoding() {
         headers.insert(GRPC_ENCODING, encoding.clone());
     }
-    (headers, Body::stream(relay::Reply::new(messages)))
+    let body = Gathered::new(relay::Reply::new(messages)).settled().await;
+    (headers, body)
 }
 
 fn respond(mut headers: HeaderMap, body: Body) -> Response<Body> {

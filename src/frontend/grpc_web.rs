@@ -18,7 +18,8 @@ use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
 use crate::wire::body::Body;
-use crate::wire::grpc_web::{FromText, ToText, trailer_frame};
+use crate::wire::gathered::Gathered;
+use crate::wire::grpc_web::{FromText, ToText, to_text, trailer_frame};
 use crate::wire::last_frame::LastFrame;
 use crate::wire::{Dialect, Format, Spoken};
 
@@ -46,7 +47,7 @@ pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
         Err(fault) => Err(fault),
     };
     match outcome {
-        Ok(reply) => write(reply, answer),
+        Ok(reply) => write(reply, answer).await,
         Err(fault) => refused(&tally, answer, &fault),
     }
 }
@@ -80,13 +81,13 @@ fn refused(tally: &Tally, format: Format, fault: &Fault) -> Response<Body> {
 }
 
 /// The response that a reply becomes.
-fn write(reply: Reply, format: Format) -> Response<Body> {
-    let (headers, body) = grpc::relayed(reply);
-    let body = Body::stream(LastFrame::new(body, |trailers: HeaderMap| {
-        trailer_frame(&trailers)
-    }));
-    let body = match format {
-        Format::GRPC_WEB_TEXT => Body::stream(ToText::new(body)),
+async fn write(reply: Reply, format: Format) -> Response<Body> {
+    let (headers, body) = grpc::relayed(reply).await;
+    let body = LastFrame::new(body, |trailers: HeaderMap| trailer_frame(&trailers));
+    let body = Gathered::new(body).settled().await;
+    let body = match (format, body.as_whole()) {
+        (Format::GRPC_WEB_TEXT, Some(whole)) => Body::whole(to_text(&whole)),
+        (Format::GRPC_WEB_TEXT, None) => Body::stream(ToText::new(body)),
         _ => body,
     };
     let mut response = Response::new(body);

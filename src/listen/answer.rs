@@ -109,7 +109,8 @@ pub(crate) async fn say(mut stream: Stream, bytes: &[u8]) {
     let farewell = async {
         stream.write_all(bytes).await?;
         stream.shutdown().await?;
-        let mut scratch = [0; 1024];
+        // On the heap, so that every connection does not have room for it all its life.
+        let mut scratch = vec![0; 1024];
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };

@@ -184,6 +184,8 @@ where
                 return None;
             }
             io = parts.io.into_inner();
+            // Or it would be kept for as long as the connection is parked.
+            drop(parts.read_buf);
             driver.parked(&io).await;
         };
         let fault = match end {

@@ -18,7 +18,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a connection of HTTP/1.1 is idle before its buffers are given back: long beside the pauses of a client at
 /// work, short beside the minute that an idle connection is kept.
-const PARKS_AFTER: Duration = Duration::from_secs(1);
+const PARKS_AFTER: Duration = Duration::from_millis(500);
 
 /// Which HTTP the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,7 +342,7 @@ mod tests {
         assert!(busy.await.is_err());
         link.end_call(true);
         link.flushed();
-        assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 1));
+        assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
         clock.set_parked(true);
         let idle = Expired::Stage(Stage::Idle);
         assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));

@@ -162,7 +162,9 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
-            State::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            State::Whole(bytes, None) => SizeHint::with_exact(bytes.len() as u64),
+            // A length in the head would leave no place for trailers in HTTP/1.1, and in HTTP/2 it has no use.
+            State::Whole(_, Some(_)) => SizeHint::default(),
             State::Incoming(body, _) => body.size_hint(),
             State::Stream(body) => body.size_hint(),
         }

@@ -9,18 +9,17 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 
 use crate::fault::Fault;
-use crate::wire::body::Body;
 
 /// The body; `write` makes its last data of the trailers.
-pub struct LastFrame<W> {
-    body: Body,
+pub struct LastFrame<B, W> {
+    body: B,
     /// Gone once the trailers are out.
     write: Option<W>,
 }
 
-impl<W: FnOnce(HeaderMap) -> Bytes + Unpin> LastFrame<W> {
+impl<B, W: FnOnce(HeaderMap) -> Bytes> LastFrame<B, W> {
     /// The same body, with what `write` says in the place of its trailers.
-    pub fn new(body: Body, write: W) -> Self {
+    pub fn new(body: B, write: W) -> Self {
         Self {
             body,
             write: Some(write),
@@ -28,7 +27,7 @@ impl<W: FnOnce(HeaderMap) -> Bytes + Unpin> LastFrame<W> {
     }
 }
 
-impl<W> fmt::Debug for LastFrame<W> {
+impl<B: fmt::Debug, W> fmt::Debug for LastFrame<B, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LastFrame")
             .field("body", &self.body)
@@ -36,7 +35,11 @@ impl<W> fmt::Debug for LastFrame<W> {
     }
 }
 
-impl<W: FnOnce(HeaderMap) -> Bytes + Unpin> HttpBody for LastFrame<W> {
+impl<B, W> HttpBody for LastFrame<B, W>
+where
+    B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
+    W: FnOnce(HeaderMap) -> Bytes + Unpin,
+{
     type Data = Bytes;
     type Error = Fault;
 
@@ -71,6 +74,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::wire::body::Body;
 
     #[tokio::test]
     async fn trailers_are_the_last_data() {

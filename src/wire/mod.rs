@@ -9,6 +9,7 @@ pub mod connect;
 pub mod ending;
 pub mod envelope;
 pub mod event_stream;
+pub mod gathered;
 pub mod grpc_web;
 pub mod json_stream;
 pub mod last_frame;

@@ -19,6 +19,7 @@ use crate::translate::tally::Outcome;
 use crate::translate::{Messages, Part, relay};
 use crate::wire::body::Body;
 use crate::wire::envelope::{COMPRESSED, flagged};
+use crate::wire::gathered::Gathered;
 use crate::wire::last_frame::LastFrame;
 use crate::wire::{Codec, ending};
 
@@ -48,11 +49,11 @@ pub(super) fn write(reply: Reply, asked: &Asked) -> Response<Body> {
 /// The upstream's envelopes as they are, with the trailers in one of their own.
 fn relayed(messages: Messages, asked: &Asked) -> Body {
     let entry = Arc::clone(&asked.entry);
-    let body = Body::stream(relay::Reply::new(messages));
-    Body::stream(LastFrame::new(body, move |mut trailers: HeaderMap| {
+    let body = LastFrame::new(relay::Reply::new(messages), move |mut trailers: HeaderMap| {
         let status = ending::take(&mut trailers).unwrap_or_else(|| Status::from(&no_status()));
         error::end_frame(&status, trailers, Some(&entry.json))
-    }))
+    });
+    Body::stream(Gathered::new(body))
 }
 
 /// Messages as JSON texts in envelopes.
