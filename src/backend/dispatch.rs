@@ -215,11 +215,13 @@ impl Dispatch {
     /// The body's own.
     pub(super) async fn keep(&self, body: Body, is: Upload) -> Result<Replay, Fault> {
         let is_small = body.size_hint().upper().is_some_and(|size| size <= KEPT);
+        let is_counted = self.adaptive.is_some();
         match is {
-            // An upstream has no use for half a message, and what is whole goes out with its head, without a task.
-            Upload::Message => Replay::whole(body).await,
-            // What is counted has to be there, or a client would be counted that takes its time.
-            Upload::Plain if self.adaptive.is_some() && is_small => Replay::whole(body).await,
+            // What is counted has to be there, or a client would be counted that takes its time; and what may be copied.
+            Upload::Message if is_counted || self.hedges() => Replay::whole(body).await,
+            Upload::Plain if is_counted && is_small => Replay::whole(body).await,
+            // What is there goes out with its head, without a task.
+            Upload::Message => Replay::message(body).await,
             Upload::Stream | Upload::Plain if !self.retries() => Ok(Replay::once(body)),
             Upload::Stream => Ok(Replay::streaming(body)),
             Upload::Plain => Replay::new(body).await,

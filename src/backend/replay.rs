@@ -72,6 +72,27 @@ impl Replay {
         Ok(kept.shared(is_over))
     }
 
+    /// The body of a gRPC request of one message, which is waited for, unless it is larger than what is kept: an upstream has
+    /// no use for half of it. Whether the client has more to say is not waited for.
+    ///
+    /// # Errors
+    /// The body's own.
+    ///
+    /// # Cancel safety
+    /// What was read is lost.
+    pub(super) async fn message(body: Body) -> Result<Self, Fault> {
+        if let Some(whole) = body.as_whole() {
+            return Ok(Self::Whole(whole));
+        }
+        let mut kept = Kept::new(body);
+        let is_over = poll_fn(|cx| match kept.poll_gather(cx) {
+            Poll::Pending if kept.has_message() => Poll::Ready(Ok(false)),
+            gathered => gathered,
+        })
+        .await?;
+        Ok(kept.shared(is_over))
+    }
+
     /// A body whose beginning is kept. What is there already is taken, and nothing is waited for: most requests of one
     /// message are whole when they arrive, and one that is whole needs no further care.
     ///
@@ -242,6 +263,18 @@ impl Kept {
         }))
     }
 
+    /// Whether the first envelope is whole, compressed or not.
+    fn has_message(&self) -> bool {
+        let mut bytes = self.given.iter().flatten();
+        let mut prefix = [0; envelope::PREFIX];
+        let is_there = prefix
+            .iter_mut()
+            .all(|slot| bytes.next().map(|byte| *slot = *byte).is_some());
+        let [_, a, b, c, d] = prefix;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        is_there && self.bytes >= length.saturating_add(envelope::PREFIX)
+    }
+
     fn joined(&self) -> Bytes {
         match self.given.as_slice() {
             [] => Bytes::new(),
@@ -402,6 +435,35 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(short.first_message().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn one_message_is_waited_for_and_not_what_comes_after_it() {
+        let pause = None;
+        for (said, expected) in [
+            (
+                vec![
+                    Some(&[0, 0, 0][..]),
+                    pause,
+                    Some(&[0, 2, b'h', b'i']),
+                    pause,
+                    pause,
+                ],
+                7,
+            ),
+            (vec![pause, Some(&[1, 0, 0, 0, 2, b'h', b'i'])], 7),
+            (vec![Some(&[0, 0, 0, 0, 0]), pause, Some(b"late")], 5),
+            (vec![Some(&[0, 0, 0, 0, 9]), pause, Some(b"short")], 10),
+            (vec![Some(&[0, 0, 0])], 3),
+        ] {
+            let replay = Replay::message(pieces(said)).await.unwrap();
+            let there = match &replay {
+                Replay::Whole(bytes) => bytes.len(),
+                Replay::Shared(kept) => kept.lock().bytes,
+                Replay::Once(_) => 0,
+            };
+            assert_eq!(there, expected);
+        }
     }
 
     #[tokio::test]

@@ -58,10 +58,12 @@ where
                 Ok(data) => Body::whole(data),
                 Err(frame) => Body::with_trailers(Bytes::new(), frame.into_trailers().unwrap_or_default()),
             },
-            (Some(Ok(data)), Some(Ok(trailers))) if data.is_data() && trailers.is_trailers() => Body::with_trailers(
-                data.into_data().unwrap_or_default(),
-                trailers.into_trailers().unwrap_or_default(),
-            ),
+            (Some(Ok(data)), Some(Ok(trailers))) if data.is_data() && trailers.is_trailers() => {
+                Body::with_trailers(
+                    data.into_data().unwrap_or_default(),
+                    trailers.into_trailers().unwrap_or_default(),
+                )
+            }
             (first, second) => {
                 (self.first, self.second) = (first, second);
                 Body::stream(self)
@@ -232,7 +234,13 @@ mod tests {
                 vec![Some(1), Some(LARGE), Some(5), Some(0)],
             ),
             (
-                vec![data(7 << 10), data(7 << 10), data(7 << 10), data(7 << 10), data(7 << 10)],
+                vec![
+                    data(7 << 10),
+                    data(7 << 10),
+                    data(7 << 10),
+                    data(7 << 10),
+                    data(7 << 10),
+                ],
                 vec![Some(28 << 10), Some(7 << 10)],
             ),
         ] {
