@@ -14,6 +14,7 @@ use tower::ServiceExt;
 use crate::call::{Call, Reply, metadata};
 use crate::fault::Fault;
 use crate::frontend::{Admitted, grpc, refuse};
+use crate::schema::MethodKind;
 use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
@@ -38,6 +39,7 @@ pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
         return grpc::not_grpc(status, &tally);
     }
     let answer = answer(&admitted.head, admitted.format);
+    let is_unary = admitted.entry.method.kind == MethodKind::Unary;
     let unwrap = |body| match is_text {
         true => Body::stream(FromText::new(body)),
         false => body,
@@ -47,7 +49,7 @@ pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
         Err(fault) => Err(fault),
     };
     match outcome {
-        Ok(reply) => write(reply, answer).await,
+        Ok(reply) => write(reply, answer, is_unary).await,
         Err(fault) => refused(&tally, answer, &fault),
     }
 }
@@ -81,10 +83,16 @@ fn refused(tally: &Tally, format: Format, fault: &Fault) -> Response<Body> {
 }
 
 /// The response that a reply becomes.
-async fn write(reply: Reply, format: Format) -> Response<Body> {
+async fn write(reply: Reply, format: Format, is_unary: bool) -> Response<Body> {
     let (headers, body) = grpc::relayed(reply).await;
-    let body = LastFrame::new(body, |trailers: HeaderMap| trailer_frame(&trailers));
-    let body = Gathered::new(body).settled().await;
+    let body = Gathered::new(LastFrame::new(body, |trailers: HeaderMap| {
+        trailer_frame(&trailers)
+    }));
+    let body = match is_unary {
+        // Nobody has any use for the beginning of one message, and what is whole goes out in one piece.
+        true => body.awaited().await,
+        false => body.settled().await,
+    };
     let body = match (format, body.as_whole()) {
         (Format::GRPC_WEB_TEXT, Some(whole)) => Body::whole(to_text(&whole)),
         (Format::GRPC_WEB_TEXT, None) => Body::stream(ToText::new(body)),

@@ -19,8 +19,9 @@ const MOST: usize = 32 << 10;
 #[derive(Debug)]
 pub struct Gathered<B> {
     body: B,
-    /// What comes before the rest of the body, in this order.
-    first: Next,
+    /// Data that comes before the rest of the body.
+    first: Option<Joined>,
+    /// What comes after it, and before the rest of the body.
     second: Next,
 }
 
@@ -40,35 +41,74 @@ where
         }
     }
 
-    /// The same body, known whole if all of it is ready.
+    /// The same body, known whole if all of it is ready and small.
     ///
     /// # Cancel safety
     /// It does not wait.
     pub async fn settled(mut self) -> Body {
-        self.first = match poll_fn(|cx| Poll::Ready(self.poll_gather(cx))).await {
-            Poll::Ready(None) => return Body::empty(),
-            Poll::Ready(first) => first,
-            Poll::Pending => None,
+        // What is not ready comes later.
+        let _ = poll_fn(|cx| Poll::Ready(self.poll_settle(cx))).await;
+        self.into_body()
+    }
+
+    /// The same body once it has ended, and then known whole; one that is not small is not waited for.
+    ///
+    /// # Cancel safety
+    /// What was read is lost.
+    pub async fn awaited(mut self) -> Body {
+        poll_fn(|cx| self.poll_settle(cx)).await;
+        self.into_body()
+    }
+
+    fn into_body(mut self) -> Body {
+        let is_known = match &self.second {
+            None => self.body.is_end_stream(),
+            Some(next) => self.body.is_end_stream() && next.as_ref().is_ok_and(Frame::is_trailers),
         };
-        if !self.body.is_end_stream() {
+        if !is_known {
             return Body::stream(self);
         }
-        match (self.first.take(), self.second.take()) {
-            (Some(Ok(frame)), None) => match frame.into_data() {
-                Ok(data) => Body::whole(data),
-                Err(frame) => Body::with_trailers(Bytes::new(), frame.into_trailers().unwrap_or_default()),
-            },
-            (Some(Ok(data)), Some(Ok(trailers))) if data.is_data() && trailers.is_trailers() => {
-                Body::with_trailers(
-                    data.into_data().unwrap_or_default(),
-                    trailers.into_trailers().unwrap_or_default(),
-                )
+        let data = self.first.take().map(Joined::into_bytes).unwrap_or_default();
+        match self.second.take().and_then(Result::ok) {
+            None => Body::whole(data),
+            Some(trailers) => Body::with_trailers(data, trailers.into_trailers().unwrap_or_default()),
+        }
+    }
+
+    /// Ready when all is there, or more than is put together.
+    fn poll_settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_over() {
+            let data = match ready!(self.poll_gather(cx)).map(|next| next.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(other))) => {
+                    self.second = Some(Ok(other));
+                    break;
+                }
+                Some(Err(fault)) => {
+                    self.second = Some(Err(fault));
+                    break;
+                }
+                None => break,
+            };
+            match self.first.take() {
+                None => self.first = Some(Joined::One(data)),
+                Some(first) if data.len() < LARGE => self.first = Some(first.and(&data)),
+                first @ Some(_) => {
+                    self.first = first;
+                    self.second = Some(Ok(Frame::data(data)));
+                    break;
+                }
             }
-            (first, second) => {
-                (self.first, self.second) = (first, second);
-                Body::stream(self)
+            if self.first.as_ref().is_some_and(|first| first.len() >= LARGE) {
+                break;
             }
         }
+        Poll::Ready(())
+    }
+
+    /// Whether all was taken from the body.
+    fn is_over(&self) -> bool {
+        self.second.is_none() && self.body.is_end_stream()
     }
 
     /// The next frame, with the small ones after it that are ready.
@@ -108,6 +148,7 @@ where
 }
 
 /// The data of one frame or of several; only several are copied.
+#[derive(Debug)]
 enum Joined {
     One(Bytes),
     Several(BytesMut),
@@ -154,13 +195,13 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match self.first.take() {
-            Some(first) => Poll::Ready(Some(first)),
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first.into_bytes())))),
             None => self.poll_gather(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.second.is_none() && self.body.is_end_stream()
+        self.first.is_none() && self.is_over()
     }
 }
 
@@ -226,7 +267,10 @@ mod tests {
             (vec![], vec![]),
             (vec![data(3)], vec![Some(3)]),
             (vec![data(3), data(4), data(5)], vec![Some(12)]),
-            (vec![data(3), None, data(4), data(5)], vec![Some(3), Some(9)]),
+            (
+                vec![data(3), None, None, data(4), data(5)],
+                vec![Some(3), Some(9)],
+            ),
             (vec![None, data(3), trailers()], vec![Some(3), Some(0)]),
             (vec![data(3), data(4), fault()], vec![Some(7), None]),
             (
@@ -252,7 +296,10 @@ mod tests {
             });
             let again = Said(again.collect());
             assert_eq!(frames(Gathered::new(Said(said.into()))).await, expected);
-            assert_eq!(frames(Gathered::new(again).settled().await).await, expected);
+            let all = |sizes: &[Option<usize>]| sizes.iter().flatten().sum::<usize>();
+            let settled = frames(Gathered::new(again).settled().await).await;
+            assert_eq!(all(&settled), all(&expected));
+            assert_eq!(settled.last(), expected.last());
         }
     }
 
@@ -264,11 +311,29 @@ mod tests {
         assert_eq!(none.as_whole().unwrap(), "");
         for said in [
             vec![data(3), trailers()],
-            vec![data(3), None, data(4)],
+            vec![data(3), None, None, data(4)],
             vec![data(3), data(LARGE)],
         ] {
             let body = Gathered::new(Said(said.into())).settled().await;
             assert!(body.as_whole().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_small_body_is_awaited() {
+        let paused = || vec![None, data(3), None, data(4), None];
+        let whole = Gathered::new(Said(paused().into())).awaited().await;
+        assert_eq!(whole.as_whole().unwrap(), "aaaaaaa");
+        let mut with_trailers = paused();
+        with_trailers.push(trailers());
+        let body = Gathered::new(Said(with_trailers.into())).awaited().await;
+        assert_eq!(frames(body).await, [Some(7), Some(0)]);
+        for size in [LARGE, MOST + 1] {
+            let mut said = paused();
+            said.extend([data(size), None, data(5)]);
+            let body = Gathered::new(Said(said.into())).awaited().await;
+            assert!(body.as_whole().is_none());
+            assert_eq!(frames(body).await, [Some(7), Some(size), Some(5)]);
         }
     }
 }
