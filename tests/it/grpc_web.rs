@@ -1,5 +1,7 @@
 //! gRPC-Web where its bytes are the contract; what calls say and hear is in the matrix.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request};
 
@@ -81,6 +83,34 @@ fn from_text(text: &str) -> Vec<u8> {
     let groups = text.as_bytes().chunks(4);
     let decoded = groups.map(|group| base64_simd::STANDARD.decode_to_vec(group).unwrap());
     decoded.flatten().collect()
+}
+
+/// A reply of one message goes out whole, with its length, however the backend cuts it; a stream goes out as it comes.
+#[tokio::test]
+async fn a_reply_of_one_message_goes_out_whole() {
+    let backend = raw(|_, mut answer| async move {
+        let pause = || tokio::time::sleep(Duration::from_millis(50));
+        let mut sending = answer.send_response(grpc_head(), false).unwrap();
+        pause().await;
+        sending.send_data(envelope(b"a message"), false).unwrap();
+        pause().await;
+        sending.send_trailers(grpc_trailers("0")).unwrap();
+    })
+    .await;
+    let gateway = Gateway::to(backend.address).await;
+    for (content_type, request) in [(BINARY, envelope(b"")), (TEXT, Bytes::from_static(b"AAAAAAA="))] {
+        let whole = call(&gateway, GET_BOOK, content_type, request.clone()).await;
+        assert_eq!(whole.header("content-length"), whole.body.len().to_string());
+        let stream = call(&gateway, "/library.v1.Library/WatchBooks", content_type, request).await;
+        assert_eq!(stream.header("content-length"), "");
+        let bytes = |answer: Answer| match content_type {
+            TEXT => from_text(answer.text()),
+            _ => answer.body.to_vec(),
+        };
+        let whole = bytes(whole);
+        assert!(whole.starts_with(&envelope(b"a message")) && whole.ends_with(b"grpc-status: 0\r\n"));
+        assert_eq!(bytes(stream), whole);
+    }
 }
 
 /// What is no base64, ends too soon, or has a flag that is nobody's is the client's mistake.
