@@ -1,4 +1,6 @@
-//! What the process asks of the kernel about its memory, so that a gateway that idles is small.
+//! What the process asks of the kernel and of the allocator about its memory, so that a gateway that idles is small.
+
+use std::time::Duration;
 
 /// Keeps the kernel from giving two megabytes where four kilobytes are asked for: of an idle connection a few hundred
 /// bytes of a page are in use, and huge pages made a gateway that did nothing half as large again.
@@ -11,6 +13,40 @@ pub(super) fn refuse_huge_pages() {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn refuse_huge_pages() {}
+
+/// How often a worker's allocator is asked. It keeps what was freed for a second, for whoever asks next.
+const TIDIED: Duration = Duration::from_secs(2);
+
+/// Has the allocator give back what the calling thread has freed, again and again. It does so by itself every ten thousand
+/// allocations, which do not come where a worker has just fallen idle: a thousand connections that were parked at once kept
+/// 14 KiB each.
+///
+/// # Cancel safety
+/// Nothing is lost.
+pub(super) async fn tidy() {
+    let mut tidied = tokio::time::interval(TIDIED);
+    loop {
+        tidied.tick().await;
+        give_back_freed();
+    }
+}
+
+#[cfg(feature = "mimalloc")]
+fn give_back_freed() {
+    // What holds the function.
+    use mimalloc as _;
+
+    #[expect(unsafe_code, reason = "a function of the allocator, which is C")]
+    // SAFETY: this is its declaration in mimalloc.h. It takes no pointer, may be called at any time on any thread, and
+    // touches nothing that is in use.
+    unsafe extern "C" {
+        safe fn mi_collect(force: bool);
+    }
+    mi_collect(false);
+}
+
+#[cfg(not(feature = "mimalloc"))]
+fn give_back_freed() {}
 
 /// Gives back the pages of the program itself that were needed to start: most of the code runs once or never. What is
 /// needed later is found in the page cache, a few pages at a time.

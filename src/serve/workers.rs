@@ -13,7 +13,7 @@ use crate::gateway::{Gateway, Prepared};
 use crate::listen::worker::Workers;
 use crate::listen::{self, Connections, Drain, Settings};
 use crate::observe::{Log, Metrics, Shard};
-use crate::serve::ServeError;
+use crate::serve::{ServeError, memory};
 
 /// Orders that may wait for a worker: it takes them at once, and a reload sends one for each listener that is new.
 const ORDERS_WAITING: usize = 64;
@@ -198,6 +198,7 @@ impl Share {
         self.placed.put(number, prepared.plan.generation, None);
         drop(prepared);
         let replaced = tasks.spawn(replace(Arc::clone(&gateway), self.plans, number, self.placed));
+        let tidied = tasks.spawn(memory::tidy());
         let mut serving = JoinSet::new();
         while let Some(next) = next(&mut self.orders, &mut serving, &self.drain).await {
             let Opened {
@@ -230,6 +231,7 @@ impl Share {
             }
         }
         replaced.abort();
+        tidied.abort();
         self.log.flush();
     }
 }
