@@ -64,12 +64,7 @@ impl Replay {
     /// # Cancel safety
     /// What was read is lost.
     pub(super) async fn whole(body: Body) -> Result<Self, Fault> {
-        if let Some(whole) = body.as_whole() {
-            return Ok(Self::Whole(whole));
-        }
-        let mut kept = Kept::new(body);
-        let is_over = poll_fn(|cx| kept.poll_gather(cx)).await?;
-        Ok(kept.shared(is_over))
+        Self::kept(body, |_| false).await
     }
 
     /// The body of a gRPC request of one message, which is waited for, unless it is larger than what is kept: an upstream has
@@ -81,16 +76,7 @@ impl Replay {
     /// # Cancel safety
     /// What was read is lost.
     pub(super) async fn message(body: Body) -> Result<Self, Fault> {
-        if let Some(whole) = body.as_whole() {
-            return Ok(Self::Whole(whole));
-        }
-        let mut kept = Kept::new(body);
-        let is_over = poll_fn(|cx| match kept.poll_gather(cx) {
-            Poll::Pending if kept.has_message() => Poll::Ready(Ok(false)),
-            gathered => gathered,
-        })
-        .await?;
-        Ok(kept.shared(is_over))
+        Self::kept(body, Kept::has_message).await
     }
 
     /// A body whose beginning is kept. What is there already is taken, and nothing is waited for: most requests of one
@@ -99,13 +85,18 @@ impl Replay {
     /// # Errors
     /// The body's own.
     pub(super) async fn new(body: Body) -> Result<Self, Fault> {
+        Self::kept(body, |_| true).await
+    }
+
+    /// The body, waited for until it is over, is larger than what is kept, or pauses when what is there is enough.
+    async fn kept(body: Body, is_enough: impl Fn(&Kept) -> bool) -> Result<Self, Fault> {
         if let Some(whole) = body.as_whole() {
             return Ok(Self::Whole(whole));
         }
         let mut kept = Kept::new(body);
         let is_over = poll_fn(|cx| match kept.poll_gather(cx) {
-            Poll::Pending => Poll::Ready(Ok(false)),
-            gathered @ Poll::Ready(_) => gathered,
+            Poll::Pending if is_enough(&kept) => Poll::Ready(Ok(false)),
+            gathered => gathered,
         })
         .await?;
         Ok(kept.shared(is_over))

@@ -1,12 +1,14 @@
 //! gRPC-Web where its bytes are the contract; what calls say and hear is in the matrix.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
+use tokio::sync::Notify;
 
 use crate::support::backends::{Backend, grpc_head, grpc_trailers, raw};
-use crate::support::clients::rest::{Answer, Rest, Version, once, request, whole};
+use crate::support::clients::rest::{Answer, Rest, Version, collect, once, request, whole};
 use crate::support::framing::{envelope, flagged};
 use crate::support::gateway::{Gateway, Settings};
 
@@ -88,28 +90,42 @@ fn from_text(text: &str) -> Vec<u8> {
 /// A reply of one message goes out whole, with its length, however the backend cuts it; a stream goes out as it comes.
 #[tokio::test]
 async fn a_reply_of_one_message_goes_out_whole() {
-    let backend = raw(|_, mut answer| async move {
-        let pause = || tokio::time::sleep(Duration::from_millis(50));
-        let mut sending = answer.send_response(grpc_head(), false).unwrap();
-        pause().await;
-        sending.send_data(envelope(b"a message"), false).unwrap();
-        pause().await;
-        sending.send_trailers(grpc_trailers("0")).unwrap();
+    let begun = Arc::new(Notify::new());
+    let beginning = Arc::clone(&begun);
+    let backend = raw(move |request: Request<h2::RecvStream>, mut answer| {
+        let begun = Arc::clone(&beginning);
+        async move {
+            let is_stream = request.uri().path().ends_with("WatchBooks");
+            let mut sending = answer.send_response(grpc_head(), false).unwrap();
+            // The pause cuts the reply; were it too short, the gateway would find all of it at once, which is whole too.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sending.send_data(envelope(b"a message"), false).unwrap();
+            if is_stream {
+                begun.notified().await;
+            }
+            sending.send_trailers(grpc_trailers("0")).unwrap();
+        }
     })
     .await;
     let gateway = Gateway::to(backend.address).await;
-    for (content_type, request) in [(BINARY, envelope(b"")), (TEXT, Bytes::from_static(b"AAAAAAA="))] {
-        let whole = call(&gateway, GET_BOOK, content_type, request.clone()).await;
-        assert_eq!(whole.header("content-length"), whole.body.len().to_string());
-        let stream = call(&gateway, "/library.v1.Library/WatchBooks", content_type, request).await;
-        assert_eq!(stream.header("content-length"), "");
+    for (content_type, message) in [(BINARY, envelope(b"")), (TEXT, Bytes::from_static(b"AAAAAAA="))] {
+        let answer = call(&gateway, GET_BOOK, content_type, message.clone()).await;
+        assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+
+        let mut client = Rest::connect(gateway.address, Version::Http1).await;
+        let request = Request::post("/library.v1.Library/WatchBooks").header("content-type", content_type);
+        let response = client.start(request.body(whole(message)).unwrap()).await.unwrap();
+        assert!(!response.headers().contains_key("content-length"), "{response:?}");
+        begun.notify_one();
+        let stream = collect(response).await;
+
         let bytes = |answer: Answer| match content_type {
             TEXT => from_text(answer.text()),
             _ => answer.body.to_vec(),
         };
-        let whole = bytes(whole);
-        assert!(whole.starts_with(&envelope(b"a message")) && whole.ends_with(b"grpc-status: 0\r\n"));
-        assert_eq!(bytes(stream), whole);
+        let one = bytes(answer);
+        assert!(one.starts_with(&envelope(b"a message")) && one.ends_with(b"grpc-status: 0\r\n"));
+        assert_eq!(bytes(stream), one);
     }
 }
 
@@ -236,7 +252,7 @@ async fn a_refused_body_is_read_off() {
         let request = head.body(body).unwrap();
         let answer = tokio::spawn(async move {
             let response = client.start(request).await.unwrap();
-            (crate::support::clients::rest::collect(response).await, client)
+            (collect(response).await, client)
         });
         pieces.send(envelope(&[b'x'; 10_000])).await.unwrap();
         drop(pieces);
