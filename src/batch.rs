@@ -15,13 +15,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is gathered before it goes out in the middle of a turn. 64 KiB: with four frames of the usual size, a body of
 /// 100 KB goes out in two system calls instead of seven.
-const MOST: usize = 64 << 10;
+pub(crate) const MOST: usize = 64 << 10;
 /// Buffers that a thread keeps for the next turn.
 const KEPT: usize = 4;
 
 thread_local! {
     /// Buffers of connections that have nothing to write now, which is most of them most of the time.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer for what is to go out, empty.
+pub(crate) fn spare() -> Vec<u8> {
+    SPARE
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(MOST))
+}
+
+/// Keeps a buffer for the next turn, of whichever connection.
+pub(crate) fn give_back(mut buffer: Vec<u8>) {
+    buffer.clear();
+    SPARE.with_borrow_mut(|kept| {
+        // One that had to grow is not kept.
+        if kept.len() < KEPT && (MOST..=2 * MOST).contains(&buffer.capacity()) {
+            kept.push(buffer);
+        }
+    });
 }
 
 /// A byte stream whose writes are gathered. Whoever drives the connection above it does so through its [`Turns`].
@@ -102,9 +120,7 @@ impl<S: AsyncWrite + Unpin> Batch<S> {
             return self.poll_out(cx, bytes);
         }
         if self.gathered.capacity() == 0 {
-            self.gathered = SPARE
-                .with_borrow_mut(Vec::pop)
-                .unwrap_or_else(|| Vec::with_capacity(MOST));
+            self.gathered = spare();
         }
         self.gathered.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -114,12 +130,7 @@ impl<S: AsyncWrite + Unpin> Batch<S> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_out(cx, &[]))?;
         if self.gathered.capacity() > 0 {
-            let spare = std::mem::take(&mut self.gathered);
-            SPARE.with_borrow_mut(|kept| {
-                if kept.len() < KEPT {
-                    kept.push(spare);
-                }
-            });
+            give_back(std::mem::take(&mut self.gathered));
         }
         if self.is_dirty {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;

@@ -10,7 +10,6 @@ use http::header::{AUTHORIZATION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -64,6 +63,7 @@ use crate::upstream::connect::{Http1, Http2, Settings, Speaks};
 use crate::upstream::pools::{Dialling, Pools};
 use crate::upstream::tls;
 use crate::wire::body::{Body, Way};
+use crate::wire::received::Received;
 use crate::wire::{Addressing, Dialect, Format, PerDialect, Spoken};
 
 /// What is read of a body that nobody wants: as much as clients send in one go.
@@ -505,7 +505,7 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// Dropping it, or the body of the response, cancels the call upstream.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Received>, peer: Peer) -> Response<Body> {
         let now = Instant::now();
         let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
@@ -705,7 +705,7 @@ fn refused(spoken: Spoken, tally: &Tally, fault: &Fault) -> Response<Body> {
 
 /// Reads what a refused client is sending, within reason: on HTTP/1.1 an answer in the middle of its body would end the
 /// connection, and the client would hear of a broken pipe instead of its fault.
-async fn read_off(head: &Parts, body: Incoming) {
+async fn read_off(head: &Parts, body: Received) {
     // A client that waits for leave to send is told before it has sent anything.
     if head.version != Version::HTTP_11 || head.headers.contains_key(EXPECT) {
         return;

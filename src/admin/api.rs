@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -32,6 +31,7 @@ use crate::translate::Hygiene;
 use crate::translate::Tally;
 use crate::translate::json::Target;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 use crate::wire::{Addressing, Dialect};
 
 /// The admin service as a configuration: its endpoint is never called.
@@ -114,7 +114,7 @@ impl Api {
     }
 
     /// Answers a request whose sender may ask.
-    pub(super) async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub(super) async fn serve(&self, request: Request<Received>, peer: Peer) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         let spoken = identify(&head);
         let now = Instant::now();

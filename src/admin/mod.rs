@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 pub use api::ApiError;
 pub use controls::{
@@ -32,6 +31,7 @@ use crate::listen::Refuse;
 use crate::peer::Peer;
 use crate::policy::throttle::Book;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 use crate::wire::url;
 use api::Api;
 use operator::Operator;
@@ -84,14 +84,14 @@ impl Admin {
     }
 
     /// The handler for [`crate::listen::serve`].
-    pub fn handler(self) -> impl Fn(Request<Incoming>, Peer) -> Answering + Clone {
+    pub fn handler(self) -> impl Fn(Request<Received>, Peer) -> Answering + Clone {
         move |request, peer| {
             let me = self.clone();
             Box::pin(async move { me.serve(request, peer).await })
         }
     }
 
-    async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn serve(&self, request: Request<Received>, peer: Peer) -> Response<Body> {
         let (mut head, body) = request.into_parts();
         match self.admit(&mut head) {
             Ok(Some(page)) => return page,

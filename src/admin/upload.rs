@@ -8,7 +8,6 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use super::api::Api;
 use super::controls::Upload;
@@ -17,6 +16,7 @@ use crate::fault::{Fault, Kind};
 use crate::status::{Code, Status};
 use crate::wire::body::Body;
 use crate::wire::multipart;
+use crate::wire::received::Received;
 use crate::wire::zip::{self, ZipLimits};
 
 /// The largest body. Not measured: the descriptors of a large company have 30 MiB.
@@ -74,7 +74,7 @@ impl Raw {
     pub(super) async fn answer(
         self,
         head: &Parts,
-        body: Incoming,
+        body: Received,
         operator: &Operator,
         api: &Api,
     ) -> Result<Response<Body>, Fault> {

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderValue, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::fault::Fault;
@@ -26,6 +25,7 @@ use crate::route::{Captures, Entry};
 use crate::stack::CallService;
 use crate::translate::Tally;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 use crate::wire::{Dialect, Format};
 
 /// A request that the gate let pass, with all that was found out about it.
@@ -34,7 +34,7 @@ pub struct Admitted {
     /// The request head.
     pub head: Parts,
     /// The request body, unread.
-    pub body: Incoming,
+    pub body: Received,
     /// What its body is.
     pub format: Format,
     /// What it matched.
@@ -56,7 +56,7 @@ pub struct Unproven {
     /// The request head.
     pub head: Parts,
     /// The request body, unread.
-    pub body: Incoming,
+    pub body: Received,
     /// What it matched.
     pub entry: Arc<Entry>,
     /// Which of the entry's bindings; `None` for the rpc path.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use crate::listen::stream::Stream;
 use crate::listen::{Settings, answer, forwarded};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 
 /// The first wait after an error of accepting; it doubles up to [`MAX_BACK_OFF`].
 const MIN_BACK_OFF: Duration = Duration::from_millis(10);
@@ -53,7 +54,7 @@ pub async fn serve<H, F>(
     handler: H,
 ) -> io::Result<()>
 where
-    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Received>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     listener.set_nonblocking(true)?;
@@ -137,7 +138,7 @@ struct Door<H> {
 
 impl<H, F> Door<H>
 where
-    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Received>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     /// Takes what the kernel has connected already and closes the socket. Such a client may have sent a request, which

@@ -8,33 +8,14 @@ use http::{Response, StatusCode, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::fault::{Fault, Kind};
+use crate::http2::{self, PREFACE};
 use crate::listen::Refuse;
 use crate::listen::link::LINGER;
 use crate::listen::stream::Stream;
 use crate::wire::body::Body;
 
-/// The preface that opens every HTTP/2 connection. Source: RFC 9113, section 3.4.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// How long a client that is refused may take to say which protocol it speaks.
 const FIRST_WORD: Duration = Duration::from_secs(1);
-
-/// An empty SETTINGS frame, which a server has to send before anything else. Source: RFC 9113, section 6.5.
-const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-
-/// A GOAWAY frame with the error ENHANCE_YOUR_CALM. Source: RFC 9113, sections 6.8 and 7.
-///
-/// The last stream is as high as can be: which of the client's streams were begun is not known here, and it must
-/// not send those again as if they had not been.
-pub(crate) fn calm() -> [u8; 17] {
-    goaway(u32::MAX >> 1)
-}
-
-fn goaway(last_stream: u32) -> [u8; 17] {
-    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b];
-    frame[9..13].copy_from_slice(&last_stream.to_be_bytes());
-    frame
-}
 
 /// A fatal `internal_error` alert, which may come in the place of a handshake. Source: RFC 8446, section 6.
 const TLS_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
@@ -88,9 +69,7 @@ pub(crate) async fn no_room(mut stream: Stream, tls: bool, refuse: Refuse) {
         let mut first = [0; PREFACE.len()];
         let read = tokio::time::timeout(FIRST_WORD, stream.read(&mut first)).await;
         match read {
-            Ok(Ok(length)) if length > 2 && PREFACE.starts_with(&first[..length]) => {
-                [&SETTINGS[..], &goaway(0)[..]].concat()
-            }
+            Ok(Ok(length)) if length > 2 && PREFACE.starts_with(&first[..length]) => http2::farewell(),
             _ => refusal(
                 refuse,
                 &Fault::gateway(Kind::Overloaded, "the gateway has no room for more connections")

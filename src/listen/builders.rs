@@ -1,23 +1,15 @@
-//! hyper's servers with every knob that matters turned.
+//! What the limits mean for the servers of both versions of HTTP.
 
-use std::future::Future;
-
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
-use tokio_util::task::TaskTracker;
 
+use crate::http2;
+use crate::http2::frame::{FIRST_WINDOW, LEAST_FRAME, MOST_FRAME, MOST_WINDOW};
 use crate::limits::Limits;
 
 /// Bytes that hyper keeps of one HTTP/1.1 connection in each direction. Its own default is 400 KiB, which times ten
 /// thousand connections is 8 GB. Not measured.
 const HTTP1_BUFFER: usize = 64 << 10;
-
-/// Bytes of one HTTP/2 stream that wait for the client. hyper's default is 400 KiB, for each of a hundred streams.
-/// Not measured.
-const SEND_BUFFER: usize = 64 << 10;
-
-/// What the largest HTTP/2 frame may be; h2 panics beyond it. Source: RFC 9113, section 4.2.
-const FRAMES: std::ops::RangeInclusive<u32> = 16 << 10..=(1 << 24) - 1;
 
 /// HTTP/1.0 and HTTP/1.1.
 pub(crate) fn http1(limits: &Limits) -> http1::Builder {
@@ -45,40 +37,19 @@ fn head_bytes(limits: &Limits) -> usize {
     limits.max_header_bytes + limits.max_uri_bytes + REQUEST_LINE
 }
 
-/// HTTP/2; streams are spawned onto `tasks`.
-pub(crate) fn http2(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
-    let mut builder = http2::Builder::new(tasks);
-    // h2 answers what passes its own limit with a bare 431 that gRPC clients take for INTERNAL. So it takes more
-    // than the limit, and the check of the head refuses the difference in the client's dialect.
+/// HTTP/2.
+pub(crate) fn http2(limits: &Limits) -> http2::Settings {
+    // A list that is a little too large is taken whole, so that the check of the head can refuse it in the client's
+    // dialect.
     let list = u32::try_from(head_bytes(limits) + limits.max_header_bytes).unwrap_or(u32::MAX);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_streams)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_frame_size(limits.max_frame_bytes.clamp(*FRAMES.start(), *FRAMES.end()))
-        .header_table_size(limits.header_table_bytes)
-        .max_header_list_size(list)
-        .max_send_buf_size(SEND_BUFFER)
-        // For WebSockets; the check of the head refuses every other CONNECT.
-        .enable_connect_protocol()
-        .max_pending_accept_reset_streams(limits.max_pending_resets)
-        .max_local_error_reset_streams(limits.max_error_resets)
-        .keep_alive_interval(limits.ping_interval)
-        .keep_alive_timeout(limits.ping_timeout);
-    builder
-}
-
-/// Spawns the streams of HTTP/2 connections where draining sees them.
-#[derive(Clone)]
-pub(crate) struct Tasks(pub(crate) TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
+    http2::Settings {
+        max_streams: limits.max_streams,
+        stream_window: limits.stream_window_bytes.min(MOST_WINDOW),
+        connection_window: limits.connection_window_bytes.clamp(FIRST_WINDOW, MOST_WINDOW),
+        max_frame: limits.max_frame_bytes.clamp(LEAST_FRAME, MOST_FRAME),
+        header_table: limits.header_table_bytes,
+        max_header_list: list,
+        max_pending_resets: limits.max_pending_resets,
+        max_error_resets: limits.max_error_resets,
     }
 }

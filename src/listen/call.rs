@@ -1,6 +1,5 @@
 //! One request on its way to the handler and back: checked, counted, and kept from taking the process down.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +14,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -26,10 +23,11 @@ use crate::listen::drain::Drain;
 use crate::listen::link::Link;
 use crate::listen::pressure::Level;
 use crate::listen::scan::Framing;
-use crate::listen::tunnel::{Io, Switching, Tunnel};
+use crate::listen::tunnel::{Switching, Tunnel};
 use crate::listen::{Settings, answer, forwarded, head};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 use crate::wire::screen;
 
 /// When a client that was shed may come back.
@@ -50,22 +48,26 @@ pub(crate) struct Calls<H> {
 
 impl<H, F> Calls<H>
 where
-    H: Fn(Request<Incoming>, Peer) -> F,
+    H: Fn(Request<Received>, Peer) -> F,
     F: Future<Output = Response<Body>> + Send,
 {
-    /// Answers one request.
+    /// A call begins.
+    pub(crate) fn open(&self) -> Open {
+        Open::new(&self.link)
+    }
+
+    /// Answers one request; with what the connection, or the stream, is to become after the answer.
     ///
     /// # Cancel safety
     /// Dropping it drops the handler's future; the call counts as broken off by the client.
     pub(crate) async fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Tracked>, Infallible> {
-        let open = Open::new(&self.link);
-        let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+        &self,
+        open: Open,
+        request: Request<Received>,
+    ) -> (Response<Tracked>, Option<Switching>) {
         let (head, body) = request.into_parts();
         if let Err(fault) = self.check(&head) {
-            return Ok(open.track(self.refuse(&head, &fault)));
+            return (open.track(self.refuse(&head, &fault)), None);
         }
         // What a refusal is rendered from, should the handler panic: the head itself is the handler's.
         let version = head.version;
@@ -83,30 +85,11 @@ where
             let fault = Fault::gateway(Kind::Internal, "the gateway failed to handle the request");
             (self.settings.refuse)(&head, &fault)
         });
-        if let Some(tunnel) = Tunnel::take(&mut response) {
-            self.switch(tunnel, upgrade);
-        }
-        Ok(open.track(response))
-    }
-
-    /// Makes ready what comes after the answer.
-    fn switch(&self, tunnel: Tunnel, upgrade: Option<OnUpgrade>) {
-        let switching = Switching {
+        let switching = Tunnel::take(&mut response).map(|tunnel| Switching {
             tunnel,
-            open: Open::new(&self.link),
-        };
-        let Some(upgrade) = upgrade else {
-            // A connection of HTTP/1.1 switches as a whole, which its own task does.
-            *self.switching.lock() = Some(switching);
-            return;
-        };
-        let drain = self.drain.clone();
-        self.tasks.spawn(async move {
-            match upgrade.await {
-                Ok(stream) => switching.run(Io::http2(stream), drain).await,
-                Err(error) => tracing::debug!(%error, "the stream was gone before it could be used"),
-            }
+            open: self.open(),
         });
+        (open.track(response), switching)
     }
 
     fn check(&self, head: &Parts) -> Result<(), Fault> {

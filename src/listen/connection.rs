@@ -1,5 +1,6 @@
 //! One connection, from its first bytes to its end.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -21,14 +22,14 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::batch;
 use crate::fault::{Fault, Kind};
+use crate::http2::{self, PREFACE};
 use crate::limits::Limits;
 use crate::listen::admission::Place;
-use crate::listen::builders::Tasks;
 use crate::listen::call::Calls;
 use crate::listen::drain::{Drain, Stop};
 use crate::listen::driver::{Driver, End};
+use crate::listen::http2::{Http2, answering};
 use crate::listen::link::{Clock, LINGER, Link, Protocol};
 use crate::listen::stream::{Stream, Watched};
 use crate::listen::tls::Tls;
@@ -36,6 +37,7 @@ use crate::listen::tunnel::{Io, Switching};
 use crate::listen::{Settings, answer, builders};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 
 /// The first read of a connection whose protocol is not known: the head of most requests fits.
 const FIRST_READ: usize = 2048;
@@ -46,7 +48,7 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 /// Makes connections of accepted sockets; one for each worker and listener.
 pub(crate) struct Connector<H> {
     http1: http1::Builder,
-    http2: http2::Builder<Tasks>,
+    http2: http2::Settings,
     settings: Arc<Settings>,
     tasks: TaskTracker,
     drain: Drain,
@@ -57,7 +59,7 @@ pub(crate) struct Connector<H> {
 
 impl<H, F> Connector<H>
 where
-    H: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Received>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     pub(crate) fn new(
@@ -69,7 +71,7 @@ where
     ) -> Self {
         Self {
             http1: builders::http1(&settings.limits),
-            http2: builders::http2(&settings.limits, Tasks(tasks.clone())),
+            http2: builders::http2(&settings.limits),
             settings: Arc::clone(settings),
             tasks: tasks.clone(),
             drain: drain.clone(),
@@ -171,7 +173,18 @@ where
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
         let (connection, end) = loop {
             let answering = Arc::clone(&calls);
-            let service = service_fn(move |request| Arc::clone(&answering).answer(request));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answering = Arc::clone(&answering);
+                async move {
+                    let (response, switching) = answering
+                        .answer(answering.open(), request.map(Received::from))
+                        .await;
+                    if switching.is_some() {
+                        *answering.switching.lock() = switching;
+                    }
+                    Ok::<_, Infallible>(response)
+                }
+            });
             // Boxed, so that a parked connection is a socket and a timer, and no room for hyper.
             let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(io), service));
             let end = driver.drive(Pin::new(&mut *connection)).await;
@@ -228,11 +241,9 @@ where
 
     async fn http2(&self, io: Watched, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
         let client = calls.peer.address();
-        let service = service_fn(move |request| Arc::clone(&calls).answer(request));
-        let io = batch::batched(io);
-        let turns = io.turns();
-        let mut connection = Box::new(turns(self.http2.serve_connection(TokioIo::new(io), service)));
-        let age = jittered(self.settings.limits.max_connection_age);
+        let limits = &self.settings.limits;
+        let mut connection = Box::new(Http2::new(io, self.http2, limits, answering(calls)));
+        let age = jittered(limits.max_connection_age);
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, Some(age)));
         if let End::Closed(Err(error)) = driver.drive(Pin::new(&mut *connection)).await {
             tracing::debug!(%client, %error, "connection ended");
@@ -344,10 +355,10 @@ async fn preface(stream: &mut Stream, before: &mut BytesMut) -> Option<Protocol>
             Ok(0) | Err(_) => return None,
             Ok(_) => {}
         }
-        if before.starts_with(answer::PREFACE) {
+        if before.starts_with(PREFACE) {
             return Some(Protocol::Http2);
         }
-        if !answer::PREFACE.starts_with(before) {
+        if !PREFACE.starts_with(before) {
             return Some(Protocol::Http1);
         }
     }

@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use crate::batch::{Batched, Turns};
 use crate::listen::Settings;
 use crate::listen::drain::{Drain, Level, Stop};
+use crate::listen::http2::{Exchanges, Http2, Http2Error};
 use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
 use crate::listen::stream::Watched;
 
@@ -20,9 +20,9 @@ use crate::listen::stream::Watched;
 const RESET_WINDOW: Duration = Duration::from_secs(10);
 
 /// How a connection ended.
-pub(crate) enum End {
+pub(crate) enum End<E> {
     /// By itself, or by its client.
-    Closed(hyper::Result<()>),
+    Closed(Result<(), E>),
     /// Not at all: it is idle, and hyper has been taken off it between two requests.
     Parked,
     /// A head took too long.
@@ -31,10 +31,28 @@ pub(crate) enum End {
     Cut,
 }
 
-/// A hyper connection that can be told to finish.
-pub(crate) trait Finish: Future<Output = hyper::Result<()>> {
+/// A connection that can be told to finish.
+pub(crate) trait Finish: Future<Output = Result<(), Self::Error>> {
+    /// Why it could not go on.
+    type Error;
+
     /// No further requests; those in flight are answered.
     fn finish(self: Pin<&mut Self>);
+
+    /// The client asks too much: it is told so, and that is the end.
+    fn calm(self: Pin<&mut Self>);
+
+    /// The connection is idle: it gives back what it does not need.
+    fn rest(self: Pin<&mut Self>) -> Rest;
+}
+
+/// What an idle connection does to hold less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It goes away and is made anew.
+    Parks,
+    /// It has done so.
+    Rests,
 }
 
 impl<S, B> Finish for http1::Connection<TokioIo<Watched>, S>
@@ -44,21 +62,34 @@ where
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    type Error = hyper::Error;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+
+    /// HTTP/1.1 has no resets that could be too many.
+    fn calm(self: Pin<&mut Self>) {}
+
+    fn rest(self: Pin<&mut Self>) -> Rest {
+        Rest::Parks
+    }
 }
 
-impl<S, B, E> Finish for Turns<http2::Connection<TokioIo<Batched<Watched>>, S, E>, Watched>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B> + Unpin,
-{
-    fn finish(mut self: Pin<&mut Self>) {
-        Pin::new(self.connection()).graceful_shutdown();
+impl<E: Exchanges + Unpin> Finish for Http2<E> {
+    type Error = Http2Error;
+
+    fn finish(self: Pin<&mut Self>) {
+        Self::finish(&self);
+    }
+
+    fn calm(mut self: Pin<&mut Self>) {
+        Self::calm(&mut self);
+    }
+
+    fn rest(mut self: Pin<&mut Self>) -> Rest {
+        self.shrink();
+        Rest::Rests
     }
 }
 
@@ -85,17 +116,17 @@ impl<'a> Driver<'a> {
         }
     }
 
-    pub(crate) async fn drive<C: Finish>(&mut self, mut connection: Pin<&mut C>) -> End {
+    pub(crate) async fn drive<C: Finish>(&mut self, mut connection: Pin<&mut C>) -> End<C::Error> {
         poll_fn(|cx| self.poll(cx, connection.as_mut())).await
     }
 
-    fn poll<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End> {
+    fn poll<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End<C::Error>> {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(End::Closed(result));
             }
             if self.too_many_resets() {
-                // The stream says so to the client when it is read next, which is now.
+                connection.as_mut().calm();
                 continue;
             }
             match self.stop.poll_level(cx) {
@@ -109,9 +140,13 @@ impl<'a> Driver<'a> {
             let limits = &self.settings.limits;
             match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
                 Expired::Age => self.tell(connection.as_mut()),
-                Expired::Rest => match self.park(cx, connection.as_mut()) {
-                    Poll::Ready(end) => return Poll::Ready(end),
-                    Poll::Pending => {}
+                Expired::Rest => match connection.as_mut().rest() {
+                    Rest::Rests => self.clock.set_resting(true),
+                    Rest::Parks => {
+                        if let Poll::Ready(end) = self.park(cx, connection.as_mut()) {
+                            return Poll::Ready(end);
+                        }
+                    }
                 },
                 Expired::Stage(Stage::Idle) if !self.told => self.tell(connection.as_mut()),
                 Expired::Stage(Stage::Head) => return Poll::Ready(End::HeadLate),
@@ -125,7 +160,7 @@ impl<'a> Driver<'a> {
     /// Takes hyper off an idle connection. hyper alone knows for sure that it is between two requests, and closes at
     /// once when it is told to finish there; the close does not reach the socket. One that goes on is told to finish in
     /// earnest: the client has its answer and has not sent all of its request.
-    fn park<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End> {
+    fn park<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End<C::Error>> {
         self.link.set_parking(true);
         connection.as_mut().finish();
         let ended = connection.poll(cx);
@@ -146,7 +181,7 @@ impl<'a> Driver<'a> {
     /// Waits with a parked connection until there is something for hyper to do: bytes to read or a close to see, or to
     /// end because time is up or the gateway drains.
     pub(crate) async fn parked(&mut self, io: &Watched) {
-        self.clock.set_parked(true);
+        self.clock.set_resting(true);
         poll_fn(|cx| {
             let limits = &self.settings.limits;
             let called = io.poll_readable(cx).is_ready()
@@ -155,7 +190,7 @@ impl<'a> Driver<'a> {
             if called { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        self.clock.set_parked(false);
+        self.clock.set_resting(false);
     }
 
     fn tell<C: Finish>(&mut self, connection: Pin<&mut C>) {
@@ -166,7 +201,7 @@ impl<'a> Driver<'a> {
     /// Whether the client has just passed its resets.
     fn too_many_resets(&mut self) -> bool {
         let resets = self.link.resets();
-        if resets == self.resets.seen || self.link.protocol() == Protocol::Http1 || self.link.calm() {
+        if resets == self.resets.seen || self.link.protocol() == Protocol::Http1 {
             return false;
         }
         if !self
@@ -176,7 +211,6 @@ impl<'a> Driver<'a> {
             return false;
         }
         self.link.counters().calmed.add();
-        self.link.ask_for_calm();
         true
     }
 }

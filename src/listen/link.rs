@@ -16,9 +16,9 @@ use crate::listen::scan::Framing;
 /// still under way with a reset, and the client loses the answer that it has not read yet.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a connection of HTTP/1.1 is idle before its buffers are given back: long beside the pauses of a client at
+/// How long a connection is idle before what it does not need is given back: long beside the pauses of a client at
 /// work, short beside the minute that an idle connection is kept.
-const PARKS_AFTER: Duration = Duration::from_millis(500);
+const RESTS_AFTER: Duration = Duration::from_millis(500);
 
 /// Which HTTP the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,6 @@ pub(crate) struct Link {
     closing: AtomicBool,
     /// hyper is taken off the socket, which stays open.
     parking: AtomicBool,
-    /// The client asked too much of the connection.
-    calm: AtomicBool,
     /// What the head that was read last has to be refused for.
     framing: AtomicU8,
 }
@@ -73,7 +71,6 @@ impl Link {
             stalled: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             parking: AtomicBool::new(false),
-            calm: AtomicBool::new(false),
             framing: AtomicU8::new(Framing::Clear as u8),
         }
     }
@@ -163,14 +160,6 @@ impl Link {
         self.resets.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn ask_for_calm(&self) {
-        self.calm.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn calm(&self) -> bool {
-        self.calm.load(Ordering::Relaxed)
-    }
-
     /// The state that has a time limit now, and a number that changes when it is entered anew.
     fn stage(&self, told_to_go: bool) -> (Stage, u32) {
         let calls = self.calls.load(Ordering::Relaxed);
@@ -231,7 +220,7 @@ pub(crate) enum Expired {
     Stage(Stage),
     /// The connection is old.
     Age,
-    /// A connection of HTTP/1.1 has been idle for long enough to be parked.
+    /// The connection has been idle for long enough to give back what it does not need.
     Rest,
 }
 
@@ -247,8 +236,8 @@ pub(crate) struct Clock {
     entry: u32,
     since: Instant,
     old_at: Option<Instant>,
-    /// The idle connection is parked already.
-    parked: bool,
+    /// The idle connection has given back what it can.
+    is_resting: bool,
 }
 
 impl Clock {
@@ -261,13 +250,13 @@ impl Clock {
             entry: 0,
             since,
             old_at: age.and_then(|age| since.checked_add(age)),
-            parked: false,
+            is_resting: false,
         }
     }
 
-    /// The connection is parked or not; a parked one does not rest again.
-    pub(crate) fn set_parked(&mut self, parked: bool) {
-        self.parked = parked;
+    /// The connection rests already, or not.
+    pub(crate) fn set_resting(&mut self, is_resting: bool) {
+        self.is_resting = is_resting;
     }
 
     /// Looks at the link after it was driven; ready when a limit has passed.
@@ -280,16 +269,18 @@ impl Clock {
     ) -> Poll<Expired> {
         let (stage, entry) = link.stage(told_to_go);
         if (stage, entry) != (self.stage, self.entry) {
-            if stage != Stage::Busy {
+            if stage == Stage::Busy {
+                self.is_resting = false;
+            } else {
                 self.since = Instant::now();
             }
             self.stage = stage;
             self.entry = entry;
         }
-        let rests = stage == Stage::Idle && link.protocol() == Protocol::Http1 && !told_to_go && !self.parked;
+        let rests = stage == Stage::Idle && !told_to_go && !self.is_resting;
         let after = |limit: Option<Duration>| limit.and_then(|limit| self.since.checked_add(limit));
         let ends_at = after(stage.limit(limits));
-        let rests_at = after(rests.then_some(PARKS_AFTER));
+        let rests_at = after(rests.then_some(RESTS_AFTER));
         loop {
             let deadline = [ends_at, rests_at, self.old_at].into_iter().flatten().min();
             match (deadline, self.armed) {
@@ -343,7 +334,7 @@ mod tests {
         link.end_call(true);
         link.flushed();
         assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
-        clock.set_parked(true);
+        clock.set_resting(true);
         let idle = Expired::Stage(Stage::Idle);
         assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
         assert!(link.hear());
@@ -358,7 +349,7 @@ mod tests {
         link.begin_call();
         link.end_call(true);
         link.flushed();
-        clock.set_parked(true);
+        clock.set_resting(true);
         let early = tokio::time::timeout(Duration::from_secs(55), expires(&mut clock, &link, &limits));
         assert!(early.await.is_err());
         link.hear();
@@ -374,8 +365,10 @@ mod tests {
         link.begin_call();
         assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Age, 100));
         link.end_call(true);
+        assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
+        clock.set_resting(true);
         let idle = Expired::Stage(Stage::Idle);
-        assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 60));
+        assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ mod drain;
 mod driver;
 pub mod forwarded;
 pub mod head;
+mod http2;
 pub(crate) mod keep_alive;
 mod link;
 pub mod pressure;

@@ -100,8 +100,6 @@ pub(crate) struct Watched {
     ending: Ending,
     /// The client may still be sending when the gateway closes.
     lingers: bool,
-    /// Everything written so far is out, so that a frame of ours can't land inside another one.
-    between_frames: bool,
     /// The status of hyper's own answer, which was not sent.
     withheld: Option<StatusCode>,
 }
@@ -116,7 +114,6 @@ impl Watched {
             scan: Scan::default(),
             ending: Ending::Open,
             lingers: true,
-            between_frames: true,
             withheld: None,
         }
     }
@@ -174,21 +171,6 @@ impl Watched {
         }
     }
 
-    /// Tells the client of HTTP/2 to calm down, if a frame can be written now, and breaks the connection.
-    fn poll_calm(&mut self, cx: &mut Context<'_>) -> io::Error {
-        if self.between_frames {
-            // One attempt: a client that does not even read is not worth waiting for.
-            let frame = answer::calm();
-            if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(cx, &frame) {
-                let _flushed = Pin::new(&mut self.stream).poll_flush(cx);
-            }
-        }
-        io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "the client reset too many streams",
-        )
-    }
-
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; SCRATCH];
         loop {
@@ -201,12 +183,9 @@ impl Watched {
         }
     }
 
-    fn after_write(&mut self, written: &Poll<io::Result<usize>>) {
+    fn after_write(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Ready(Ok(_)) => {
-                self.between_frames = false;
-                self.link.wrote();
-            }
+            Poll::Ready(Ok(_)) => self.link.wrote(),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.link.stall(),
         }
@@ -220,9 +199,6 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        if me.link.calm() {
-            return Poll::Ready(Err(me.poll_calm(cx)));
-        }
         if me.link.protocol() == Protocol::Http1 && me.link.settled() && !me.link.heard() {
             // The next head is awaited, so the last request was read to its end.
             me.lingers = false;
@@ -278,10 +254,7 @@ impl AsyncWrite for Watched {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         match &flushed {
-            Poll::Ready(Ok(())) => {
-                self.between_frames = true;
-                self.link.flushed();
-            }
+            Poll::Ready(Ok(())) => self.link.flushed(),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.link.stall(),
         }

@@ -17,12 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::Response;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::http2::Duplex;
 use crate::listen::call::Open;
 use crate::listen::drain::{Drain, Level, Stop};
 use crate::listen::stream::Watched;
@@ -117,7 +116,7 @@ enum Kind {
     /// The connection itself, and what was read of it before.
     Http1(Box<Watched>, Bytes),
     /// One stream of a connection.
-    Http2(TokioIo<Upgraded>),
+    Http2(Duplex),
 }
 
 impl Io {
@@ -127,8 +126,8 @@ impl Io {
         Self(Kind::Http1(Box::new(stream), before))
     }
 
-    pub(crate) fn http2(stream: Upgraded) -> Self {
-        Self(Kind::Http2(TokioIo::new(stream)))
+    pub(crate) fn http2(stream: Duplex) -> Self {
+        Self(Kind::Http2(stream))
     }
 }
 

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::fault::{Fault, Kind, Side};
+use crate::wire::received::{ReceiveError, Received};
 
 /// A body that is streamed, made by a frontend or a backend.
 pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Fault> + Send>>;
@@ -47,7 +47,7 @@ enum State {
     /// Trailers alone.
     Trailers(Box<HeaderMap>),
     /// As a peer sends it; errors are that peer's.
-    Incoming(Incoming, Side),
+    Incoming(Received, Side),
     /// Made on the way.
     Stream(BoxBody),
 }
@@ -77,8 +77,8 @@ impl Body {
     }
 
     /// What a peer sends; `side` says whose fault a broken body is.
-    pub fn incoming(body: Incoming, side: Side) -> Self {
-        Self::from_state(State::Incoming(body, side))
+    pub fn incoming(body: impl Into<Received>, side: Side) -> Self {
+        Self::from_state(State::Incoming(body.into(), side))
     }
 
     /// A body made on the way.
@@ -199,7 +199,7 @@ impl Body {
 }
 
 /// A body that a peer broke off: the client went away, or the upstream reset the stream.
-fn broken(error: hyper::Error, side: Side) -> Fault {
+fn broken(error: ReceiveError, side: Side) -> Fault {
     match side {
         Side::Client => {
             Fault::client(Kind::Cancelled, "the request body ended before it was complete").caused_by(error)

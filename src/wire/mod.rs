@@ -15,6 +15,7 @@ pub mod json_stream;
 pub mod last_frame;
 pub mod multipart;
 pub mod percent;
+pub mod received;
 pub mod screen;
 pub mod timeout;
 pub mod url;

@@ -9,7 +9,6 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -19,6 +18,7 @@ use crate::limits::Limits;
 use crate::listen::{Connections, Drain, Settings, Sockets, serve};
 use crate::peer::Peer;
 use crate::wire::body::Body;
+use crate::wire::received::Received;
 
 /// Longer than anything here takes; a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ pub(super) fn refuse(_: &http::request::Parts, fault: &Fault) -> Response<Body> 
     response
 }
 
-async fn handle(stage: Arc<Stage>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+async fn handle(stage: Arc<Stage>, request: Request<Received>, peer: Peer) -> Response<Body> {
     match request.uri().path() {
         "/echo" => Response::new(Body::incoming(request.into_body(), Side::Client)),
         "/count" => {

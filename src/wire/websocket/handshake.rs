@@ -11,11 +11,11 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use thiserror::Error;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::fault::{Fault, Kind};
+use crate::http2::Protocol;
 use crate::wire::Format;
 
 /// The version of the protocol, the only one there is.
@@ -97,7 +97,7 @@ pub fn is_extended_connect(head: &Parts) -> bool {
         && head
             .extensions
             .get::<Protocol>()
-            .is_some_and(|protocol| protocol.as_str() == "websocket")
+            .is_some_and(|protocol| protocol.as_bytes() == b"websocket")
 }
 
 /// Whether one of a header's comma-separated words is `word`, in any case.

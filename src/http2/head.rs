@@ -1,0 +1,189 @@
+//! Heads and trailers of requests, from their fields. Source: RFC 9113, sections 8.1 to 8.3 and 8.5.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use crate::http2::Protocol;
+use crate::http2::hpack::{Field, Name};
+
+/// A message whose fields make no request. Its stream is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is malformed: {0}")]
+pub(super) struct Malformed(&'static str);
+
+impl Malformed {
+    /// A head declares a body, and none follows.
+    pub(super) const LENGTH: Self = Self("the content length is not that of the body");
+}
+
+/// Header fields that speak of a connection, which HTTP/2 does not have. Source: RFC 9113, section 8.2.2.
+pub(super) fn is_of_connection(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == TRANSFER_ENCODING
+        || *name == UPGRADE
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// The fields of one message as they are read, within a limit.
+#[derive(Debug)]
+pub(super) struct Fields {
+    method: Option<Bytes>,
+    scheme: Option<Bytes>,
+    authority: Option<Bytes>,
+    path: Option<Bytes>,
+    protocol: Option<Bytes>,
+    headers: HeaderMap,
+    /// What the fields may count together, less what they have counted so far.
+    room: Option<usize>,
+    has_pseudo: bool,
+    flaw: Option<Malformed>,
+}
+
+impl Fields {
+    /// Fields that may count `room` bytes; those after the one that passes it are dropped.
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            method: None,
+            scheme: None,
+            authority: None,
+            path: None,
+            protocol: None,
+            headers: HeaderMap::new(),
+            room: Some(room),
+            has_pseudo: false,
+            flaw: None,
+        }
+    }
+
+    /// Takes the next field.
+    pub(super) fn take(&mut self, field: Field) {
+        let Some(room) = self.room else { return };
+        self.room = room.checked_sub(field.size());
+        let taken = match field {
+            Field::Pseudo(name, value) => self.pseudo(&name, value),
+            Field::Header(name, value) => self.header(name, value),
+            Field::Invalid(_) => Err(Malformed("a header field has an invalid name or value")),
+        };
+        if let Err(flaw) = taken {
+            self.flaw.get_or_insert(flaw);
+        }
+    }
+
+    fn pseudo(&mut self, name: &Name, value: Bytes) -> Result<(), Malformed> {
+        self.has_pseudo = true;
+        let place = match name {
+            Name::Method => &mut self.method,
+            Name::Scheme => &mut self.scheme,
+            Name::Authority => &mut self.authority,
+            Name::Path => &mut self.path,
+            Name::Protocol => &mut self.protocol,
+            Name::Status | Name::Header(_) | Name::Invalid => {
+                return Err(Malformed("a request has no :status"));
+            }
+        };
+        if !self.headers.is_empty() {
+            return Err(Malformed("a pseudo-header field comes after a header field"));
+        }
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(Malformed("a pseudo-header field comes twice")),
+        }
+    }
+
+    fn header(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Malformed> {
+        if is_of_connection(&name) {
+            return Err(Malformed("a header field speaks of the connection"));
+        }
+        if name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers") {
+            return Err(Malformed("`te` may only be `trailers`"));
+        }
+        if name == COOKIE
+            && let Some(earlier) = self.headers.get(&name)
+        {
+            // Crumbs are one field again for whoever reads them. Source: RFC 9113, section 8.2.3.
+            let whole = [earlier.as_bytes(), value.as_bytes()].join(&b"; "[..]);
+            let whole = HeaderValue::from_maybe_shared(Bytes::from(whole));
+            let whole = whole.map_err(|_| Malformed("a cookie has an invalid value"))?;
+            self.headers.insert(name, whole);
+            return Ok(());
+        }
+        match self.headers.try_append(name, value) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Malformed("there are too many header fields")),
+        }
+    }
+
+    /// The request that the fields are.
+    pub(super) fn request(self) -> Result<Request<()>, Malformed> {
+        if let Some(flaw) = self.flaw {
+            return Err(flaw);
+        }
+        let method = self.method.ok_or(Malformed("there is no :method"))?;
+        let method = Method::from_bytes(&method).map_err(|_| Malformed(":method is invalid"))?;
+        let connects = method == Method::CONNECT;
+        if self.protocol.is_some() && !connects {
+            return Err(Malformed("only CONNECT has a :protocol"));
+        }
+        let mut parts = uri::Parts::default();
+        if let Some(authority) = self.authority.filter(|authority| !authority.is_empty()) {
+            let authority = Authority::from_maybe_shared(authority);
+            parts.authority = Some(authority.map_err(|_| Malformed(":authority is invalid"))?);
+        }
+        if connects && self.protocol.is_none() {
+            if self.scheme.is_some() || self.path.is_some() {
+                return Err(Malformed("CONNECT has neither :scheme nor :path"));
+            }
+        } else {
+            let scheme = self.scheme.ok_or(Malformed("there is no :scheme"))?;
+            let scheme = Scheme::try_from(&*scheme).map_err(|_| Malformed(":scheme is invalid"))?;
+            // A URI has a scheme only together with an authority.
+            parts.scheme = parts.authority.is_some().then_some(scheme);
+            let path = self.path.ok_or(Malformed("there is no :path"))?;
+            if !path.starts_with(b"/") && !(method == Method::OPTIONS && *path == *b"*") {
+                return Err(Malformed(":path does not begin with a slash"));
+            }
+            let path = PathAndQuery::from_maybe_shared(path);
+            parts.path_and_query = Some(path.map_err(|_| Malformed(":path is invalid"))?);
+        }
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Malformed("the fields make no URI"))?;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers;
+        if let Some(protocol) = self.protocol {
+            request.extensions_mut().insert(Protocol(protocol));
+        }
+        Ok(request)
+    }
+
+    /// The trailers that the fields are.
+    pub(super) fn trailers(self) -> Result<HeaderMap, Malformed> {
+        if let Some(flaw) = self.flaw {
+            return Err(flaw);
+        }
+        if self.has_pseudo {
+            return Err(Malformed("trailers have a pseudo-header field"));
+        }
+        if self.room.is_none() {
+            return Err(Malformed("the trailers are too large"));
+        }
+        Ok(self.headers)
+    }
+}
+
+/// The length that a head declares of its body.
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let invalid = Malformed("the content length is invalid");
+    let digits = value.as_bytes();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || values.any(|other| other != value) {
+        return Err(invalid);
+    }
+    let text = value.to_str().map_err(|_| invalid)?;
+    text.parse().map(Some).map_err(|_| invalid)
+}

@@ -1,0 +1,145 @@
+//! The streams of a connection.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+/// One stream. It is in the table until both sides are done with it, and nobody reads what has come of it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Bytes that the client takes; less than none after it has made its windows smaller.
+    pub(super) window: i64,
+    /// The answer is complete.
+    pub(super) is_answered: bool,
+    /// Whoever answers has looked at the request.
+    pub(super) is_begun: bool,
+    /// Whoever answers.
+    pub(super) writer: Option<Waker>,
+    /// Whoever answers waits for a window, or for room.
+    pub(super) is_blocked: bool,
+    /// What has come and was not read.
+    pub(super) queue: Queue,
+    pub(super) trailers: Option<Box<HeaderMap>>,
+    /// The request is complete.
+    pub(super) is_received: bool,
+    /// Somebody may still read it.
+    pub(super) has_reader: bool,
+    pub(super) reader: Option<Waker>,
+    /// Bytes that the client may still send.
+    pub(super) left: i64,
+    /// Bytes that were read and that it was not given back yet.
+    pub(super) read: u32,
+    /// Bytes that are missing from the body, if the head said how many there are.
+    pub(super) missing: Option<u64>,
+}
+
+impl Stream {
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_answered && self.is_received
+    }
+
+    /// Wakes whoever has to do with it.
+    pub(super) fn wake(&mut self) {
+        for waker in [self.writer.take(), self.reader.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+/// Keeps the waker of `waker`, unless it is kept already.
+pub(super) fn keep(place: &mut Option<Waker>, waker: &Waker) {
+    if !place.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        *place = Some(waker.clone());
+    }
+}
+
+/// Pieces of a body, of which there is mostly one.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    first: Bytes,
+    rest: VecDeque<Bytes>,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+        } else if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            self.rest.push_back(piece);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        if self.first.is_empty() {
+            return None;
+        }
+        let next = self.rest.pop_front().unwrap_or_default();
+        Some(std::mem::replace(&mut self.first, next))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Bytes in all.
+    pub(super) fn len(&self) -> usize {
+        self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+/// The streams that are open, by their numbers. They are few, and the one that is asked for is mostly new.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    ids: Vec<u32>,
+    all: Vec<Stream>,
+}
+
+impl Streams {
+    pub(super) fn get(&mut self, id: u32) -> Option<&mut Stream> {
+        let at = self.place(id)?;
+        self.all.get_mut(at)
+    }
+
+    fn place(&self, id: u32) -> Option<usize> {
+        self.ids.iter().rposition(|other| *other == id)
+    }
+
+    pub(super) fn insert(&mut self, id: u32, stream: Stream) {
+        self.ids.push(id);
+        self.all.push(stream);
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Stream> {
+        let at = self.place(id)?;
+        self.ids.swap_remove(at);
+        Some(self.all.swap_remove(at))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.all.iter_mut()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Whether there are as many as may be, those not counted that only wait to be read.
+    pub(super) fn are_at(&self, most: usize) -> bool {
+        self.ids.len() >= most && self.all.iter().filter(|stream| !stream.is_closed()).count() >= most
+    }
+
+    /// Takes all of them away.
+    pub(super) fn drain(&mut self) -> Vec<Stream> {
+        self.ids = Vec::new();
+        std::mem::take(&mut self.all)
+    }
+
+    /// Gives back room that is not used.
+    pub(super) fn shrink(&mut self) {
+        self.ids.shrink_to_fit();
+        self.all.shrink_to_fit();
+    }
+}
