@@ -35,6 +35,10 @@ pub(super) struct Fields {
     path: Option<Bytes>,
     protocol: Option<Bytes>,
     headers: HeaderMap,
+    /// The crumbs of a cookie, which are one field again for whoever reads them. Source: RFC 9113, section 8.2.3.
+    cookie: Vec<u8>,
+    /// A field that is no pseudo-header field has come.
+    has_header: bool,
     /// What the fields may count together, less what they have counted so far.
     room: Option<usize>,
     has_pseudo: bool,
@@ -51,6 +55,8 @@ impl Fields {
             path: None,
             protocol: None,
             headers: HeaderMap::new(),
+            cookie: Vec::new(),
+            has_header: false,
             room: Some(room),
             has_pseudo: false,
             flaw: None,
@@ -83,7 +89,7 @@ impl Fields {
                 return Err(Malformed("a request has no :status"));
             }
         };
-        if !self.headers.is_empty() {
+        if self.has_header {
             return Err(Malformed("a pseudo-header field comes after a header field"));
         }
         match place.replace(value) {
@@ -93,20 +99,18 @@ impl Fields {
     }
 
     fn header(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Malformed> {
+        self.has_header = true;
         if is_of_connection(&name) {
             return Err(Malformed("a header field speaks of the connection"));
         }
         if name == TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers") {
             return Err(Malformed("`te` may only be `trailers`"));
         }
-        if name == COOKIE
-            && let Some(earlier) = self.headers.get(&name)
-        {
-            // Crumbs are one field again for whoever reads them. Source: RFC 9113, section 8.2.3.
-            let whole = [earlier.as_bytes(), value.as_bytes()].join(&b"; "[..]);
-            let whole = HeaderValue::from_maybe_shared(Bytes::from(whole));
-            let whole = whole.map_err(|_| Malformed("a cookie has an invalid value"))?;
-            self.headers.insert(name, whole);
+        if name == COOKIE {
+            if !self.cookie.is_empty() {
+                self.cookie.extend_from_slice(b"; ");
+            }
+            self.cookie.extend_from_slice(value.as_bytes());
             return Ok(());
         }
         match self.headers.try_append(name, value) {
@@ -152,6 +156,11 @@ impl Fields {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Malformed("the fields make no URI"))?;
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers;
+        if !self.cookie.is_empty() {
+            let cookie = HeaderValue::from_maybe_shared(Bytes::from(self.cookie));
+            let cookie = cookie.map_err(|_| Malformed("a cookie has an invalid value"))?;
+            request.headers_mut().insert(COOKIE, cookie);
+        }
         if let Some(protocol) = self.protocol {
             request.extensions_mut().insert(Protocol(protocol));
         }

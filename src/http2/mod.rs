@@ -13,6 +13,9 @@
 mod calm;
 mod duplex;
 pub(crate) mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod hpack;
 mod inbound;

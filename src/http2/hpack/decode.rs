@@ -1,11 +1,20 @@
 //! Reading header blocks.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use crate::http2::hpack::fields::{self, Field, Name};
 use crate::http2::hpack::{HpackError, huffman};
+
+/// What a thread keeps for strings in the Huffman code.
+const KEPT: usize = 4096;
+
+thread_local! {
+    /// The string that is being read.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Reads header blocks of one connection, in their order.
 #[derive(Debug)]
@@ -169,9 +178,14 @@ impl<'a> Rest<'a> {
         if !coded {
             return Ok(make(bytes));
         }
-        // The shortest codes have five bits.
-        let mut text = Vec::with_capacity(length.saturating_mul(8) / 5);
-        huffman::decode(bytes, &mut text)?;
-        Ok(make(&text))
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            huffman::decode(bytes, text)?;
+            let made = make(text);
+            if text.capacity() > KEPT {
+                *text = Vec::new();
+            }
+            Ok(made)
+        })
     }
 }
