@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use sabir::fault::Fault;
 use sabir::listen::tunnel::{Io, Tunnel};
 use sabir::listen::{Connections, Drain, Settings, Sockets, serve};
 use sabir::peer::Peer;
 use sabir::wire::body::Body;
+use sabir::wire::received::Received;
 use sabir::wire::websocket::deflate::Agreed;
 use sabir::wire::websocket::socket::SocketError;
 use sabir::wire::websocket::{Close, Event, Limits, Reader, Role, Socket, Unit, Writer, handshake};
@@ -52,7 +52,7 @@ fn refuse(_: &Parts, fault: &Fault) -> Response<Body> {
     response
 }
 
-async fn answer(request: Request<Incoming>, _: Peer) -> Response<Body> {
+async fn answer(request: Request<Received>, _: Peer) -> Response<Body> {
     let (head, _) = request.into_parts();
     let Ok(opening) = handshake::check(&head) else {
         let mut response = Response::new(Body::empty());

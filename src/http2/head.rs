@@ -145,7 +145,8 @@ impl Fields {
             // A URI has a scheme only together with an authority.
             parts.scheme = parts.authority.is_some().then_some(scheme);
             let path = self.path.ok_or(Malformed("there is no :path"))?;
-            if !path.starts_with(b"/") && !(method == Method::OPTIONS && *path == *b"*") {
+            let is_asterisk = method == Method::OPTIONS && *path == *b"*";
+            if !is_asterisk && !path.starts_with(b"/") {
                 return Err(Malformed(":path does not begin with a slash"));
             }
             let path = PathAndQuery::from_maybe_shared(path);

@@ -15,7 +15,7 @@ use crate::http2::frame::{self, Head, Kind, flag};
 use crate::http2::head::is_of_connection;
 use crate::http2::hpack::Encoder;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
-use crate::http2::streams::keep;
+use crate::http2::streams::{Answer, keep};
 use crate::http2::{Broken, Reason, Settings};
 
 /// The stream is over: the client reset it, or is gone.
@@ -177,7 +177,9 @@ impl Line {
     pub(crate) fn watch(&self, cx: &Context<'_>, id: u32) -> Result<(), Gone> {
         self.with(|state| {
             let stream = state.streams.get(id).ok_or(Gone)?;
-            stream.is_begun = true;
+            if stream.answer == Answer::Unseen {
+                stream.answer = Answer::Begun;
+            }
             keep(&mut stream.writer, cx.waker());
             Ok(())
         })
@@ -187,7 +189,7 @@ impl Line {
     pub(crate) fn head(&self, id: u32, head: &Parts, date: &HeaderValue, ends: bool) -> Result<(), Gone> {
         self.write(|state| {
             block(state, id, ends, |encoder, out| {
-                encoder.status(head.status, out);
+                Encoder::status(head.status, out);
                 for (name, value) in &head.headers {
                     if !is_of_connection(name) {
                         encoder.field(name, value, out);
@@ -224,7 +226,11 @@ impl Line {
         let mut sent = 0;
         let polled = self.with(|state| {
             loop {
-                let Some(stream) = state.streams.get(id).filter(|stream| !stream.is_answered) else {
+                let Some(stream) = state
+                    .streams
+                    .get(id)
+                    .filter(|stream| stream.answer != Answer::Complete)
+                else {
                     return Poll::Ready(Err(Gone));
                 };
                 let rest = bytes.get(sent..).unwrap_or_default();
@@ -237,7 +243,7 @@ impl Line {
                     if sent > 0 {
                         return Poll::Ready(Ok(sent));
                     }
-                    stream.is_blocked = true;
+                    stream.answer = Answer::Blocked;
                     keep(&mut stream.writer, cx.waker());
                     return Poll::Pending;
                 }
@@ -246,7 +252,7 @@ impl Line {
                 let is_last = ends && later.is_empty();
                 stream.window -= i64::from(length);
                 state.window -= i64::from(length);
-                stream.is_answered = is_last;
+                stream.answer = if is_last { Answer::Complete } else { Answer::Begun };
                 let flags = if is_last { flag::END_STREAM } else { 0 };
                 let out = state.out.buffer();
                 out.extend_from_slice(&Head::new(Kind::Data, flags, id, length).bytes());
@@ -277,7 +283,11 @@ impl Line {
     /// The stream's answer will go no further: it is reset unless it is complete.
     pub(crate) fn leave(&self, id: u32, reason: Reason) {
         self.write(|state| {
-            if state.streams.get(id).is_some_and(|stream| !stream.is_answered) {
+            if state
+                .streams
+                .get(id)
+                .is_some_and(|stream| stream.answer != Answer::Complete)
+            {
                 state.reset(id, reason);
             }
         });
@@ -321,7 +331,7 @@ fn block(
     fields: impl FnOnce(&mut Encoder, &mut Vec<u8>),
 ) -> Result<(), Gone> {
     let stream = state.streams.get(id).ok_or(Gone)?;
-    stream.is_answered = ends;
+    stream.answer = if ends { Answer::Complete } else { Answer::Begun };
     let max = state.max_frame as usize;
     state.contents += 1;
     let out = state.out.buffer();

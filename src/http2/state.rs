@@ -8,7 +8,7 @@ use http::HeaderMap;
 use crate::http2::frame::{self, FIRST_WINDOW, MOST_WINDOW};
 use crate::http2::hpack::Encoder;
 use crate::http2::out::Out;
-use crate::http2::streams::{Queue, Stream, Streams};
+use crate::http2::streams::{Answer, Queue, Stream, Streams};
 use crate::http2::{Broken, Reason, Settings};
 
 /// What pings carry: which of ours is answered.
@@ -112,10 +112,8 @@ impl State {
             id,
             Stream {
                 window: self.first_window,
-                is_answered: false,
-                is_begun: false,
+                answer: Answer::Unseen,
                 writer: None,
-                is_blocked: false,
                 queue: Queue::default(),
                 trailers: None,
                 is_received,
@@ -227,7 +225,7 @@ impl State {
         };
         self.forget(&stream);
         stream.wake();
-        if !stream.is_begun {
+        if stream.answer == Answer::Unseen {
             self.unseen += 1;
             if self.unseen > self.own.max_pending_resets {
                 return Err(Broken::calm("streams are reset before they are looked at"));
@@ -265,11 +263,7 @@ impl State {
         if stream.window > MOST_WINDOW.into() {
             return self.fail(id, Reason::FLOW_CONTROL_ERROR);
         }
-        if stream.is_blocked
-            && let Some(waker) = stream.writer.take()
-        {
-            waker.wake();
-        }
+        stream.unblock();
         Ok(())
     }
 
@@ -302,12 +296,7 @@ impl State {
 
     /// Wakes those who wait for a window or for room.
     pub(super) fn unblock(&mut self) {
-        for stream in self.streams.iter_mut().filter(|stream| stream.is_blocked) {
-            stream.is_blocked = false;
-            if let Some(waker) = stream.writer.take() {
-                waker.wake();
-            }
-        }
+        self.streams.iter_mut().for_each(Stream::unblock);
     }
 
     /// Somebody has read `bytes` of a stream's body.
@@ -377,7 +366,7 @@ impl State {
         let Some(stream) = self.streams.get(id) else {
             return;
         };
-        if stream.has_reader || !stream.is_answered {
+        if stream.has_reader || stream.answer != Answer::Complete {
             return;
         }
         if !stream.is_received {

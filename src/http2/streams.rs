@@ -11,14 +11,9 @@ use http::HeaderMap;
 pub(super) struct Stream {
     /// Bytes that the client takes; less than none after it has made its windows smaller.
     pub(super) window: i64,
-    /// The answer is complete.
-    pub(super) is_answered: bool,
-    /// Whoever answers has looked at the request.
-    pub(super) is_begun: bool,
+    pub(super) answer: Answer,
     /// Whoever answers.
     pub(super) writer: Option<Waker>,
-    /// Whoever answers waits for a window, or for room.
-    pub(super) is_blocked: bool,
     /// What has come and was not read.
     pub(super) queue: Queue,
     pub(super) trailers: Option<Box<HeaderMap>>,
@@ -35,9 +30,30 @@ pub(super) struct Stream {
     pub(super) missing: Option<u64>,
 }
 
+/// How far the answer of a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nobody has looked at the request.
+    Unseen,
+    Begun,
+    /// It waits for a window, or for room.
+    Blocked,
+    Complete,
+}
+
 impl Stream {
     pub(super) fn is_closed(&self) -> bool {
-        self.is_answered && self.is_received
+        self.answer == Answer::Complete && self.is_received
+    }
+
+    /// Lets the answer go on that waits.
+    pub(super) fn unblock(&mut self) {
+        if self.answer == Answer::Blocked {
+            self.answer = Answer::Begun;
+            if let Some(waker) = self.writer.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Wakes whoever has to do with it.

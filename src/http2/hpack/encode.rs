@@ -98,7 +98,7 @@ impl Encoder {
     }
 
     /// Writes the status of an answer.
-    pub(crate) fn status(&self, status: StatusCode, out: &mut Vec<u8>) {
+    pub(crate) fn status(status: StatusCode, out: &mut Vec<u8>) {
         let known = STATUSES.iter().find(|(known, _)| *known == status.as_u16());
         if let Some((_, place)) = known {
             out.push(0x80 | place);

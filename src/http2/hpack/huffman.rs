@@ -19,8 +19,6 @@ const LENGTHS: [u8; 257] = [
     27, 27, 26, 30,
 ];
 
-/// The symbol that ends a string.
-const END: u16 = 256;
 /// The longest code.
 const LONGEST: usize = 30;
 /// Codes of at most so many bits are found in one look: all that text is made of.
@@ -137,5 +135,3 @@ fn window(held: u64, bits: u32) -> u32 {
         (held << (32 - bits)) as u32 | u32::MAX >> bits
     }
 }
-
-const _: () = assert!(LENGTHS[END as usize] as usize == LONGEST);

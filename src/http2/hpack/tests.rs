@@ -168,7 +168,7 @@ fn a_value_that_is_not_to_be_kept_is_known_as_such() {
 fn encoded(encoder: &mut Encoder, fields: &[(HeaderName, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     encoder.begin(&mut out);
-    encoder.status(StatusCode::OK, &mut out);
+    Encoder::status(StatusCode::OK, &mut out);
     for (name, value) in fields {
         encoder.field(name, &HeaderValue::from_str(value).unwrap(), &mut out);
     }
