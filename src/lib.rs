@@ -55,8 +55,9 @@ pub mod cli;
 pub mod demo;
 
 // What everybody knows.
-mod batch;
+mod buffers;
 pub mod fault;
 pub mod limits;
 pub mod peer;
+mod pulse;
 pub mod status;

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 /// Imports go from a later row to an earlier one, or sideways where the other does not import back.
 const ROWS: &[&[&str]] = &[
-    &["status", "fault", "peer", "limits", "batch"],
+    &["status", "fault", "peer", "limits", "buffers", "pulse"],
     &["http2"],
     &["wire", "schema"],
     &["translate"],

@@ -1,6 +1,6 @@
 //! Frames: the nine bytes before each, and those that the gateway writes whole. Source: RFC 9113, sections 4.1 and 6.
 
-use crate::http2::{Reason, Settings};
+use crate::http2::{Reason, Role, Settings};
 
 /// Bytes before a payload.
 pub(crate) const HEAD: usize = 9;
@@ -137,13 +137,20 @@ impl Head {
 
 /// The SETTINGS frame that says what the gateway allows.
 pub(crate) fn settings(own: &Settings, out: &mut Vec<u8>) {
+    let [first, second] = match own.role {
+        Role::Server => [
+            (setting::MAX_CONCURRENT_STREAMS, own.max_streams),
+            (setting::ENABLE_CONNECT_PROTOCOL, 1),
+        ],
+        Role::Client => [(setting::ENABLE_PUSH, 0), (setting::MAX_CONCURRENT_STREAMS, 0)],
+    };
     let all = [
         (setting::HEADER_TABLE_SIZE, own.header_table),
-        (setting::MAX_CONCURRENT_STREAMS, own.max_streams),
+        first,
+        second,
         (setting::INITIAL_WINDOW_SIZE, own.stream_window),
         (setting::MAX_FRAME_SIZE, own.max_frame),
         (setting::MAX_HEADER_LIST_SIZE, own.max_header_list),
-        (setting::ENABLE_CONNECT_PROTOCOL, 1),
     ];
     // Six settings of six bytes.
     out.extend_from_slice(&Head::new(Kind::Settings, 0, 0, 36).bytes());

@@ -7,10 +7,11 @@ use http::{HeaderValue, Response};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::{Broken, Inbound, Line, PREFACE, Reader, Settings};
+use super::{Broken, Inbound, Line, PREFACE, Reader, Role, Settings};
 
 /// Windows are large, so that what is said decides, and not when it is read.
 const SETTINGS: Settings = Settings {
+    role: Role::Server,
     max_streams: 1_000,
     stream_window: 1 << 30,
     connection_window: 1 << 30,

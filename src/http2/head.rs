@@ -1,9 +1,10 @@
-//! Heads and trailers of requests, from their fields. Source: RFC 9113, sections 8.1 to 8.3 and 8.5.
+//! Heads and trailers, from their fields. Source: RFC 9113, sections 8.1 to 8.3 and 8.5.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::response::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::http2::Protocol;
 use crate::http2::hpack::{Field, Name};
@@ -34,6 +35,7 @@ pub(super) struct Fields {
     authority: Option<Bytes>,
     path: Option<Bytes>,
     protocol: Option<Bytes>,
+    status: Option<Bytes>,
     headers: HeaderMap,
     /// The crumbs of a cookie, which are one field again for whoever reads them. Source: RFC 9113, section 8.2.3.
     cookie: Vec<u8>,
@@ -54,6 +56,7 @@ impl Fields {
             authority: None,
             path: None,
             protocol: None,
+            status: None,
             headers: HeaderMap::new(),
             cookie: Vec::new(),
             has_header: false,
@@ -85,9 +88,8 @@ impl Fields {
             Name::Authority => &mut self.authority,
             Name::Path => &mut self.path,
             Name::Protocol => &mut self.protocol,
-            Name::Status | Name::Header(_) | Name::Invalid => {
-                return Err(Malformed("a request has no :status"));
-            }
+            Name::Status => &mut self.status,
+            Name::Header(_) | Name::Invalid => return Err(Malformed("a pseudo-header field is not known")),
         };
         if self.has_header {
             return Err(Malformed("a pseudo-header field comes after a header field"));
@@ -123,6 +125,9 @@ impl Fields {
     pub(super) fn request(self) -> Result<Request<()>, Malformed> {
         if let Some(flaw) = self.flaw {
             return Err(flaw);
+        }
+        if self.status.is_some() {
+            return Err(Malformed("a request has no :status"));
         }
         let method = self.method.ok_or(Malformed("there is no :method"))?;
         let method = Method::from_bytes(&method).map_err(|_| Malformed(":method is invalid"))?;
@@ -166,6 +171,28 @@ impl Fields {
             request.extensions_mut().insert(Protocol(protocol));
         }
         Ok(request)
+    }
+
+    /// The answer that the fields are, and the length of its body if it says so.
+    pub(super) fn answer(self) -> Result<(Parts, Option<u64>), Malformed> {
+        if let Some(flaw) = self.flaw {
+            return Err(flaw);
+        }
+        if self.room.is_none() {
+            return Err(Malformed("the header fields are too large"));
+        }
+        let others = [self.method, self.scheme, self.authority, self.path, self.protocol];
+        if others.iter().any(Option::is_some) {
+            return Err(Malformed("an answer has no pseudo-header field but :status"));
+        }
+        let status = self.status.ok_or(Malformed("there is no :status"))?;
+        let status = StatusCode::from_bytes(&status).map_err(|_| Malformed(":status is invalid"))?;
+        let length = length(&self.headers)?;
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = status;
+        head.version = Version::HTTP_2;
+        head.headers = self.headers;
+        Ok((head, length))
     }
 
     /// The trailers that the fields are.

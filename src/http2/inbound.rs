@@ -1,20 +1,37 @@
-//! The body of a request, as its stream brings it.
+//! What a stream brings: the body of a request, or an answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::http2::Reason;
 use crate::http2::line::Line;
 use crate::http2::streams::keep;
 
-/// A body that did not come to its end: the client reset the stream, or is gone.
+/// Why a stream did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the stream was over before the body was")]
-pub struct Lost;
+pub enum Lost {
+    /// The peer reset it.
+    #[error("the peer reset the stream: {0}")]
+    Reset(Reason),
+    /// It was reset here, for what the peer did or because nobody wanted it.
+    #[error("the stream was reset: {0}")]
+    Broken(Reason),
+    /// The peer went away before it looked at it. Source: RFC 9113, section 6.8.
+    #[error("the peer went away: {0}")]
+    Left(Reason),
+    /// The connection was over before.
+    #[error("the connection was closed")]
+    Closed,
+    /// The server has too much to say before its answer.
+    #[error("sent too many informational answers before its answer")]
+    Informational,
+}
 
-/// The body of a request of HTTP/2. What is read of it is what the client may send more of.
+/// A body that comes by HTTP/2. What is read of it is what the peer may send more of.
 #[derive(Debug)]
 pub struct Inbound {
     line: Line,
@@ -41,6 +58,29 @@ impl Inbound {
     }
 }
 
+impl Inbound {
+    /// The head of an answer.
+    pub(crate) fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Result<Parts, Lost>> {
+        let polled = self.line.with(|state| {
+            let Some(stream) = state.streams.get(self.id) else {
+                return Poll::Ready(Err(Lost::Closed));
+            };
+            if let Some(head) = stream.head.take() {
+                return Poll::Ready(Ok((*head, stream.missing)));
+            }
+            if let Some(lost) = stream.lost {
+                return Poll::Ready(Err(lost));
+            }
+            keep(&mut stream.reader, cx.waker());
+            Poll::Pending
+        });
+        polled.map_ok(|(head, length)| {
+            self.left = length;
+            head
+        })
+    }
+}
+
 /// What reading a stream found.
 enum Read {
     Data(Bytes),
@@ -63,7 +103,7 @@ impl Body for Inbound {
         let id = me.id;
         let read = me.line.with(|state| {
             let Some(stream) = state.streams.get(id) else {
-                return Poll::Ready(Err(Lost));
+                return Poll::Ready(Err(Lost::Closed));
             };
             if let Some(piece) = stream.queue.pop() {
                 state.read(id, piece.len());
@@ -74,6 +114,9 @@ impl Body for Inbound {
             }
             if stream.is_received {
                 return Poll::Ready(Ok(Read::End));
+            }
+            if let Some(lost) = stream.lost {
+                return Poll::Ready(Err(lost));
             }
             keep(&mut stream.reader, cx.waker());
             Poll::Pending

@@ -7,15 +7,16 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_util::task::AtomicWaker;
 use http::header::DATE;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use parking_lot::Mutex;
 use tokio::io::{self, AsyncWrite};
 
 use crate::http2::frame::{self, Head, Kind, flag};
 use crate::http2::head::is_of_connection;
 use crate::http2::hpack::Encoder;
+use crate::http2::inbound::Inbound;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
-use crate::http2::streams::{Answer, keep};
+use crate::http2::streams::{Answer, Asked, keep};
 use crate::http2::{Broken, Reason, Settings};
 
 /// The stream is over: the client reset it, or is gone.
@@ -107,13 +108,13 @@ impl Line {
         self.0.is_rung.load(Ordering::SeqCst)
     }
 
-    /// Whether so much waits for the client that nothing more is read from it.
+    /// Whether so much waits for the peer that nothing more is read from it.
     pub(crate) fn is_full(&self) -> bool {
         self.with(|state| state.out.is_full())
     }
 
     /// Writes out what waits, and lets those go on who waited for room.
-    pub(crate) fn poll_write_out<S: AsyncWrite + Unpin>(
+    pub(super) fn poll_write_out<S: AsyncWrite + Unpin>(
         &self,
         cx: &mut Context<'_>,
         stream: &mut S,
@@ -171,12 +172,49 @@ impl Line {
         });
     }
 
-    // Those who answer streams.
+    // Those who ask.
+
+    /// Streams at once that the server takes.
+    pub(crate) fn max_open(&self) -> usize {
+        usize::try_from(self.with(|state| state.max_open)).unwrap_or(usize::MAX)
+    }
+
+    /// Nothing more will be asked: the connection ends when all is answered.
+    pub(crate) fn retire(&self) {
+        self.write(|state| state.is_left = true);
+    }
+
+    /// Sends the head of a request on a new stream, which brings the answer; with `ends`, that is all of it.
+    pub(crate) fn ask(&self, request: &Request<()>, ends: bool) -> Result<Inbound, Gone> {
+        let asked = match *request.method() {
+            Method::HEAD => Asked::ForHead,
+            _ => Asked::ForAll,
+        };
+        let id = self.write(|state| {
+            let id = state.ask(asked).ok_or(Gone)?;
+            block(state, id, ends, |encoder, out| {
+                encoder.request(request, out);
+                for (name, value) in request.headers() {
+                    if !is_of_connection(name) {
+                        encoder.field(name, value, out);
+                    }
+                }
+            })?;
+            Ok(id)
+        })?;
+        Ok(Inbound::new(self.clone(), id, None))
+    }
+
+    // Those who answer, or send what follows a request's head.
 
     /// Whoever answers looks at its stream, and is woken when that is over.
     pub(crate) fn watch(&self, cx: &Context<'_>, id: u32) -> Result<(), Gone> {
         self.with(|state| {
-            let stream = state.streams.get(id).ok_or(Gone)?;
+            let stream = state
+                .streams
+                .get(id)
+                .filter(|stream| stream.lost.is_none())
+                .ok_or(Gone)?;
             if stream.answer == Answer::Unseen {
                 stream.answer = Answer::Begun;
             }
@@ -318,7 +356,7 @@ const LARGEST: u32 = 16 << 10;
 
 /// What was there to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrote {
+pub(super) enum Wrote {
     Nothing,
     Something,
 }
@@ -330,7 +368,11 @@ fn block(
     ends: bool,
     fields: impl FnOnce(&mut Encoder, &mut Vec<u8>),
 ) -> Result<(), Gone> {
-    let stream = state.streams.get(id).ok_or(Gone)?;
+    let stream = state
+        .streams
+        .get(id)
+        .filter(|stream| stream.answer != Answer::Complete)
+        .ok_or(Gone)?;
     stream.answer = if ends { Answer::Complete } else { Answer::Begun };
     let max = state.max_frame as usize;
     state.contents += 1;

@@ -1,9 +1,9 @@
-//! The server's side of HTTP/2 (RFC 9113), below sockets and clocks: bytes in, calls and bytes out.
+//! HTTP/2 (RFC 9113), below sockets and clocks: bytes in, messages and bytes out, as a server and as a client.
 //!
-//! A [`Reader`] takes apart what the client sends and applies it to the [`Line`], which is what the parts of one
-//! connection share: its streams, its windows, and the bytes that are to go out. Whoever answers a stream writes into
-//! the line, whoever reads a request's body reads from it, and the task that drives the connection moves bytes between
-//! both and the socket. All of it is on one thread, so the line's lock is never waited for.
+//! A [`Reader`] takes apart what the peer sends and applies it to the [`Line`], which is what the parts of one
+//! connection share: its streams, its windows, and the bytes that are to go out. Whoever has something to send writes
+//! into the line, whoever reads a body reads from it, and the task that drives the connection has a [`Carrier`] move
+//! bytes between both and the socket. All of it is on one thread, so the line's lock is never waited for.
 //!
 //! An idle connection holds its two tables of header fields and nothing that could be made anew: buffers belong to the
 //! thread.
@@ -11,6 +11,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod calm;
+mod carrier;
 mod duplex;
 pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
@@ -29,18 +30,29 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub(crate) use carrier::{Carried, Carrier, CarryError};
 pub(crate) use duplex::Duplex;
 pub use inbound::{Inbound, Lost};
-pub(crate) use line::{Gone, Line, Wrote};
-pub(crate) use reader::{Opened, Reader};
+pub(crate) use line::{Gone, Line};
+pub(crate) use reader::Opened;
+#[cfg(any(test, fuzzing))]
+use reader::Reader;
 
 /// The preface that opens every connection. Source: RFC 9113, section 3.4.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Which side of a connection the gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
+
 /// What the gateway's side of a connection allows. Sizes are bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Streams at once.
+    pub(crate) role: Role,
+    /// Streams of the peer at once; of no meaning for a server's.
     pub(crate) max_streams: u32,
     /// What may be on its way on one stream.
     pub(crate) stream_window: u32,
@@ -48,14 +60,14 @@ pub(crate) struct Settings {
     pub(crate) connection_window: u32,
     /// The payload of one frame.
     pub(crate) max_frame: u32,
-    /// The table by which the client compresses header fields.
+    /// The table by which the peer compresses header fields.
     pub(crate) header_table: u32,
-    /// The header fields of one request, as section 6.5.2 counts them. What passes it is cut off, for whoever checks
-    /// heads to refuse.
+    /// The header fields of one message, as section 6.5.2 counts them. What passes it in a request is cut off, for
+    /// whoever checks heads to refuse; an answer that passes it is an error.
     pub(crate) max_header_list: u32,
-    /// Streams that the client may reset before they were looked at, in one turn.
+    /// Streams that the peer may reset before they were looked at, in one turn.
     pub(crate) max_pending_resets: usize,
-    /// Streams that may be reset here for what the client did wrong.
+    /// Streams that may be reset here for what the peer did wrong.
     pub(crate) max_error_resets: usize,
 }
 
@@ -69,7 +81,7 @@ pub(crate) fn farewell() -> Vec<u8> {
 
 /// Why a stream or a connection ends. Source: RFC 9113, section 7.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reason(pub(crate) u32);
+pub struct Reason(pub(crate) u32);
 
 impl Reason {
     pub(crate) const NO_ERROR: Self = Self(0);
@@ -117,7 +129,7 @@ impl fmt::Debug for Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {what}")]
 pub(crate) struct Broken {
-    /// What the client is told.
+    /// What the peer is told.
     pub(crate) reason: Reason,
     /// What it did.
     pub(crate) what: &'static str,

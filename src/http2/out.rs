@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{self, AsyncWrite};
 
-use crate::batch;
+use crate::buffers;
 
 /// Bytes that wait for the socket.
 #[derive(Debug, Default)]
@@ -19,14 +19,14 @@ impl Out {
     /// Where to write.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
-            self.bytes = batch::spare();
+            self.bytes = buffers::spare();
         }
         &mut self.bytes
     }
 
     /// Whether so much waits that no more bodies are taken.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() - self.sent >= batch::MOST
+        self.bytes.len() - self.sent >= buffers::MOST
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -47,7 +47,7 @@ impl Out {
             self.sent += written;
         }
         if self.bytes.capacity() > 0 {
-            batch::give_back(std::mem::take(&mut self.bytes));
+            buffers::give_back(std::mem::take(&mut self.bytes));
         }
         self.sent = 0;
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! Takes apart what the client sends, frame by frame, and applies it to the line. Source: RFC 9113, sections 3 to 6.
+//! Takes apart what the peer sends, frame by frame, and applies it to the line. Source: RFC 9113, sections 3 to 6.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -13,14 +13,18 @@ use crate::http2::hpack::Decoder;
 use crate::http2::inbound::Inbound;
 use crate::http2::line::Line;
 use crate::http2::state::{Going, LEAVING, State};
-use crate::http2::{Broken, PREFACE, Reason, Settings};
+use crate::http2::streams::Awaits;
+use crate::http2::{Broken, PREFACE, Reason, Role, Settings};
 
 /// What is read at a time: four frames of the usual size.
 const READ: usize = 64 << 10;
 /// Less room than this is not worth a read.
 const LEAST_READ: usize = 4 << 10;
-/// Pieces of a body that are smaller are copied out of the buffer in which they came; larger ones keep it.
-const COPIED: usize = 2 << 10;
+/// Pieces of a body that are smaller are copied out of the buffer in which they came; larger ones keep it, all of it. So
+/// what waits to be read holds at most four times its size.
+const COPIED: usize = READ / 4;
+/// What may stay in a buffer of its own, when a peer says half of something and waits.
+const FEW: usize = 1 << 10;
 /// Frames over which one header block may be spread.
 const MOST_FRAGMENTS: usize = 64;
 /// What an empty frame of a body weighs among those that carry nothing.
@@ -70,7 +74,10 @@ impl Reader {
         Self {
             line,
             buffer: BytesMut::new(),
-            greeted: 0,
+            greeted: match own.role {
+                Role::Server => 0,
+                Role::Client => PREFACE.len(),
+            },
             is_settled: false,
             decoder: Decoder::new(frame::FIRST_TABLE as usize, table as usize),
             block: None,
@@ -93,10 +100,18 @@ impl Reader {
     pub(crate) fn rest(&mut self) {
         if self.buffer.is_empty() {
             let mut buffer = std::mem::take(&mut self.buffer);
-            if buffer.capacity() > 0 && buffer.try_reclaim(READ) && buffer.capacity() < 2 * READ {
-                SPARE.set(Some(buffer));
+            if buffer.capacity() == 0 {
+                return;
             }
-        } else if self.buffer.len() <= COPIED && self.buffer.capacity() > 2 * COPIED {
+            if buffer.try_reclaim(READ) {
+                if buffer.capacity() < 2 * READ {
+                    SPARE.set(Some(buffer));
+                }
+            } else if buffer.capacity() >= LEAST_READ {
+                // A piece of it waits to be read, and keeps all of it: what is left is used before another is taken.
+                self.buffer = buffer;
+            }
+        } else if self.buffer.len() <= FEW && self.buffer.capacity() > 2 * FEW {
             // Whoever sends a few bytes and waits holds no more than a few.
             let few = BytesMut::from(&*self.buffer);
             let mut buffer = std::mem::replace(&mut self.buffer, few);
@@ -148,7 +163,7 @@ impl Reader {
             self.buffer.advance(frame::HEAD);
             if head.kind == Kind::Data {
                 // Taken before it is looked at, since it may keep the buffer.
-                let payload = if length <= COPIED {
+                let payload = if length < COPIED {
                     let copy = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
                     self.buffer.advance(length);
                     copy
@@ -217,14 +232,14 @@ impl Reader {
             Kind::Continuation => self.continuation(state, head, payload, accept),
             // It has been taken before, where it may keep its buffer.
             Kind::Data => Ok(()),
-            Kind::PushPromise => Err(Broken::protocol("a client sends no PUSH_PROMISE")),
+            Kind::PushPromise => Err(Broken::protocol("PUSH_PROMISE was not asked for")),
             Kind::Reset => {
-                let _reason = frame::number(payload).ok_or(Broken::size("RST_STREAM is four bytes"))?;
+                let reason = frame::number(payload).ok_or(Broken::size("RST_STREAM is four bytes"))?;
                 if head.stream == 0 {
                     return Err(Broken::protocol("RST_STREAM without a stream"));
                 }
                 self.calm.spend(1, now)?;
-                state.reset_by_client(head.stream)
+                state.reset_by_peer(head.stream, Reason(reason))
             }
             Kind::Priority => {
                 self.calm.spend(1, now)?;
@@ -242,10 +257,12 @@ impl Reader {
                 if head.stream != 0 {
                     return Err(Broken::protocol("GOAWAY on a stream"));
                 }
-                if payload.len() < 8 {
-                    return Err(Broken::size("GOAWAY is eight bytes or more"));
-                }
-                state.is_left = true;
+                let (last, reason) = payload
+                    .split_first_chunk::<4>()
+                    .and_then(|(last, rest)| Some((*last, *rest.first_chunk::<4>()?)))
+                    .ok_or(Broken::size("GOAWAY is eight bytes or more"))?;
+                let last = u32::from_be_bytes(last) & frame::MOST_WINDOW;
+                state.left(last, Reason(u32::from_be_bytes(reason)));
                 Ok(())
             }
             Kind::WindowUpdate => {
@@ -265,7 +282,7 @@ impl Reader {
         accept: &mut impl FnMut(Opened),
     ) -> Result<(), Broken> {
         if head.stream.is_multiple_of(2) {
-            return Err(Broken::protocol("a client's streams have odd numbers"));
+            return Err(Broken::protocol("streams of clients have odd numbers"));
         }
         self.calm.content(1);
         let mut fragment = unpadded(head, payload)?;
@@ -329,7 +346,10 @@ impl Reader {
         self.decoder
             .decode(block, |field| fields.take(field))
             .map_err(|error| Broken::new(Reason::COMPRESSION_ERROR, error.what()))?;
-        if let Some(stream) = state.streams.get(id) {
+        if let Some(stream) = state.streams.get(id).filter(|stream| stream.lost.is_none()) {
+            if let Awaits::Head { .. } = stream.awaits {
+                return state.answered(id, fields, ends);
+            }
             if stream.is_received {
                 return Err(Broken::new(
                     Reason::STREAM_CLOSED,
@@ -349,6 +369,9 @@ impl Reader {
                 Reason::STREAM_CLOSED,
                 "HEADERS on a stream that is closed",
             ));
+        }
+        if state.own.role == Role::Client {
+            return Err(Broken::protocol("a server opens no streams"));
         }
         if let Going::Last(_) = state.going {
             return Ok(());
@@ -455,6 +478,7 @@ fn settings(state: &mut State, head: Head, payload: &[u8]) -> Result<(), Broken>
                 return Err(Broken::protocol("MAX_FRAME_SIZE is not in its range"));
             }
             setting::MAX_FRAME_SIZE => state.max_frame = value,
+            setting::MAX_CONCURRENT_STREAMS => state.max_open = value,
             // The rest is advice, or for servers, or not known.
             _ => {}
         }

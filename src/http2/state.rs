@@ -1,15 +1,24 @@
-//! What the parts of a connection share, and what the client's frames do to it. Source: RFC 9113, sections 5 and 6.
+//! What the parts of a connection share, and what the peer's frames do to it. Source: RFC 9113, sections 5 and 6.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use crate::http2::frame::{self, FIRST_WINDOW, MOST_WINDOW};
+use crate::http2::head::Fields;
 use crate::http2::hpack::Encoder;
+use crate::http2::inbound::Lost;
 use crate::http2::out::Out;
-use crate::http2::streams::{Answer, Queue, Stream, Streams};
-use crate::http2::{Broken, Reason, Settings};
+use crate::http2::streams::{Answer, Asked, Awaits, Queue, Stream, Streams};
+use crate::http2::{Broken, PREFACE, Reason, Role, Settings};
+
+/// Streams at once that a server is believed to take before it has said. Source: RFC 9113, section 6.5.2, which
+/// recommends that it be no smaller.
+const FIRST_OPEN: u32 = 100;
+
+/// Informational answers to one request. 16: a server has one or two to say before its answer.
+const MOST_INFORMATIONAL: u32 = 16;
 
 /// What pings carry: which of ours is answered.
 pub(super) const KEEP_ALIVE: [u8; 8] = *b"alive?\0\0";
@@ -33,28 +42,30 @@ pub(super) struct State {
     pub(super) out: Out,
     pub(super) encoder: Encoder,
     pub(super) streams: Streams,
-    /// The highest stream of the client.
+    /// The highest stream that was opened, by the client.
     pub(super) last: u32,
-    /// Bytes that the client takes on all streams together.
+    /// Bytes that the peer takes on all streams together.
     pub(super) window: i64,
     /// Bytes that it takes on a new stream.
     pub(super) first_window: i64,
     /// Bytes of one frame that it takes.
     pub(super) max_frame: u32,
-    /// Bytes that the client may still send on all streams together.
+    /// Bytes that the peer may still send on all streams together.
     left: i64,
     /// Bytes of those that were read, and that it was not given back yet.
     read: u32,
     /// Bytes that it may send on a new stream; of the protocol's choice until it has read ours.
     first_left: i64,
     pub(super) going: Going,
-    /// The client will open no more streams.
+    /// The peer goes away: it opens no more streams, and takes none.
     pub(super) is_left: bool,
+    /// Streams at once that the peer takes.
+    pub(super) max_open: u32,
     /// The connection is over, and nobody writes out what is written here.
     pub(super) is_over: bool,
     /// Streams that were reset here: what the client had sent before it heard of that is still to come.
     abandoned: VecDeque<u32>,
-    /// How many of them for what the client did wrong.
+    /// How many of them for what the peer did wrong.
     errors: usize,
     /// Streams that the client reset before anybody looked at them, in this turn.
     pub(super) unseen: usize,
@@ -78,6 +89,7 @@ impl State {
             first_left: FIRST_WINDOW.max(own.stream_window).into(),
             going: Going::Serving,
             is_left: false,
+            max_open: FIRST_OPEN,
             is_over: false,
             abandoned: VecDeque::new(),
             errors: 0,
@@ -89,6 +101,9 @@ impl State {
     /// Says what the gateway allows, before all else.
     pub(super) fn greet(&mut self) {
         let out = self.out.buffer();
+        if self.own.role == Role::Client {
+            out.extend_from_slice(PREFACE);
+        }
         frame::settings(&self.own, out);
         if let Some(more) = self
             .own
@@ -111,19 +126,54 @@ impl State {
         self.streams.insert(
             id,
             Stream {
-                window: self.first_window,
-                answer: Answer::Unseen,
-                writer: None,
-                queue: Queue::default(),
-                trailers: None,
                 is_received,
                 has_reader: !is_received,
-                reader: None,
-                left: self.first_left,
-                read: 0,
                 missing,
+                ..self.stream()
             },
         );
+    }
+
+    /// Opens a stream of the gateway's own; `None` if the connection takes none any more.
+    pub(super) fn ask(&mut self, to: Asked) -> Option<u32> {
+        let id = if self.last == 0 {
+            1
+        } else {
+            self.last.checked_add(2)?
+        };
+        if self.is_left || self.is_over || id > MOST_WINDOW {
+            return None;
+        }
+        self.last = id;
+        let awaits = Awaits::Head { informational: 0, to };
+        self.streams.insert(
+            id,
+            Stream {
+                awaits,
+                ..self.stream()
+            },
+        );
+        Some(id)
+    }
+
+    /// A stream that begins now.
+    fn stream(&self) -> Stream {
+        Stream {
+            window: self.first_window,
+            answer: Answer::Unseen,
+            writer: None,
+            queue: Queue::default(),
+            trailers: None,
+            is_received: false,
+            has_reader: true,
+            reader: None,
+            left: self.first_left,
+            read: 0,
+            missing: None,
+            awaits: Awaits::Body,
+            head: None,
+            lost: None,
+        }
     }
 
     /// Takes a piece of a body that counts `size` with its padding.
@@ -136,7 +186,7 @@ impl State {
             ));
         }
         let length = u32::try_from(piece.len()).unwrap_or(size);
-        let Some(stream) = self.streams.get(id) else {
+        let Some(stream) = self.streams.get(id).filter(|stream| stream.lost.is_none()) else {
             self.give_back(size);
             return self.stray(id);
         };
@@ -151,7 +201,9 @@ impl State {
                 None => false,
             },
         };
-        let error = if stream.is_received {
+        let error = if let Awaits::Head { .. } = stream.awaits {
+            Some(Reason::PROTOCOL_ERROR)
+        } else if stream.is_received {
             Some(Reason::STREAM_CLOSED)
         } else if stream.left < 0 {
             Some(Reason::FLOW_CONTROL_ERROR)
@@ -191,7 +243,7 @@ impl State {
         self.fail(id, Reason::STREAM_CLOSED)
     }
 
-    /// Whether the client may not know yet that a stream is over.
+    /// Whether the peer may not know yet that a stream is over.
     pub(super) fn is_abandoned(&self, id: u32) -> bool {
         matches!(self.going, Going::Last(last) if id > last) || self.abandoned.contains(&id)
     }
@@ -215,17 +267,68 @@ impl State {
         Ok(())
     }
 
-    /// The client resets a stream.
-    pub(super) fn reset_by_client(&mut self, id: u32) -> Result<(), Broken> {
+    /// Takes the head of an answer.
+    pub(super) fn answered(&mut self, id: u32, fields: Fields, ends: bool) -> Result<(), Broken> {
+        let Some(stream) = self.streams.get(id) else {
+            return Ok(());
+        };
+        let Awaits::Head { informational, to } = stream.awaits else {
+            return Ok(());
+        };
+        let Ok((head, length)) = fields.answer() else {
+            return self.fail(id, Reason::PROTOCOL_ERROR);
+        };
+        if head.status.is_informational() {
+            let informational = informational + 1;
+            stream.awaits = Awaits::Head { informational, to };
+            if ends || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return self.fail(id, Reason::PROTOCOL_ERROR);
+            }
+            if informational > MOST_INFORMATIONAL {
+                self.write_reset(id, Reason::CANCEL);
+                self.lose(id, Lost::Informational);
+            }
+            return Ok(());
+        }
+        let has_body =
+            to == Asked::ForAll && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        stream.awaits = Awaits::Body;
+        stream.missing = length.filter(|_| has_body);
+        stream.is_received = ends;
+        if ends && stream.missing.is_some_and(|missing| missing > 0) {
+            return self.fail(id, Reason::PROTOCOL_ERROR);
+        }
+        stream.head = Some(Box::new(head));
+        if let Some(waker) = stream.reader.take() {
+            waker.wake();
+        }
+        self.settle(id);
+        Ok(())
+    }
+
+    /// The peer goes away, and has not looked at any stream after `last`.
+    pub(super) fn left(&mut self, last: u32, reason: Reason) {
+        self.is_left = true;
+        if self.own.role == Role::Client {
+            for id in self.streams.ids() {
+                if id > last {
+                    self.lose(id, Lost::Left(reason));
+                }
+            }
+        }
+    }
+
+    /// The peer resets a stream.
+    pub(super) fn reset_by_peer(&mut self, id: u32, reason: Reason) -> Result<(), Broken> {
         if id > self.last {
             return Err(Broken::protocol("RST_STREAM for a stream that was not opened"));
         }
-        let Some(mut stream) = self.streams.remove(id) else {
+        let Some(stream) = self.streams.get(id) else {
             return Ok(());
         };
-        self.forget(&stream);
-        stream.wake();
-        if stream.answer == Answer::Unseen {
+        let is_unseen = stream.answer == Answer::Unseen && stream.lost.is_none();
+        self.lose(id, Lost::Reset(reason));
+        if is_unseen {
             self.unseen += 1;
             if self.unseen > self.own.max_pending_resets {
                 return Err(Broken::calm("streams are reset before they are looked at"));
@@ -234,7 +337,7 @@ impl State {
         Ok(())
     }
 
-    /// The client takes more.
+    /// The peer takes more.
     pub(super) fn widen(&mut self, id: u32, more: u32) -> Result<(), Broken> {
         if id == 0 {
             if more == 0 {
@@ -267,7 +370,7 @@ impl State {
         Ok(())
     }
 
-    /// The client's streams begin with another window.
+    /// Streams begin with another window.
     pub(super) fn rewindow(&mut self, first: u32) -> Result<(), Broken> {
         let change = i64::from(first) - self.first_window;
         self.first_window = first.into();
@@ -284,7 +387,7 @@ impl State {
         Ok(())
     }
 
-    /// The client has read what the gateway allows.
+    /// The peer has read what the gateway allows.
     pub(super) fn agreed(&mut self) {
         let first = i64::from(self.own.stream_window);
         let change = first - self.first_left;
@@ -304,9 +407,12 @@ impl State {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.give_back(bytes);
         let half = self.own.stream_window / 2;
-        let Some(stream) = self.streams.get(id).filter(|stream| !stream.is_received) else {
+        let Some(stream) = self.streams.get(id) else {
             return;
         };
+        if stream.is_received || stream.lost.is_some() {
+            return;
+        }
         stream.read += bytes;
         if stream.read >= half {
             let more = std::mem::take(&mut stream.read);
@@ -315,7 +421,7 @@ impl State {
         }
     }
 
-    /// Lets the client send `bytes` more on the connection; it is told when they are many.
+    /// Lets the peer send `bytes` more on the connection; it is told when they are many.
     pub(super) fn give_back(&mut self, bytes: u32) {
         self.read += bytes;
         if self.read >= self.own.connection_window.max(FIRST_WINDOW) / 2 {
@@ -327,7 +433,7 @@ impl State {
         }
     }
 
-    /// Resets a stream for what the client did wrong.
+    /// Resets a stream for what the peer did wrong.
     pub(super) fn fail(&mut self, id: u32, reason: Reason) -> Result<(), Broken> {
         self.errors += 1;
         if self.errors > self.own.max_error_resets {
@@ -339,12 +445,24 @@ impl State {
 
     /// Resets a stream.
     pub(super) fn reset(&mut self, id: u32, reason: Reason) {
+        self.write_reset(id, reason);
+        self.lose(id, Lost::Broken(reason));
+    }
+
+    /// Nothing more comes or goes on a stream. It stays for whoever reads it to hear of that.
+    pub(super) fn lose(&mut self, id: u32, lost: Lost) {
+        let Some(stream) = self.streams.get(id) else {
+            return;
+        };
+        stream.lost.get_or_insert(lost);
+        stream.answer = Answer::Complete;
+        stream.wake();
+        self.settle(id);
+    }
+
+    fn write_reset(&mut self, id: u32, reason: Reason) {
         if self.is_over {
             return;
-        }
-        if let Some(mut stream) = self.streams.remove(id) {
-            self.forget(&stream);
-            stream.wake();
         }
         frame::reset(id, reason, self.out.buffer());
         let most = usize::try_from(self.own.max_streams)
@@ -363,17 +481,22 @@ impl State {
 
     /// Takes a stream away if nobody has to do with it any more.
     pub(super) fn settle(&mut self, id: u32) {
-        let Some(stream) = self.streams.get(id) else {
+        let Some(stream) = self.streams.get(id).filter(|stream| !stream.has_reader) else {
             return;
         };
-        if stream.has_reader || stream.answer != Answer::Complete {
+        if stream.is_closed() {
+            if let Some(stream) = self.streams.remove(id) {
+                self.forget(&stream);
+            }
             return;
         }
-        if !stream.is_received {
+        match self.own.role {
             // The answer is complete and the rest of the request unwanted. Source: RFC 9113, section 8.1.
-            self.reset(id, Reason::NO_ERROR);
-        } else if let Some(stream) = self.streams.remove(id) {
-            self.forget(&stream);
+            Role::Server if stream.answer == Answer::Complete => self.reset(id, Reason::NO_ERROR),
+            // Nobody wants the answer.
+            Role::Client if !stream.is_received => self.reset(id, Reason::CANCEL),
+            // Whoever sends goes on, or leaves.
+            Role::Server | Role::Client => {}
         }
     }
 
@@ -394,8 +517,8 @@ impl State {
     /// The connection is over: whoever has to do with it is told.
     pub(super) fn end(&mut self) {
         self.is_over = true;
-        for mut stream in self.streams.drain() {
-            stream.wake();
+        for id in self.streams.ids() {
+            self.lose(id, Lost::Closed);
         }
     }
 }

@@ -1,15 +1,19 @@
-//! The streams of a connection.
+//! The streams of a connection. What is called an answer here is what the gateway sends: a server's answer, and a client's
+//! request.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::response::Parts;
+
+use crate::http2::inbound::Lost;
 
 /// One stream. It is in the table until both sides are done with it, and nobody reads what has come of it.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Bytes that the client takes; less than none after it has made its windows smaller.
+    /// Bytes that the peer takes; less than none after it has made its windows smaller.
     pub(super) window: i64,
     pub(super) answer: Answer,
     /// Whoever answers.
@@ -17,17 +21,39 @@ pub(super) struct Stream {
     /// What has come and was not read.
     pub(super) queue: Queue,
     pub(super) trailers: Option<Box<HeaderMap>>,
-    /// The request is complete.
+    /// What the peer sends is complete.
     pub(super) is_received: bool,
     /// Somebody may still read it.
     pub(super) has_reader: bool,
     pub(super) reader: Option<Waker>,
-    /// Bytes that the client may still send.
+    /// Bytes that the peer may still send.
     pub(super) left: i64,
     /// Bytes that were read and that it was not given back yet.
     pub(super) read: u32,
     /// Bytes that are missing from the body, if the head said how many there are.
     pub(super) missing: Option<u64>,
+    /// What is to come on a stream that was opened here.
+    pub(super) awaits: Awaits,
+    /// The answer's head, until it is read.
+    pub(super) head: Option<Box<Parts>>,
+    /// Why nothing more will come or go.
+    pub(super) lost: Option<Lost>,
+}
+
+/// What is to come on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The head of an answer, after so many that were informational.
+    Head { informational: u32, to: Asked },
+    /// A body, and trailers.
+    Body,
+}
+
+/// What an answer is to: whether a length in its head is one of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    ForHead,
+    ForAll,
 }
 
 /// How far the answer of a stream has come.
@@ -43,7 +69,7 @@ pub(super) enum Answer {
 
 impl Stream {
     pub(super) fn is_closed(&self) -> bool {
-        self.answer == Answer::Complete && self.is_received
+        self.lost.is_some() || (self.answer == Answer::Complete && self.is_received)
     }
 
     /// Lets the answer go on that waits.
@@ -147,10 +173,9 @@ impl Streams {
         self.ids.len() >= most && self.all.iter().filter(|stream| !stream.is_closed()).count() >= most
     }
 
-    /// Takes all of them away.
-    pub(super) fn drain(&mut self) -> Vec<Stream> {
-        self.ids = Vec::new();
-        std::mem::take(&mut self.all)
+    /// The numbers of all.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.ids.clone()
     }
 
     /// Gives back room that is not used.

@@ -3,8 +3,8 @@
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 
-use crate::http2;
 use crate::http2::frame::{FIRST_WINDOW, LEAST_FRAME, MOST_FRAME, MOST_WINDOW};
+use crate::http2::{self, Role};
 use crate::limits::Limits;
 
 /// Bytes that hyper keeps of one HTTP/1.1 connection in each direction. Its own default is 400 KiB, which times ten
@@ -43,6 +43,7 @@ pub(crate) fn http2(limits: &Limits) -> http2::Settings {
     // dialect.
     let list = u32::try_from(head_bytes(limits) + limits.max_header_bytes).unwrap_or(u32::MAX);
     http2::Settings {
+        role: Role::Server,
         max_streams: limits.max_streams,
         stream_window: limits.stream_window_bytes.min(MOST_WINDOW),
         connection_window: limits.connection_window_bytes.clamp(FIRST_WINDOW, MOST_WINDOW),

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use hyper::client::conn::http1;
@@ -16,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::batch::{self, Batched, Turns};
+use crate::upstream::http2::Connection;
 use crate::wire::body::Body;
 
 /// Why an endpoint could not be dialled.
@@ -34,9 +33,6 @@ pub enum ConnectError {
     /// The peer speaks TLS but not HTTP/2.
     #[error("the endpoint does not offer HTTP/2 (ALPN \"h2\")")]
     NoHttp2,
-    /// The HTTP/2 preface failed.
-    #[error("the HTTP/2 handshake failed")]
-    Http2(#[source] h2::Error),
     /// The connection broke before it was used.
     #[error("the connection broke at once")]
     Http1(#[source] hyper::Error),
@@ -106,10 +102,7 @@ pub struct Connector {
 /// A dialled connection: the handle that sends requests, and the future that moves the bytes.
 pub(crate) enum Dialled {
     /// Many requests at once.
-    Http2(
-        h2::client::SendRequest<Bytes>,
-        Box<Turns<h2::client::Connection<Batched<Stream>, Bytes>, Stream>>,
-    ),
+    Http2(Box<Connection<Stream>>),
     /// One request after the other.
     Http1(
         http1::SendRequest<Body>,
@@ -127,10 +120,6 @@ enum Chosen {
 
 /// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
 pub(super) const MAX_HEADERS: usize = 400;
-
-/// The largest frame that an upstream may send. 64 KiB: a large answer is read in a quarter of the system calls that the
-/// 16 KiB of the protocol would take. A connection keeps a buffer for one of them, and there are few connections.
-const MAX_FRAME: u32 = 64 << 10;
 
 /// What a connection runs over.
 pub(crate) type Stream = Box<dyn Io>;
@@ -263,7 +252,9 @@ impl Connector {
     async fn handshake(&self) -> Result<Dialled, ConnectError> {
         let (stream, chosen) = self.open().await?;
         match (chosen, self.settings.speaks) {
-            (Some(Chosen::Http2), _) | (None, Speaks::Http2) => self.http2(stream).await,
+            (Some(Chosen::Http2), _) | (None, Speaks::Http2) => Ok(Dialled::Http2(Box::new(
+                Connection::new(stream, &self.settings.http2),
+            ))),
             (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
             // A server that knows nothing of ALPN speaks what was there before it.
             (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => self.http1(stream).await,
@@ -289,28 +280,6 @@ impl Connector {
             Some(_) | None => Chosen::Other,
         };
         Ok((Box::new(stream), Some(chosen)))
-    }
-
-    async fn http2(&self, stream: Stream) -> Result<Dialled, ConnectError> {
-        let http2 = &self.settings.http2;
-        let stream = batch::batched(stream);
-        let turns = stream.turns();
-        let (handle, connection) = h2::client::Builder::new()
-            .enable_push(false)
-            .initial_window_size(http2.stream_window_bytes)
-            .initial_connection_window_size(
-                http2
-                    .stream_window_bytes
-                    .saturating_mul(http2.max_streams)
-                    .min((1 << 31) - 1),
-            )
-            .max_header_list_size(http2.max_header_bytes)
-            .max_frame_size(MAX_FRAME)
-            .max_send_buffer_size(256 << 10)
-            .handshake(stream)
-            .await
-            .map_err(ConnectError::Http2)?;
-        Ok(Dialled::Http2(handle, Box::new(turns(connection))))
     }
 
     async fn http1(&self, stream: Stream) -> Result<Dialled, ConnectError> {

@@ -9,17 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::batch::{Batched, Turns};
-use crate::upstream::connect::{ConnectError, Connector, Dialled, Stream};
+use crate::upstream::connect::{ConnectError, Connector, Dialled};
 use crate::upstream::dice;
 use crate::upstream::exchange::{Exchange, Kept};
+use crate::upstream::http2::Handle;
 
 /// The first pause after an attempt that failed; it doubles with each one. Jitter takes up to half of it away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -104,7 +102,7 @@ struct Failure {
 }
 
 struct Connection {
-    handle: SendRequest<Bytes>,
+    handle: Handle,
     load: Arc<Load>,
 }
 
@@ -123,7 +121,7 @@ pub struct Lease(pub(super) Place);
 /// What a [`Lease`] is a place on.
 pub(super) enum Place {
     /// A stream of HTTP/2.
-    Stream(SendRequest<Bytes>, Counted),
+    Stream(Handle, Counted),
     /// A connection of HTTP/1.1.
     Exchange(Exchange),
 }
@@ -331,12 +329,14 @@ impl Inner {
     /// Spawns the task of a connection.
     async fn run(&self, dialled: Dialled) -> Result<Running, ConnectError> {
         match dialled {
-            Dialled::Http2(handle, connection) => {
+            Dialled::Http2(connection) => {
                 let load = Arc::new(Load::default());
-                let http2 = self.connector.settings().http2;
+                let handle = connection.handle();
                 let closes = Arc::clone(&load);
                 self.tasks.spawn(async move {
-                    drive(*connection, http2.ping_interval, http2.ping_timeout).await;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "an upstream connection broke");
+                    }
                     closes.closed.store(true, Ordering::Relaxed);
                 });
                 Ok(Running::Http2(Connection { handle, load }))
@@ -413,7 +413,7 @@ impl State {
     }
 
     /// A place on the fullest connection that has room: so that connections which are no longer needed empty.
-    fn place(&mut self, limit: usize) -> Option<(SendRequest<Bytes>, Counted)> {
+    fn place(&mut self, limit: usize) -> Option<(Handle, Counted)> {
         self.connections
             .retain(|connection| !connection.load.closed.load(Ordering::Relaxed));
         let connection = self
@@ -444,7 +444,7 @@ impl Connection {
 
     /// Streams that both sides allow.
     fn limit(&self, ours: usize) -> usize {
-        self.handle.current_max_send_streams().min(ours)
+        self.handle.max_streams().min(ours)
     }
 }
 
@@ -453,37 +453,4 @@ fn jittered(pause: Duration) -> Duration {
     let half = pause / 2;
     let micros = usize::try_from(half.as_micros()).unwrap_or(usize::MAX);
     half + Duration::from_micros(dice::below(micros) as u64)
-}
-
-/// Moves the bytes of a connection until it closes, and pings it meanwhile.
-async fn drive(
-    mut connection: Turns<h2::client::Connection<Batched<Stream>, Bytes>, Stream>,
-    interval: Duration,
-    patience: Duration,
-) {
-    let pings = connection.connection().ping_pong();
-    tokio::select! {
-        outcome = connection => {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "an upstream connection broke");
-            }
-        }
-        () = keep_alive(pings, interval, patience) => tracing::debug!("an upstream connection did not answer a ping"),
-    }
-}
-
-/// Pings at each interval; returns when an answer takes longer than `patience`.
-async fn keep_alive(pings: Option<h2::PingPong>, interval: Duration, patience: Duration) {
-    let Some(mut pings) = pings else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(interval).await;
-        match timeout(patience, pings.ping(h2::Ping::opaque())).await {
-            Ok(Ok(_pong)) => {}
-            // The connection itself says how it broke.
-            Ok(Err(_error)) => return std::future::pending().await,
-            Err(_elapsed) => return,
-        }
-    }
 }

@@ -5,10 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use bytes::{Buf as _, Bytes};
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -16,6 +14,8 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Kind};
+use crate::http2::{Gone, Inbound, Line, Lost, Reason};
+use crate::upstream::http2::Handle;
 use crate::upstream::pool::{Counted, Lease, Place};
 use crate::wire::body::Body;
 
@@ -92,36 +92,41 @@ impl Lease {
 
 /// Sends a request on a stream of its own.
 async fn send(
-    mut handle: SendRequest<Bytes>,
+    handle: Handle,
     place: Counted,
     request: Request<()>,
     body: Body,
     tasks: &TaskTracker,
 ) -> Result<Response<Body>, SendError> {
     let ends_at_once = body.is_end_stream();
-    let (answer, stream) = handle.send_request(request, ends_at_once).map_err(|error| {
+    let mut answer = handle.ask(&request, ends_at_once).map_err(|gone| {
         // It is closing: calls that are under way finish on it, new ones need another.
         place.retire();
-        SendError::Unprocessed(error.into())
+        SendError::Unprocessed(gone.into())
     })?;
+    drop(request);
     let pump = if ends_at_once {
         None
     } else {
-        Pump::start(stream, body, tasks).await?
+        Pump::start(handle.line(), answer.stream(), body, tasks).await?
     };
-    let (head, stream) = match final_answer(answer, &place).await {
-        Ok(response) => response.into_parts(),
-        Err(error) => {
+    drop(handle);
+    let head = match poll_fn(|cx| answer.poll_head(cx)).await {
+        Ok(head) => head,
+        Err(lost) => {
+            if let Lost::Left(_) = lost {
+                place.retire();
+            }
             let fault = pump.and_then(|pump| pump.fault());
-            return Err(fault.map_or(error, SendError::Request));
+            return Err(fault.map_or_else(|| classify(lost), SendError::Request));
         }
     };
-    let body = if stream.is_end_stream() {
+    let body = if answer.is_end_stream() {
         Body::empty()
     } else {
         Body::stream(Answer {
-            stream,
-            state: State::Data,
+            inbound: answer,
+            is_done: false,
             pump,
             _place: place,
         })
@@ -129,39 +134,15 @@ async fn send(
     Ok(Response::from_parts(head, body))
 }
 
-/// The answer after the informational ones, of which so many are taken and no more.
-async fn final_answer(
-    mut answer: ResponseFuture,
-    place: &Counted,
-) -> Result<Response<RecvStream>, SendError> {
-    let mut informational = 0;
-    poll_fn(|cx| {
-        while let Poll::Ready(Some(Ok(_head))) = answer.poll_informational(cx) {
-            informational += 1;
-            if informational > MAX_INFORMATIONAL {
-                return Poll::Ready(Err(TOO_INFORMATIONAL));
-            }
-        }
-        Pin::new(&mut answer).poll(cx).map_err(|error| {
-            if error.is_go_away() {
-                place.retire();
-            }
-            classify(error)
-        })
-    })
-    .await
-}
-
 /// Whether the upstream surely left the stream alone.
 ///
 /// Source: RFC 9113, sections 6.8 and 8.7.
-fn classify(error: h2::Error) -> SendError {
-    if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
-        SendError::Refused(error.into())
-    } else if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) {
-        SendError::Unprocessed(error.into())
-    } else {
-        SendError::Broken(error.into())
+fn classify(lost: Lost) -> SendError {
+    match lost {
+        Lost::Reset(Reason::REFUSED_STREAM) => SendError::Refused(lost.into()),
+        Lost::Left(Reason::NO_ERROR) => SendError::Unprocessed(lost.into()),
+        Lost::Informational => TOO_INFORMATIONAL,
+        Lost::Reset(_) | Lost::Broken(_) | Lost::Left(_) | Lost::Closed => SendError::Broken(lost.into()),
     }
 }
 
@@ -181,11 +162,13 @@ impl Drop for Pump {
 impl Pump {
     /// Sends what is there already, and spawns a task for the rest, if there is any.
     async fn start(
-        stream: SendStream<Bytes>,
+        line: Line,
+        stream: u32,
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Option<Self>, SendError> {
         let mut upload = Upload {
+            line,
             stream,
             body,
             waiting: None,
@@ -215,91 +198,80 @@ impl Pump {
     }
 }
 
-/// Sends a body as far as the stream's window lets it: a slow upstream slows the client.
+/// Sends a body as far as the stream's window lets it: a slow upstream slows the client. Dropping it before its end resets
+/// the stream.
 struct Upload {
-    stream: SendStream<Bytes>,
+    line: Line,
+    stream: u32,
     body: Body,
     /// A chunk that waits for window, and whether it is the last one.
     waiting: Option<(Bytes, bool)>,
+}
+
+impl Upload {
+    /// Sends what waits, and then what the body brings.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(), Fault>, Gone>> {
+        loop {
+            self.line.watch(cx, self.stream)?;
+            if let Some((chunk, last)) = &mut self.waiting {
+                let sent = ready!(self.line.poll_data(cx, self.stream, chunk, *last))?;
+                chunk.advance(sent);
+                if !chunk.is_empty() {
+                    continue;
+                }
+                let last = *last;
+                self.waiting = None;
+                if last {
+                    return Poll::Ready(Ok(Ok(())));
+                }
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        self.waiting = Some((data, self.body.is_end_stream()));
+                    }
+                }
+                Some(Err(fault)) => {
+                    // The client broke off, or sent what is not valid: half a request must not look like a whole one.
+                    self.line.reset(self.stream, Reason::CANCEL);
+                    return Poll::Ready(Ok(Err(fault)));
+                }
+                None => self.waiting = Some((Bytes::new(), true)),
+            }
+        }
+    }
 }
 
 impl Future for Upload {
     type Output = Result<(), Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let this = &mut *self;
-        loop {
-            if let Poll::Ready(_reset) = this.stream.poll_reset(cx) {
-                return Poll::Ready(Ok(()));
-            }
-            while let Some((chunk, last)) = &mut this.waiting {
-                if chunk.is_empty() {
-                    let last = *last;
-                    this.waiting = None;
-                    if last {
-                        return Poll::Ready(Ok(()));
-                    }
-                    break;
-                }
-                this.stream.reserve_capacity(chunk.len());
-                let room = match this.stream.capacity() {
-                    0 => match ready!(this.stream.poll_capacity(cx)) {
-                        // Window was promised and taken back: wait for more.
-                        Some(Ok(0)) => continue,
-                        Some(Ok(room)) => room,
-                        // The stream is gone; whoever waits for the answer hears why.
-                        Some(Err(_)) | None => return Poll::Ready(Ok(())),
-                    },
-                    room => room,
-                };
-                let piece = chunk.split_to(room.min(chunk.len()));
-                let ends = *last && chunk.is_empty();
-                if this.stream.send_data(piece, ends).is_err() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
-                        this.waiting = Some((data, this.body.is_end_stream()));
-                    }
-                }
-                Some(Err(fault)) => {
-                    // The client broke off, or sent what is not valid: half a request must not look like a whole one.
-                    this.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(fault));
-                }
-                None => {
-                    // An error here means that the stream is gone; whoever waits for the answer hears why.
-                    let _ = this.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
+        // Of a stream that is gone, whoever waits for the answer hears why.
+        self.poll_send(cx).map(|sent| sent.unwrap_or(Ok(())))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.line.leave(self.stream, Reason::CANCEL);
     }
 }
 
 /// The body of an answer. Gives window back as it is read: a slow client slows the upstream.
 struct Answer {
-    stream: RecvStream,
-    state: State,
+    inbound: Inbound,
+    is_done: bool,
     pump: Option<Pump>,
     _place: Counted,
 }
 
-enum State {
-    Data,
-    Trailers,
-    Done,
-}
-
 impl Answer {
     /// Why the answer broke off: the request's own fault, if it has one.
-    fn broken(&self, error: h2::Error) -> Fault {
+    fn broken(&self, lost: Lost) -> Fault {
         self.pump.as_ref().and_then(Pump::fault).unwrap_or_else(|| {
-            Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
+            Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(lost)
         })
     }
 }
@@ -313,40 +285,20 @@ impl HttpBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = &mut *self;
-        if matches!(this.state, State::Data) {
-            match ready!(this.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // It fails only for a stream that is closed, which the next poll tells.
-                    let _ = this.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) if ended_early_without_error(&error) => this.state = State::Done,
-                Some(Err(error)) => {
-                    this.state = State::Done;
-                    return Poll::Ready(Some(Err(this.broken(error))));
-                }
-                None => this.state = State::Trailers,
-            }
+        if this.is_done {
+            return Poll::Ready(None);
         }
-        if matches!(this.state, State::Trailers) {
-            let trailers: Result<Option<HeaderMap>, _> = ready!(this.stream.poll_trailers(cx));
-            this.state = State::Done;
-            return Poll::Ready(match trailers {
-                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-                Err(error) => Some(Err(this.broken(error))),
-            });
-        }
-        Poll::Ready(None)
+        let polled = ready!(Pin::new(&mut this.inbound).poll_frame(cx));
+        this.is_done = !matches!(polled, Some(Ok(_)));
+        Poll::Ready(match polled {
+            // A server that has answered in full may reset what is left of the request so. Source: RFC 9113, section 8.1.
+            Some(Err(Lost::Reset(Reason::NO_ERROR))) | None => None,
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(lost)) => Some(Err(this.broken(lost))),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done) || self.stream.is_end_stream()
+        self.is_done || self.inbound.is_end_stream()
     }
-}
-
-/// A server that has answered in full may reset what is left of the request with NO_ERROR.
-///
-/// Source: RFC 9113, section 8.1.
-fn ended_early_without_error(error: &h2::Error) -> bool {
-    error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::http2::hpack::{OVERHEAD, fields};
 
@@ -48,6 +49,13 @@ impl Entry {
     fn size(&self) -> usize {
         self.text.len() + OVERHEAD
     }
+}
+
+/// Whether a field may go into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    Never,
+    IfItComesAgain,
 }
 
 /// Writes header blocks of one connection, in their order.
@@ -108,36 +116,78 @@ impl Encoder {
         string(status.as_str().as_bytes(), out);
     }
 
+    /// Writes what a request asks for.
+    pub(crate) fn request(&mut self, request: &Request<()>, out: &mut Vec<u8>) {
+        match *request.method() {
+            Method::GET => out.push(0x82),
+            Method::POST => out.push(0x83),
+            ref other => self.text(
+                b":method",
+                2,
+                other.as_str().as_bytes(),
+                Keeps::IfItComesAgain,
+                out,
+            ),
+        }
+        let uri = request.uri();
+        out.push(if uri.scheme() == Some(&Scheme::HTTPS) {
+            0x87
+        } else {
+            0x86
+        });
+        if let Some(authority) = uri.authority() {
+            self.text(
+                b":authority",
+                1,
+                authority.as_str().as_bytes(),
+                Keeps::IfItComesAgain,
+                out,
+            );
+        }
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        self.text(b":path", 4, path.as_bytes(), Keeps::IfItComesAgain, out);
+    }
+
     /// Writes a header field.
     pub(crate) fn field(&mut self, name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-        let (bytes, text) = (name.as_str().as_bytes(), value.as_bytes());
+        let secret = value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE].contains(name);
+        let keeps = if secret {
+            Keeps::Never
+        } else {
+            Keeps::IfItComesAgain
+        };
+        let place = fields::place(name).unwrap_or(0);
+        self.text(name.as_str().as_bytes(), place, value.as_bytes(), keeps, out);
+    }
+
+    /// Writes a field, whose name is at `place` in the static table, or not in it if that is 0.
+    fn text(&mut self, bytes: &[u8], place: usize, text: &[u8], keeps: Keeps, out: &mut Vec<u8>) {
         if let Some(at) = self.entries.iter().position(|entry| entry.is(bytes, text)) {
             return number(0x80, 7, at + fields::KNOWN + 1, out);
         }
-        let secret = value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE].contains(name);
-        let keeps = !secret && self.comes_again(bytes, text);
-        let named = self.place(name);
-        match (secret, keeps) {
-            (true, _) => number(0x10, 4, named, out),
-            (false, true) => number(0x40, 6, named, out),
-            (false, false) => number(0, 4, named, out),
+        let named = match place {
+            0 => self.place(bytes),
+            place => place,
+        };
+        let kept = keeps == Keeps::IfItComesAgain && self.comes_again(bytes, text);
+        match keeps {
+            Keeps::Never => number(0x10, 4, named, out),
+            Keeps::IfItComesAgain if kept => number(0x40, 6, named, out),
+            Keeps::IfItComesAgain => number(0, 4, named, out),
         }
         if named == 0 {
             string(bytes, out);
         }
         string(text, out);
-        if keeps {
+        if kept {
             self.insert(bytes, text);
         }
     }
 
-    /// Where a name is in the tables; 0 if it is in neither.
-    fn place(&self, name: &HeaderName) -> usize {
-        let bytes = name.as_str().as_bytes();
-        fields::place(name).unwrap_or_else(|| {
-            let own = self.entries.iter().position(|entry| entry.is_named(bytes));
-            own.map_or(0, |at| at + fields::KNOWN + 1)
-        })
+    /// Where a name is in the table; 0 if it is not.
+    fn place(&self, name: &[u8]) -> usize {
+        let own = self.entries.iter().position(|entry| entry.is_named(name));
+        own.map_or(0, |at| at + fields::KNOWN + 1)
     }
 
     /// Whether a field was written a short while ago, and would fit; it is noted if not.

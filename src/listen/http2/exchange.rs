@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 
 use crate::fault::Fault;
-use crate::http2::{Duplex, Gone, Line, Opened, Reason};
+use crate::http2::{Duplex, Gone, Line, Lost, Opened, Reason};
 use crate::listen::call::{Calls, Tracked};
 use crate::listen::tunnel::Io;
 use crate::peer::Peer;
@@ -163,9 +163,9 @@ async fn data(line: &Line, stream: u32, mut bytes: Bytes, ends: bool) -> Result<
 fn reason(fault: &Fault) -> Reason {
     let mut cause = fault.source();
     while let Some(error) = cause {
-        let upstream = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
-        if let Some(reason) = upstream {
-            return Reason(reason.into());
+        match error.downcast_ref::<Lost>() {
+            Some(Lost::Reset(reason) | Lost::Broken(reason) | Lost::Left(reason)) => return *reason,
+            Some(Lost::Closed | Lost::Informational) | None => {}
         }
         cause = error.source();
     }
