@@ -40,6 +40,8 @@ pub(crate) struct Carrier<S> {
     reader: Reader,
     /// The socket has been written to since it was flushed.
     is_dirty: bool,
+    /// Nothing was read, since too much waits to be written.
+    is_held: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
@@ -50,6 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
             reader: Reader::new(line.clone(), &own),
             line,
             is_dirty: false,
+            is_held: false,
         }
     }
 
@@ -64,7 +67,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         now: impl FnOnce() -> Instant,
         accept: impl FnMut(Opened),
     ) -> Poll<Result<Carried, CarryError>> {
-        if self.line.is_full() {
+        self.is_held = self.line.is_full();
+        if self.is_held {
             return Poll::Pending;
         }
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.reader.room()))?;
@@ -85,6 +89,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
             self.is_dirty = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether there is something to do before an event: somebody has asked for it, or there is room to read again.
+    pub(crate) fn goes_on(&self) -> bool {
+        (self.is_held && !self.line.is_full()) || self.line.is_rung()
     }
 
     /// Writes out the rest and closes; a peer that is gone does not hear it.

@@ -123,12 +123,12 @@ impl Line {
             if state.out.is_empty() {
                 return Poll::Ready(Ok(Wrote::Nothing));
             }
-            let was_full = state.out.is_full();
-            std::task::ready!(state.out.poll_write(cx, stream))?;
-            if was_full {
+            let written = state.out.poll_write(cx, stream);
+            if state.is_room_wanted && !state.out.is_full() {
+                state.is_room_wanted = false;
                 state.unblock();
             }
-            Poll::Ready(Ok(Wrote::Something))
+            written.map_ok(|()| Wrote::Something)
         })
     }
 
@@ -282,6 +282,7 @@ impl Line {
                         return Poll::Ready(Ok(sent));
                     }
                     stream.answer = Answer::Blocked;
+                    state.is_room_wanted |= state.out.is_full();
                     keep(&mut stream.writer, cx.waker());
                     return Poll::Pending;
                 }

@@ -27,6 +27,8 @@ const COPIED: usize = READ / 4;
 const FEW: usize = 1 << 10;
 /// Frames over which one header block may be spread.
 const MOST_FRAGMENTS: usize = 64;
+/// How many times the allowed list a header block may be before it ends the connection.
+const MOST_TIMES: usize = 4;
 /// What an empty frame of a body weighs among those that carry nothing.
 const EMPTY: u32 = 10;
 
@@ -322,7 +324,9 @@ impl Reader {
         };
         block.bytes.extend_from_slice(payload);
         block.fragments += 1;
-        if block.bytes.len() > state.own.max_header_list as usize || block.fragments > MOST_FRAGMENTS {
+        // Read even if it is too large, so that it is refused and the others on the connection go on; within reason.
+        let most = (state.own.max_header_list as usize).saturating_mul(MOST_TIMES);
+        if block.bytes.len() > most || block.fragments > MOST_FRAGMENTS {
             return Err(Broken::calm("a header block does not end"));
         }
         if head.has(flag::END_HEADERS) {

@@ -40,6 +40,8 @@ pub(super) enum Going {
 pub(super) struct State {
     pub(super) own: Settings,
     pub(super) out: Out,
+    /// Somebody waits for `out` not to be full.
+    pub(super) is_room_wanted: bool,
     pub(super) encoder: Encoder,
     pub(super) streams: Streams,
     /// The highest stream that was opened, by the client.
@@ -78,6 +80,7 @@ impl State {
         Self {
             own,
             out: Out::default(),
+            is_room_wanted: false,
             encoder: Encoder::new(),
             streams: Streams::default(),
             last: 0,

@@ -76,7 +76,7 @@ where
     }
 }
 
-impl<E: Exchanges + Unpin> Finish for Http2<E> {
+impl<E: Exchanges + Unpin> Finish for Http2<Watched, E> {
     type Error = Http2Error;
 
     fn finish(self: Pin<&mut Self>) {

@@ -13,11 +13,12 @@ use std::task::{Context, Poll, Waker};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 pub(crate) use exchange::{Exchanges, answering};
 
 use crate::http2::{Broken, Carried, Carrier, CarryError, Reason, Settings};
 use crate::limits::Limits;
-use crate::listen::stream::Watched;
 use crate::pulse::{Beat, Pulse};
 
 /// Turns before others have theirs.
@@ -45,8 +46,8 @@ enum Stage {
 }
 
 /// A connection whose requests `E` answers.
-pub(crate) struct Http2<E: Exchanges> {
-    carrier: Carrier<Watched>,
+pub(crate) struct Http2<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> {
+    carrier: Carrier<S>,
     answers: E,
     exchanges: FuturesUnordered<E::Exchange>,
     /// Wakes this task for what its exchanges do.
@@ -55,8 +56,8 @@ pub(crate) struct Http2<E: Exchanges> {
     stage: Stage,
 }
 
-impl<E: Exchanges> Http2<E> {
-    pub(crate) fn new(io: Watched, settings: Settings, limits: &Limits, answers: E) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
+    pub(crate) fn new(io: S, settings: Settings, limits: &Limits, answers: E) -> Self {
         let carrier = Carrier::new(io, settings);
         Self {
             waker: carrier.line().waker(),
@@ -121,10 +122,11 @@ impl<E: Exchanges> Http2<E> {
                 Poll::Ready(Beat::Dead) => return Poll::Ready(Err(Http2Error::Dead)),
                 Poll::Pending => {}
             }
-            let is_out = self.carrier.poll_write(cx)?.is_ready();
+            // What could not be written goes on when the socket takes more.
+            let _out = self.carrier.poll_write(cx)?;
             if self.carrier.line().is_done() {
                 self.close(None);
-            } else if !(has_read || (is_out && self.carrier.line().is_rung())) {
+            } else if !(has_read || self.carrier.goes_on()) {
                 self.carrier.rest();
                 return Poll::Pending;
             }
@@ -150,7 +152,7 @@ impl<E: Exchanges> Http2<E> {
     }
 }
 
-impl<E: Exchanges + Unpin> Future for Http2<E> {
+impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges + Unpin> Future for Http2<S, E> {
     type Output = Result<(), Http2Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -163,3 +165,6 @@ impl<E: Exchanges + Unpin> Future for Http2<E> {
         polled
     }
 }
+
+#[cfg(test)]
+mod tests;
