@@ -12,15 +12,18 @@ use crate::http2::line::{Line, Wrote};
 use crate::http2::reader::{Opened, Reader};
 use crate::http2::{Broken, Settings};
 
-/// Why nothing more can be moved.
+/// How a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CarryError {
+pub(crate) enum ConnectionError {
     /// The peer broke the protocol, or asks for too much.
     #[error(transparent)]
     Broken(#[from] Broken),
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The peer does not answer.
+    #[error("a ping was not answered")]
+    Dead,
 }
 
 /// What has come.
@@ -66,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         cx: &mut Context<'_>,
         now: impl FnOnce() -> Instant,
         accept: impl FnMut(Opened),
-    ) -> Poll<Result<Carried, CarryError>> {
+    ) -> Poll<Result<Carried, ConnectionError>> {
         self.is_held = self.line.is_full();
         if self.is_held {
             return Poll::Pending;

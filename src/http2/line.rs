@@ -17,7 +17,7 @@ use crate::http2::hpack::Encoder;
 use crate::http2::inbound::Inbound;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
 use crate::http2::streams::{Answer, Asked, keep};
-use crate::http2::{Broken, Reason, Settings};
+use crate::http2::{Reason, Role, Settings};
 
 /// The stream is over: the client reset it, or is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,9 +154,17 @@ impl Line {
         self.with(|state| state.is_done())
     }
 
-    /// Tells the client why the connection ends now.
-    pub(crate) fn break_off(&self, broken: Broken) {
-        self.with(|state| frame::goaway(state.last, broken.reason, state.out.buffer()));
+    /// Tells the peer why the connection ends now, and whoever has to do with it.
+    pub(crate) fn break_off(&self, reason: Reason) {
+        self.with(|state| {
+            let last = match state.own.role {
+                Role::Server => state.last,
+                // A server opens no streams.
+                Role::Client => 0,
+            };
+            frame::goaway(last, reason, state.out.buffer());
+            state.end();
+        });
     }
 
     /// The connection is over: whoever has to do with it is told.

@@ -30,7 +30,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub(crate) use carrier::{Carried, Carrier, CarryError};
+pub(crate) use carrier::{Carried, Carrier, ConnectionError};
 pub(crate) use duplex::Duplex;
 pub use inbound::{Inbound, Lost};
 pub(crate) use line::{Gone, Line};

@@ -10,9 +10,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use crate::http2::ConnectionError;
 use crate::listen::Settings;
 use crate::listen::drain::{Drain, Level, Stop};
-use crate::listen::http2::{Exchanges, Http2, Http2Error};
+use crate::listen::http2::{Exchanges, Http2};
 use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
 use crate::listen::stream::Watched;
 
@@ -77,7 +78,7 @@ where
 }
 
 impl<E: Exchanges + Unpin> Finish for Http2<Watched, E> {
-    type Error = Http2Error;
+    type Error = ConnectionError;
 
     fn finish(self: Pin<&mut Self>) {
         Self::finish(&self);

@@ -6,7 +6,6 @@
 mod exchange;
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -17,26 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use exchange::{Exchanges, answering};
 
-use crate::http2::{Broken, Carried, Carrier, CarryError, Reason, Settings};
+use crate::http2::{Broken, Carried, Carrier, ConnectionError, Reason, Settings};
 use crate::limits::Limits;
 use crate::pulse::{Beat, Pulse};
 
 /// Turns before others have theirs.
 const TURNS: usize = 8;
-
-/// How a connection ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Http2Error {
-    /// The client broke the protocol, or asked for too much.
-    #[error(transparent)]
-    Broken(#[from] Broken),
-    /// The socket failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The client does not answer.
-    #[error("a ping was not answered")]
-    Dead,
-}
 
 /// How far a connection has come.
 enum Stage {
@@ -87,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
 
     fn break_off(&mut self, broken: Broken) {
         if matches!(self.stage, Stage::Serving) {
-            self.carrier.line().break_off(broken);
+            self.carrier.line().break_off(broken.reason);
             self.close(Some(broken));
         }
     }
@@ -98,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
         self.stage = Stage::Closing(broken);
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         for _ in 0..TURNS {
             self.carrier.line().is_rung();
             if let Stage::Closing(broken) = self.stage {
@@ -108,18 +93,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
             let has_read = match self.poll_read(cx) {
                 Poll::Ready(Ok(Carried::End)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(Carried::Some)) => true,
-                Poll::Ready(Err(CarryError::Broken(broken))) => {
+                Poll::Ready(Err(ConnectionError::Broken(broken))) => {
                     self.break_off(broken);
                     continue;
                 }
-                Poll::Ready(Err(CarryError::Io(error))) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => false,
             };
             let mut within = Context::from_waker(&self.waker);
             while let Poll::Ready(Some(())) = self.exchanges.poll_next_unpin(&mut within) {}
             match self.pulse.poll(cx) {
                 Poll::Ready(Beat::Ask) => self.carrier.line().ping(),
-                Poll::Ready(Beat::Dead) => return Poll::Ready(Err(Http2Error::Dead)),
+                Poll::Ready(Beat::Dead) => return Poll::Ready(Err(ConnectionError::Dead)),
                 Poll::Pending => {}
             }
             // What could not be written goes on when the socket takes more.
@@ -135,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
         Poll::Pending
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Carried, CarryError>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Carried, ConnectionError>> {
         let Self {
             carrier,
             answers,
@@ -153,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges> Http2<S, E> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges + Unpin> Future for Http2<S, E> {
-    type Output = Result<(), Http2Error>;
+    type Output = Result<(), ConnectionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let me = &mut *self;

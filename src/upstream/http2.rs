@@ -1,17 +1,15 @@
 //! A connection of HTTP/2 to an upstream: its task, and the handle by which requests are sent on it.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Request;
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http2::frame::{FIRST_TABLE, FIRST_WINDOW, MOST_WINDOW};
-use crate::http2::{Broken, Carried, Carrier, CarryError, Gone, Inbound, Line, Role, Settings};
+use crate::http2::{Broken, Carried, Carrier, ConnectionError, Gone, Inbound, Line, Reason, Role, Settings};
 use crate::pulse::{Beat, Pulse};
 use crate::upstream::connect::Http2;
 
@@ -21,20 +19,6 @@ const MAX_FRAME: u32 = 32 << 10;
 const MAX_ERROR_RESETS: usize = 1000;
 /// Turns before others have theirs.
 const TURNS: usize = 8;
-
-/// How a connection ended before its time.
-#[derive(Debug, Error)]
-pub(crate) enum Http2Error {
-    /// The upstream broke the protocol.
-    #[error(transparent)]
-    Broken(#[from] Broken),
-    /// The socket failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The upstream does not answer.
-    #[error("a ping was not answered")]
-    Dead,
-}
 
 /// Sends requests on a connection, which ends when there is no handle any more and all is answered.
 #[derive(Clone, Debug)]
@@ -70,8 +54,8 @@ impl Handle {
 pub(crate) struct Connection<S: AsyncRead + AsyncWrite + Unpin> {
     carrier: Carrier<S>,
     pulse: Pulse,
-    /// Why it is being closed.
-    broken: Option<Broken>,
+    /// What comes of it, once it is being closed.
+    ended: Option<Result<(), Broken>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -94,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             carrier: Carrier::new(stream, own),
             pulse: Pulse::new(settings.ping_interval, settings.ping_timeout),
-            broken: None,
+            ended: None,
         }
     }
 
@@ -103,32 +87,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Handle(Arc::new(Held(self.carrier.line().clone())))
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+    /// Says goodbye, and why.
+    fn close(&mut self, ended: Result<(), Broken>) {
+        let reason = ended.map_or_else(|broken| broken.reason, |()| Reason::NO_ERROR);
+        self.carrier.line().break_off(reason);
+        self.ended = Some(ended);
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         for _ in 0..TURNS {
             self.carrier.line().is_rung();
-            if let Some(broken) = self.broken {
-                return self.carrier.poll_close(cx).map(|()| Err(broken.into()));
+            if let Some(ended) = self.ended {
+                let closed = self.carrier.poll_close(cx);
+                return closed.map(|()| ended.map_err(ConnectionError::from));
             }
             if self.carrier.line().is_done() {
-                return self.carrier.poll_close(cx).map(Ok);
+                self.close(Ok(()));
+                continue;
             }
             let Self { carrier, pulse, .. } = self;
             let read = carrier.poll_read(cx, || pulse.hear().into_std(), drop);
             let has_read = match read {
                 Poll::Ready(Ok(Carried::End)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(Carried::Some)) => true,
-                Poll::Ready(Err(CarryError::Io(error))) => return Poll::Ready(Err(error.into())),
-                Poll::Ready(Err(CarryError::Broken(broken))) => {
-                    self.carrier.line().break_off(broken);
-                    self.carrier.line().end();
-                    self.broken = Some(broken);
+                Poll::Ready(Err(ConnectionError::Broken(broken))) => {
+                    self.close(Err(broken));
                     continue;
                 }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => false,
             };
             match self.pulse.poll(cx) {
                 Poll::Ready(Beat::Ask) => self.carrier.line().ping(),
-                Poll::Ready(Beat::Dead) => return Poll::Ready(Err(Http2Error::Dead)),
+                Poll::Ready(Beat::Dead) => return Poll::Ready(Err(ConnectionError::Dead)),
                 Poll::Pending => {}
             }
             // What could not be written goes on when the socket takes more.
@@ -144,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
-    type Output = Result<(), Http2Error>;
+    type Output = Result<(), ConnectionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let me = &mut *self;
@@ -168,11 +159,12 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::io::duplex;
     use tokio::time::timeout;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
     /// An independent server that sends each body back.
-    async fn echo(stream: tokio::io::DuplexStream) {
+    async fn echo(stream: tokio::io::DuplexStream, tasks: TaskTracker) {
         let mut connection = h2::server::Builder::new()
             .initial_window_size(4 << 20)
             .initial_connection_window_size(64 << 20)
@@ -180,7 +172,7 @@ mod tests {
             .await
             .unwrap();
         while let Some(Ok((request, mut answer))) = connection.accept().await {
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let mut out = answer.send_response(Response::new(()), false).unwrap();
                 let mut body = request.into_body();
                 while let Some(piece) = body.data().await {
@@ -203,8 +195,9 @@ mod tests {
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
         };
+        let tasks = TaskTracker::new();
         let (ours, theirs) = duplex(1000);
-        tokio::spawn(echo(theirs));
+        tasks.spawn(echo(theirs, tasks.clone()));
         let mut connection = pin!(Connection::new(ours, &settings));
         let handle = connection.handle();
         let mut asked = Vec::new();
@@ -212,7 +205,7 @@ mod tests {
             let request = Request::post("http://a/").body(()).unwrap();
             let mut answer = handle.ask(&request, false).unwrap();
             let line = handle.line();
-            asked.push(tokio::spawn(async move {
+            asked.push(tasks.spawn(async move {
                 let bytes = vec![at; LENGTH];
                 let stream = answer.stream();
                 let sending = async {

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::io::duplex;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::Http2;
 use super::exchange::Exchanges;
@@ -57,6 +58,7 @@ async fn a_pipe_that_takes_little_at_a_time_gets_all() {
         max_pending_resets: 20,
         max_error_resets: 20,
     };
+    let tasks = TaskTracker::new();
     let (ours, theirs) = duplex(1000);
     let mut serving = pin!(Http2::new(ours, settings, &Limits::default(), Echo));
     let (sender, connection) = h2::client::Builder::new()
@@ -65,11 +67,11 @@ async fn a_pipe_that_takes_little_at_a_time_gets_all() {
         .handshake::<_, Bytes>(theirs)
         .await
         .unwrap();
-    let _connection = tokio::spawn(connection);
+    let _connection = tasks.spawn(connection);
     let mut asked = Vec::new();
     for at in 0..STREAMS {
         let mut sender = sender.clone().ready().await.unwrap();
-        asked.push(tokio::spawn(async move {
+        asked.push(tasks.spawn(async move {
             let request = Request::post("http://a/").body(()).unwrap();
             let (response, mut stream) = sender.send_request(request, false).unwrap();
             for piece in 1..=PIECES {
