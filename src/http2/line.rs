@@ -91,21 +91,25 @@ impl Line {
         Waker::from(Arc::clone(&self.0))
     }
 
-    /// The task runs.
-    pub(crate) fn run(&self, waker: &Waker) {
-        self.0.task.register(waker);
+    /// What `turns` comes to in the connection's task, which looks once more if somebody wanted it to meanwhile.
+    pub(crate) fn drive<T>(
+        &self,
+        cx: &mut Context<'_>,
+        turns: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.0.task.register(cx.waker());
         self.0.is_running.store(true, Ordering::SeqCst);
+        let polled = turns(cx);
+        self.0.is_running.store(false, Ordering::SeqCst);
+        if polled.is_pending() && self.0.is_rung.load(Ordering::SeqCst) {
+            cx.waker().wake_by_ref();
+        }
+        polled
     }
 
     /// Whether somebody wanted the task to look since this was asked last.
     pub(crate) fn is_rung(&self) -> bool {
         self.0.is_rung.swap(false, Ordering::SeqCst)
-    }
-
-    /// The task rests; whether it has to look once more.
-    pub(crate) fn rest(&self) -> bool {
-        self.0.is_running.store(false, Ordering::SeqCst);
-        self.0.is_rung.load(Ordering::SeqCst)
     }
 
     /// Whether so much waits for the peer that nothing more is read from it.
@@ -184,7 +188,12 @@ impl Line {
 
     /// Streams at once that the server takes.
     pub(crate) fn max_open(&self) -> usize {
-        usize::try_from(self.with(|state| state.max_open)).unwrap_or(usize::MAX)
+        self.with(|state| {
+            if state.is_left || state.is_over {
+                return 0;
+            }
+            usize::try_from(state.max_open).unwrap_or(usize::MAX)
+        })
     }
 
     /// Nothing more will be asked: the connection ends when all is answered.

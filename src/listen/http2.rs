@@ -142,12 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges + Unpin> Future for Http2<S
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let me = &mut *self;
-        me.carrier.line().run(cx.waker());
-        let polled = me.poll_turns(cx);
-        if me.carrier.line().rest() && polled.is_pending() {
-            cx.waker().wake_by_ref();
-        }
-        polled
+        let line = me.carrier.line().clone();
+        line.drive(cx, |cx| me.poll_turns(cx))
     }
 }
 

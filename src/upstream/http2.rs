@@ -139,106 +139,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let me = &mut *self;
-        me.carrier.line().run(cx.waker());
-        let polled = me.poll_turns(cx);
-        if me.carrier.line().rest() && polled.is_pending() {
-            cx.waker().wake_by_ref();
-        }
-        polled
+        let line = me.carrier.line().clone();
+        line.drive(cx, |cx| me.poll_turns(cx))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::pin::pin;
-    use std::time::Duration;
-
-    use bytes::Bytes;
-    use http::Response;
-    use http_body_util::BodyExt as _;
-    use tokio::io::duplex;
-    use tokio::time::timeout;
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-
-    /// An independent server that sends each body back.
-    async fn echo(stream: tokio::io::DuplexStream, tasks: TaskTracker) {
-        let mut connection = h2::server::Builder::new()
-            .initial_window_size(4 << 20)
-            .initial_connection_window_size(64 << 20)
-            .handshake::<_, Bytes>(stream)
-            .await
-            .unwrap();
-        while let Some(Ok((request, mut answer))) = connection.accept().await {
-            tasks.spawn(async move {
-                let mut out = answer.send_response(Response::new(()), false).unwrap();
-                let mut body = request.into_body();
-                while let Some(piece) = body.data().await {
-                    let piece = piece.unwrap();
-                    body.flow_control().release_capacity(piece.len()).unwrap();
-                    out.send_data(piece, false).unwrap();
-                }
-                out.send_data(Bytes::new(), true).unwrap();
-            });
-        }
-    }
-
-    #[tokio::test]
-    async fn a_pipe_that_takes_little_at_a_time_gets_all() {
-        const LENGTH: usize = 320 << 10;
-        let settings = Http2 {
-            max_streams: 100,
-            stream_window_bytes: 1 << 20,
-            max_header_bytes: 16 << 10,
-            ping_interval: Duration::from_secs(30),
-            ping_timeout: Duration::from_secs(10),
-        };
-        let tasks = TaskTracker::new();
-        let (ours, theirs) = duplex(1000);
-        tasks.spawn(echo(theirs, tasks.clone()));
-        let mut connection = pin!(Connection::new(ours, &settings));
-        let handle = connection.handle();
-        let mut asked = Vec::new();
-        for at in 0..8_u8 {
-            let request = Request::post("http://a/").body(()).unwrap();
-            let mut answer = handle.ask(&request, false).unwrap();
-            let line = handle.line();
-            asked.push(tasks.spawn(async move {
-                let bytes = vec![at; LENGTH];
-                let stream = answer.stream();
-                let sending = async {
-                    let mut sent = 0;
-                    while sent < LENGTH {
-                        let rest = &bytes[sent..];
-                        sent += poll_fn(|cx| line.poll_data(cx, stream, rest, true))
-                            .await
-                            .unwrap();
-                    }
-                };
-                let reading = async {
-                    poll_fn(|cx| answer.poll_head(cx)).await.unwrap();
-                    answer.collect().await.unwrap().to_bytes()
-                };
-                let ((), read) = tokio::join!(sending, reading);
-                assert!(read == bytes, "{} bytes came back", read.len());
-            }));
-        }
-        let all = async {
-            for task in asked {
-                task.await.unwrap();
-            }
-        };
-        tokio::select! {
-            done = timeout(Duration::from_secs(10), all) => done.expect("every stream should come to its end"),
-            ended = &mut connection => panic!("{ended:?}"),
-        }
-        // The last handle is gone, and all is answered: the connection ends by itself.
-        drop(handle);
-        timeout(Duration::from_secs(10), connection)
-            .await
-            .unwrap()
-            .unwrap();
-    }
-}
+mod tests;

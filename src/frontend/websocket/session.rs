@@ -244,10 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Poll::Ready(Happening::Unreachable);
             }
         }
-        // Before the call, which ends by it too.
-        if let Some(standing) = &mut self.standing
-            && let Poll::Ready(fault) = standing.poll_revoked(cx)
-        {
+        if let Poll::Ready(fault) = self.poll_revoked(cx) {
             return Poll::Ready(Happening::Revoked(fault));
         }
         self.turn = match self.turn {
@@ -262,14 +259,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
             happening = self.poll_side(cx, other);
         }
-        if happening.is_ready() {
-            return happening;
+        match happening {
+            // The call ends by it too, and may have heard of it since it was asked above.
+            Poll::Ready(Happening::Replied(Err(_)) | Happening::Answered(Err(_))) => {
+                return match self.poll_revoked(cx) {
+                    Poll::Ready(fault) => Poll::Ready(Happening::Revoked(fault)),
+                    Poll::Pending => happening,
+                };
+            }
+            Poll::Ready(_) => return happening,
+            Poll::Pending => {}
         }
         if self.leave.poll(cx).is_ready() {
             return Poll::Ready(Happening::Leaving);
         }
         let taken = (!self.socket.has_room()).then(|| self.socket.taken());
         self.timers.poll(cx, taken).map(Happening::Due)
+    }
+
+    /// Ready when the client's token is revoked.
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        match &mut self.standing {
+            Some(standing) => standing.poll_revoked(cx),
+            None => Poll::Pending,
+        }
     }
 
     fn poll_side(&mut self, cx: &mut Context<'_>, turn: Turn) -> Poll<Happening> {
