@@ -10,7 +10,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         return;
     };
     match first % 2 {
-        0 => frames(rest),
+        0 => frames(rest, std::time::Instant::now()),
         _ => header_block(rest),
     }
 });

@@ -2,10 +2,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use http::{HeaderValue, Response};
 use http_body::Body as _;
-use tokio::time::Instant;
 
 use super::{Broken, Inbound, Line, PREFACE, Reader, Role, Settings};
 
@@ -44,12 +44,11 @@ impl Session {
         }
     }
 
-    fn read(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8], now: Instant) {
         if self.broken.is_some() {
             return;
         }
         self.reader.room().extend_from_slice(bytes);
-        let now = Instant::now().into_std();
         let Self {
             reader,
             heard,
@@ -99,10 +98,10 @@ impl Session {
 }
 
 /// What comes of `data` after the preface, read in pieces of so many bytes.
-fn heard(data: &[u8], piece: usize) -> (Vec<String>, Option<Broken>) {
+fn heard(data: &[u8], piece: usize, now: Instant) -> (Vec<String>, Option<Broken>) {
     let mut session = Session::new();
     for bytes in [PREFACE].into_iter().chain(data.chunks(piece.max(1))) {
-        session.read(bytes);
+        session.read(bytes, now);
     }
     session.answer();
     session.line.end();
@@ -114,15 +113,15 @@ fn heard(data: &[u8], piece: usize) -> (Vec<String>, Option<Broken>) {
 ///
 /// # Panics
 /// Something does not hold.
-pub fn frames(data: &[u8]) {
-    let whole = heard(data, data.len());
+pub fn frames(data: &[u8], now: Instant) {
+    let whole = heard(data, data.len(), now);
     for piece in [1, 7, 10, 100] {
-        assert_eq!(whole, heard(data, piece), "in pieces of {piece}");
+        assert_eq!(whole, heard(data, piece, now), "in pieces of {piece}");
     }
     let mut session = Session::new();
-    session.read(PREFACE);
+    session.read(PREFACE, now);
     for bytes in data.chunks(100) {
-        session.read(bytes);
+        session.read(bytes, now);
         session.answer();
     }
 }

@@ -101,8 +101,11 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What becomes of a GET when the server says these frames: its status and body, or why there is none.
-async fn told(frames: &[u8]) -> Result<(u16, Bytes), Lost> {
+/// The status and body of an answer, or why there is none.
+type Answer<B> = Result<(u16, B), Lost>;
+
+/// What becomes of a GET when the server says these frames.
+async fn told(frames: &[u8]) -> Answer<Bytes> {
     let (ours, mut theirs) = duplex(1 << 20);
     let connection = Connection::new(ours, &SETTINGS);
     let handle = connection.handle();
@@ -140,7 +143,7 @@ async fn a_server_that_breaks_the_protocol_is_not_believed() {
         let fields: Vec<u8> = fields.collect::<Vec<_>>().repeat(times);
         frame(1, END, 1, &[&b"\x88"[..], &fields].concat())
     };
-    let table: Vec<(&str, Vec<u8>, Result<(u16, &str), Lost>)> = vec![
+    let table: Vec<(&str, Vec<u8>, Answer<&str>)> = vec![
         ("an answer", after(&ok, frame(0, 1, 1, b"a")), Ok((200, "a"))),
         (
             "an answer without a body",
