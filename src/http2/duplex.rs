@@ -64,7 +64,7 @@ impl AsyncRead for Duplex {
 
 impl AsyncWrite for Duplex {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = ready!(self.line.poll_data(cx, self.inbound.stream(), bytes, false))?;
+        let sent = ready!(self.line.poll_copy(cx, self.inbound.stream(), bytes, false))?;
         Poll::Ready(Ok(sent))
     }
 
@@ -74,7 +74,7 @@ impl AsyncWrite for Duplex {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.line.poll_data(cx, self.inbound.stream(), &[], true)) {
+        match ready!(self.line.poll_copy(cx, self.inbound.stream(), &[], true)) {
             Ok(_) | Err(Gone) => Poll::Ready(Ok(())),
         }
     }

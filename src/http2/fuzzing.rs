@@ -81,7 +81,7 @@ impl Session {
                         "{stream}: {}",
                         if read.is_none() { "the end" } else { "lost" }
                     ));
-                    let _blocked = line.poll_data(&cx, *stream, &[], true);
+                    let _blocked = line.poll_copy(&cx, *stream, &[], true);
                     return false;
                 };
                 match frame.into_data() {

@@ -1,9 +1,11 @@
 //! The handle by which the parts of a connection reach what they share.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::header::DATE;
 use http::response::Parts;
@@ -15,6 +17,7 @@ use crate::http2::frame::{self, Head, Kind, flag};
 use crate::http2::head::is_of_connection;
 use crate::http2::hpack::Encoder;
 use crate::http2::inbound::Inbound;
+use crate::http2::out::Out;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
 use crate::http2::streams::{Answer, Asked, keep};
 use crate::http2::{Reason, Role, Settings};
@@ -270,31 +273,58 @@ impl Line {
         })
     }
 
-    /// Sends as much of `bytes` as the client takes now, and how much that is; with `ends`, they are the last.
+    /// Sends as much of `bytes` as the peer takes now, and how much that is; with `ends`, they are the last. A large piece
+    /// is not copied.
     pub(crate) fn poll_data(
+        &self,
+        cx: &Context<'_>,
+        id: u32,
+        bytes: &Bytes,
+        ends: bool,
+    ) -> Poll<Result<usize, Gone>> {
+        self.poll_send(cx, id, bytes.len(), ends, |out, piece| {
+            out.piece(bytes.slice(piece))
+        })
+    }
+
+    /// The same for bytes that are copied.
+    pub(super) fn poll_copy(
         &self,
         cx: &Context<'_>,
         id: u32,
         bytes: &[u8],
         ends: bool,
     ) -> Poll<Result<usize, Gone>> {
+        self.poll_send(cx, id, bytes.len(), ends, |out, piece| {
+            out.buffer()
+                .extend_from_slice(bytes.get(piece).unwrap_or_default());
+        })
+    }
+
+    /// Sends `length` bytes, each frame of which `put` writes.
+    fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        id: u32,
+        length: usize,
+        ends: bool,
+        mut put: impl FnMut(&mut Out, Range<usize>),
+    ) -> Poll<Result<usize, Gone>> {
         let mut sent = 0;
         let polled = self.with(|state| {
             loop {
-                let Some(stream) = state
-                    .streams
-                    .get(id)
-                    .filter(|stream| stream.answer != Answer::Complete)
-                else {
+                let stream = state.streams.get(id);
+                let Some(stream) = stream.filter(|stream| stream.answer != Answer::Complete) else {
                     return Poll::Ready(Err(Gone));
                 };
-                let rest = bytes.get(sent..).unwrap_or_default();
-                if rest.is_empty() && (sent > 0 || !ends) {
+                let rest = length - sent;
+                if rest == 0 && (sent > 0 || !ends) {
                     return Poll::Ready(Ok(sent));
                 }
                 let most = i64::from(state.max_frame.min(LARGEST));
-                let takes = usize::try_from(stream.window.min(state.window).min(most)).unwrap_or(0);
-                if state.out.is_full() || (takes == 0 && !rest.is_empty()) {
+                let takes = stream.window.min(state.window).min(most);
+                let takes = usize::try_from(takes).unwrap_or(0).min(rest);
+                if state.out.is_full() || (takes == 0 && rest > 0) {
                     if sent > 0 {
                         return Poll::Ready(Ok(sent));
                     }
@@ -303,18 +333,17 @@ impl Line {
                     keep(&mut stream.writer, cx.waker());
                     return Poll::Pending;
                 }
-                let (now, later) = rest.split_at(rest.len().min(takes));
-                let length = u32::try_from(now.len()).unwrap_or(0);
-                let is_last = ends && later.is_empty();
-                stream.window -= i64::from(length);
-                state.window -= i64::from(length);
+                let size = u32::try_from(takes).unwrap_or(0);
+                let is_last = ends && takes == rest;
+                stream.window -= i64::from(size);
+                state.window -= i64::from(size);
                 stream.answer = if is_last { Answer::Complete } else { Answer::Begun };
                 let flags = if is_last { flag::END_STREAM } else { 0 };
-                let out = state.out.buffer();
-                out.extend_from_slice(&Head::new(Kind::Data, flags, id, length).bytes());
-                out.extend_from_slice(now);
+                let head = Head::new(Kind::Data, flags, id, size);
+                state.out.buffer().extend_from_slice(&head.bytes());
+                put(&mut state.out, sent..sent + takes);
                 state.contents += 1;
-                sent += now.len();
+                sent += takes;
                 if is_last {
                     state.settle(id);
                     return Poll::Ready(Ok(sent));

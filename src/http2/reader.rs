@@ -16,13 +16,20 @@ use crate::http2::state::{Going, LEAVING, State};
 use crate::http2::streams::Awaits;
 use crate::http2::{Broken, PREFACE, Reason, Role, Settings};
 
-/// What is read at a time: four frames of the usual size.
-const READ: usize = 64 << 10;
+/// What is read at a time. From clients 64 KiB, four frames of the usual size; from upstreams 128 KiB, so that an answer of
+/// 100 KB is there in one read and no byte of it is copied.
+fn size(role: Role) -> usize {
+    match role {
+        Role::Server => 64 << 10,
+        Role::Client => 128 << 10,
+    }
+}
+
 /// Less room than this is not worth a read.
 const LEAST_READ: usize = 4 << 10;
 /// Pieces of a body that are smaller are copied out of the buffer in which they came; larger ones keep it, all of it. So
-/// what waits to be read holds at most four times its size.
-const COPIED: usize = READ / 4;
+/// what waits to be read holds a few times its size at the most.
+const COPIED: usize = 16 << 10;
 /// What may stay in a buffer of its own, when a peer says half of something and waits.
 const FEW: usize = 1 << 10;
 /// Frames over which one header block may be spread.
@@ -33,8 +40,23 @@ const MOST_TIMES: usize = 4;
 const EMPTY: u32 = 10;
 
 thread_local! {
-    /// A buffer of a connection that has nothing unread, which is most of them most of the time.
-    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
+    /// Buffers of connections that have nothing unread, which is most of them most of the time.
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { server: None, client: None }) };
+}
+
+/// A buffer for each side.
+struct Spare {
+    server: Option<BytesMut>,
+    client: Option<BytesMut>,
+}
+
+impl Spare {
+    fn of(&mut self, role: Role) -> &mut Option<BytesMut> {
+        match role {
+            Role::Server => &mut self.server,
+            Role::Client => &mut self.client,
+        }
+    }
 }
 
 /// A request whose head is complete.
@@ -59,6 +81,7 @@ struct Block {
 #[derive(Debug)]
 pub(crate) struct Reader {
     line: Line,
+    role: Role,
     buffer: BytesMut,
     /// How much of the preface has come.
     greeted: usize,
@@ -75,6 +98,7 @@ impl Reader {
         let table = own.header_table.max(frame::FIRST_TABLE);
         Self {
             line,
+            role: own.role,
             buffer: BytesMut::new(),
             greeted: match own.role {
                 Role::Server => 0,
@@ -89,39 +113,50 @@ impl Reader {
 
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() == 0 {
-            self.buffer = SPARE.take().unwrap_or_else(|| BytesMut::with_capacity(READ));
+        let Self { buffer, role, .. } = self;
+        let size = size(*role);
+        if buffer.is_empty() && !buffer.try_reclaim(size) && buffer.capacity() < size / 4 {
+            *buffer = SPARE
+                .with_borrow_mut(|spare| spare.of(*role).take())
+                .unwrap_or_else(|| BytesMut::with_capacity(size));
         }
-        if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
-            self.buffer.reserve(READ);
+        if buffer.capacity() - buffer.len() < LEAST_READ {
+            buffer.reserve(size);
         }
-        &mut self.buffer
+        buffer
     }
 
-    /// Gives the buffer back to the thread, if the client has nothing half said.
+    /// Gives the buffer back to the thread, if the peer has nothing half said.
     pub(crate) fn rest(&mut self) {
         if self.buffer.is_empty() {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            if buffer.capacity() == 0 {
-                return;
-            }
-            if buffer.try_reclaim(READ) {
-                if buffer.capacity() < 2 * READ {
-                    SPARE.set(Some(buffer));
-                }
-            } else if buffer.capacity() >= LEAST_READ {
+            let buffer = std::mem::take(&mut self.buffer);
+            if let Some(buffer) = self.give_back(buffer) {
                 // A piece of it waits to be read, and keeps all of it: what is left is used before another is taken.
                 self.buffer = buffer;
             }
         } else if self.buffer.len() <= FEW && self.buffer.capacity() > 2 * FEW {
             // Whoever sends a few bytes and waits holds no more than a few.
             let few = BytesMut::from(&*self.buffer);
-            let mut buffer = std::mem::replace(&mut self.buffer, few);
-            buffer.clear();
-            if buffer.try_reclaim(READ) && buffer.capacity() < 2 * READ {
-                SPARE.set(Some(buffer));
-            }
+            let buffer = std::mem::replace(&mut self.buffer, few);
+            let _kept_by_a_piece = self.give_back(buffer);
         }
+    }
+
+    /// Gives a buffer back to the thread; if a piece of it is in use, it is returned.
+    fn give_back(&self, mut buffer: BytesMut) -> Option<BytesMut> {
+        let size = size(self.role);
+        buffer.clear();
+        if buffer.capacity() == 0 {
+            return None;
+        }
+        if !buffer.try_reclaim(size) {
+            return Some(buffer);
+        }
+        // One that had to grow is not kept.
+        if buffer.capacity() < 2 * size {
+            SPARE.with_borrow_mut(|spare| *spare.of(self.role) = Some(buffer));
+        }
+        None
     }
 
     /// Gives back room that an idle connection does not need.
@@ -159,7 +194,6 @@ impl Reader {
             self.is_settled = true;
             let length = head.length as usize;
             if self.buffer.len() < frame::HEAD + length {
-                self.buffer.reserve(frame::HEAD + length - self.buffer.len());
                 break;
             }
             self.buffer.advance(frame::HEAD);

@@ -1,14 +1,19 @@
-//! What carries nothing, counted; requests that are changed at random; cookies.
+//! What carries nothing, counted; what goes out, in order; requests that are changed at random; cookies.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{COOKIE, HeaderName};
 use http::{HeaderValue, Method};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::calm::Calm;
 use super::head::Fields;
 use super::hpack::{Field, Name};
+use super::out::Out;
 use super::{frame, fuzzing};
 
 #[test]
@@ -72,6 +77,76 @@ fn fields_that_are_too_many_are_cut_off_after_the_one_that_passes() {
     assert_eq!(list(pseudo + 339), 10);
     assert_eq!(list(pseudo + 305), 9);
     assert_eq!(list(pseudo), 1);
+}
+
+/// A writer that takes some bytes of some slices, or none.
+struct Grudging {
+    dice: Dice,
+    taken: Vec<u8>,
+}
+
+impl AsyncWrite for Grudging {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.as_mut().poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let most = self.dice.roll(40_000);
+        if most < 4_000 {
+            return Poll::Pending;
+        }
+        let all: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .take(most)
+            .collect();
+        self.taken.extend_from_slice(&all);
+        Poll::Ready(Ok(all.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn what_goes_out_keeps_its_order_whatever_a_write_takes() {
+    let mut out = Out::default();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut socket = Grudging {
+        dice: Dice(7),
+        taken: Vec::new(),
+    };
+    let mut dice = Dice(20_261_124);
+    let mut written = Vec::new();
+    for round in 0..2000_usize {
+        let piece: Vec<u8> = (0..dice.roll(20_000))
+            .map(|at| u8::try_from((at + round) % 251).unwrap())
+            .collect();
+        if dice.roll(2) == 0 {
+            out.buffer().extend_from_slice(&piece);
+        } else {
+            out.piece(piece.clone().into());
+        }
+        written.extend_from_slice(&piece);
+        let waits = written.len() - socket.taken.len();
+        assert_eq!(out.is_full(), waits >= 64 << 10);
+        while out.is_full() {
+            let _pending = out.poll_write(&mut cx, &mut socket).map(Result::unwrap);
+        }
+    }
+    while !out.is_empty() {
+        let _pending = out.poll_write(&mut cx, &mut socket).map(Result::unwrap);
+    }
+    assert!(socket.taken == written);
 }
 
 /// A small generator that gives the same numbers on every machine: xorshift.

@@ -13,8 +13,8 @@ use crate::http2::{Broken, Carried, Carrier, ConnectionError, Gone, Inbound, Lin
 use crate::pulse::{Beat, Pulse};
 use crate::upstream::connect::Http2;
 
-/// The largest frame that an upstream may send. 32 KiB: a body of 100 KB comes in four, and two of them in one read.
-const MAX_FRAME: u32 = 32 << 10;
+/// The largest frame that an upstream may send. 64 KiB: a body of 100 KB comes in two instead of seven.
+const MAX_FRAME: u32 = 64 << 10;
 /// Streams of one connection that may have to be reset for what the upstream did wrong.
 const MAX_ERROR_RESETS: usize = 1000;
 /// Turns before others have theirs.

@@ -36,7 +36,7 @@ impl Exchanges for Echo {
                     drop(rest.split_to(sent.unwrap()));
                 }
             }
-            poll_fn(|cx| line.poll_data(cx, opened.stream, &[], true))
+            poll_fn(|cx| line.poll_data(cx, opened.stream, &Bytes::new(), true))
                 .await
                 .unwrap();
         })
