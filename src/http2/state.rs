@@ -248,7 +248,13 @@ impl State {
 
     /// Whether the peer may not know yet that a stream is over.
     pub(super) fn is_abandoned(&self, id: u32) -> bool {
-        matches!(self.going, Going::Last(last) if id > last) || self.abandoned.contains(&id)
+        match self.own.role {
+            Role::Server => {
+                matches!(self.going, Going::Last(last) if id > last) || self.abandoned.contains(&id)
+            }
+            // A stream that is reset here makes room for another at once, so there may be any number of them.
+            Role::Client => true,
+        }
     }
 
     /// Takes the trailers of a body.
@@ -468,6 +474,10 @@ impl State {
             return;
         }
         frame::reset(id, reason, self.out.buffer());
+        if self.own.role == Role::Client {
+            return;
+        }
+        // No more of them can be unknown to the client than it may have open.
         let most = usize::try_from(self.own.max_streams)
             .unwrap_or(usize::MAX)
             .max(100);

@@ -253,15 +253,19 @@ async fn a_server_that_breaks_the_protocol_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_wants_is_reset() {
+async fn answers_that_nobody_wants_are_reset_and_others_come() {
     let (ours, mut theirs) = duplex(1 << 20);
     let connection = Connection::new(ours, &SETTINGS);
     let handle = connection.handle();
     let tasks = TaskTracker::new();
     tasks.spawn(connection);
     let request = Request::get("http://a/").body(()).unwrap();
-    drop(handle.ask(&request, true).unwrap());
-    let reset = frame(3, 0, 1, &8_u32.to_be_bytes());
+    // More than could be remembered.
+    for _ in 0..300 {
+        drop(handle.ask(&request, true).unwrap());
+    }
+    let mut wanted = handle.ask(&request, true).unwrap();
+    let reset = frame(3, 0, 599, &8_u32.to_be_bytes());
     let mut said = Vec::new();
     let reading = async {
         while !said.windows(reset.len()).any(|bytes| bytes == reset) {
@@ -269,4 +273,17 @@ async fn an_answer_that_nobody_wants_is_reset() {
         }
     };
     timeout(PATIENCE, reading).await.expect("CANCEL should be told");
+    // The server had answered before it heard of that.
+    let late = [
+        frame(4, 0, 0, &[]),
+        frame(1, 4, 1, b"\x88"),
+        frame(0, 1, 1, b"late"),
+    ]
+    .concat();
+    theirs.write_all(&late).await.unwrap();
+    theirs.write_all(&frame(1, 5, 601, b"\x89")).await.unwrap();
+    let head = timeout(PATIENCE, poll_fn(|cx| wanted.poll_head(cx)))
+        .await
+        .unwrap();
+    assert_eq!(head.unwrap().status, 204);
 }
