@@ -220,17 +220,17 @@ impl State {
             return self.fail(id, reason);
         }
         stream.is_received = ends;
-        let mut unread = size - length;
         if stream.has_reader {
             stream.queue.push(piece);
             if let Some(waker) = stream.reader.take() {
                 waker.wake();
             }
+            // Padding is read as soon as it has come.
+            self.read(id, (size - length) as usize);
         } else {
             // It counts against the stream's window for good, so that a client whose body nobody wants stops.
-            unread = size;
+            self.give_back(size);
         }
-        self.give_back(unread);
         self.settle(id);
         Ok(())
     }
@@ -414,6 +414,9 @@ impl State {
     /// Somebody has read `bytes` of a stream's body.
     pub(super) fn read(&mut self, id: u32, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes == 0 {
+            return;
+        }
         self.give_back(bytes);
         let half = self.own.stream_window / 2;
         let Some(stream) = self.streams.get(id) else {

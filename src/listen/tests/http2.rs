@@ -871,6 +871,26 @@ async fn bodies_are_echoed_whole_at_every_size() {
 }
 
 #[tokio::test]
+async fn padding_is_given_back_to_the_window() {
+    let gateway = Gateway::new(Limits::default());
+    let mut client = Raw::connect(&gateway).await;
+    // A byte of data in 257.
+    let padded = frame(0, 8, 1, &[&[255, b'a'][..], &[0; 255]].concat());
+    client.0.write_all(&frame(1, MORE, 1, POST)).await.unwrap();
+    client.0.write_all(&padded.repeat(200)).await.unwrap();
+    loop {
+        let (head, _) = client.whole_frame().await.unwrap();
+        if head[3] == 8 && head[8] == 1 {
+            break;
+        }
+    }
+    client.0.write_all(&padded.repeat(100)).await.unwrap();
+    client.0.write_all(&frame(0, 1, 1, &[])).await.unwrap();
+    assert_eq!(client.told().await, Told::Answer(1));
+    assert_eq!(client.frame().await.unwrap().2, b"300 bytes");
+}
+
+#[tokio::test]
 async fn an_answer_before_the_end_of_its_request_stops_the_client() {
     let gateway = Gateway::new(Limits::default());
     let mut client = Raw::connect(&gateway).await;
