@@ -4,32 +4,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Request;
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::http2::Reason;
-use crate::http2::line::Line;
+use crate::http2::Lost;
+use crate::http2::line::{Gone, Line};
 use crate::http2::streams::keep;
-
-/// Why a stream did not come to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// The peer reset it.
-    #[error("the peer reset the stream: {0}")]
-    Reset(Reason),
-    /// It was reset here, for what the peer did or because nobody wanted it.
-    #[error("the stream was reset: {0}")]
-    Broken(Reason),
-    /// The peer went away before it looked at it. Source: RFC 9113, section 6.8.
-    #[error("the peer went away: {0}")]
-    Left(Reason),
-    /// The connection was over before.
-    #[error("the connection was closed")]
-    Closed,
-    /// The server has too much to say before its answer.
-    #[error("sent too many informational answers before its answer")]
-    Informational,
-}
 
 /// A body that comes by HTTP/2. What is read of it is what the peer may send more of.
 #[derive(Debug)]
@@ -50,6 +31,12 @@ impl Inbound {
             left: length,
             is_done: false,
         }
+    }
+
+    /// Sends the head of a request on a new stream, which brings the answer; with `ends`, that is all of it.
+    pub(crate) fn ask(line: &Line, request: &Request<()>, ends: bool) -> Result<Self, Gone> {
+        let id = line.ask(request, ends)?;
+        Ok(Self::new(line.clone(), id, None))
     }
 
     /// The stream that brings it.

@@ -16,7 +16,6 @@ use tokio::io::{self, AsyncWrite};
 use crate::http2::frame::{self, Head, Kind, flag};
 use crate::http2::head::is_of_connection;
 use crate::http2::hpack::Encoder;
-use crate::http2::inbound::Inbound;
 use crate::http2::out::Out;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
 use crate::http2::streams::{Answer, Asked, keep};
@@ -204,13 +203,13 @@ impl Line {
         self.write(|state| state.is_left = true);
     }
 
-    /// Sends the head of a request on a new stream, which brings the answer; with `ends`, that is all of it.
-    pub(crate) fn ask(&self, request: &Request<()>, ends: bool) -> Result<Inbound, Gone> {
+    /// Sends the head of a request on a new stream; with `ends`, that is all of it.
+    pub(super) fn ask(&self, request: &Request<()>, ends: bool) -> Result<u32, Gone> {
         let asked = match *request.method() {
             Method::HEAD => Asked::ForHead,
             _ => Asked::ForAll,
         };
-        let id = self.write(|state| {
+        self.write(|state| {
             let id = state.ask(asked).ok_or(Gone)?;
             block(state, id, ends, |encoder, out| {
                 encoder.request(request, out);
@@ -221,8 +220,7 @@ impl Line {
                 }
             })?;
             Ok(id)
-        })?;
-        Ok(Inbound::new(self.clone(), id, None))
+        })
     }
 
     // Those who answer, or send what follows a request's head.

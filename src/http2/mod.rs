@@ -1,8 +1,8 @@
 //! HTTP/2 (RFC 9113), below sockets and clocks: bytes in, messages and bytes out, as a server and as a client.
 //!
-//! A [`Reader`] takes apart what the peer sends and applies it to the [`Line`], which is what the parts of one
+//! A `Reader` takes apart what the peer sends and applies it to the `Line`, which is what the parts of one
 //! connection share: its streams, its windows, and the bytes that are to go out. Whoever has something to send writes
-//! into the line, whoever reads a body reads from it, and the task that drives the connection has a [`Carrier`] move
+//! into the line, whoever reads a body reads from it, and the task that drives the connection has a `Carrier` move
 //! bytes between both and the socket. All of it is on one thread, so the line's lock is never waited for.
 //!
 //! An idle connection holds its two tables of header fields and nothing that could be made anew: buffers belong to the
@@ -12,6 +12,7 @@
 
 mod calm;
 mod carrier;
+mod control;
 mod duplex;
 pub(crate) mod frame;
 #[cfg(any(test, fuzzing))]
@@ -32,7 +33,7 @@ use bytes::Bytes;
 
 pub(crate) use carrier::{Carried, Carrier, ConnectionError};
 pub(crate) use duplex::Duplex;
-pub use inbound::{Inbound, Lost};
+pub use inbound::Inbound;
 pub(crate) use line::{Gone, Line};
 pub(crate) use reader::Opened;
 #[cfg(any(test, fuzzing))]
@@ -151,6 +152,26 @@ impl Broken {
     const fn calm(what: &'static str) -> Self {
         Self::new(Reason::ENHANCE_YOUR_CALM, what)
     }
+}
+
+/// Why a stream did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// The peer reset it.
+    #[error("the peer reset the stream: {0}")]
+    Reset(Reason),
+    /// It was reset here, for what the peer did or because nobody wanted it.
+    #[error("the stream was reset: {0}")]
+    Broken(Reason),
+    /// The peer went away before it looked at it. Source: RFC 9113, section 6.8.
+    #[error("the peer went away: {0}")]
+    Left(Reason),
+    /// The connection was over before.
+    #[error("the connection was closed")]
+    Closed,
+    /// The server has too much to say before its answer.
+    #[error("sent too many informational answers before its answer")]
+    Informational,
 }
 
 /// What an extended CONNECT asks its stream to become, as an extension of the request. Source: RFC 8441, section 4.

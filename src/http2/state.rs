@@ -8,10 +8,9 @@ use http::{HeaderMap, StatusCode};
 use crate::http2::frame::{self, FIRST_WINDOW, MOST_WINDOW};
 use crate::http2::head::Fields;
 use crate::http2::hpack::Encoder;
-use crate::http2::inbound::Lost;
 use crate::http2::out::Out;
 use crate::http2::streams::{Answer, Asked, Awaits, Queue, Stream, Streams};
-use crate::http2::{Broken, PREFACE, Reason, Role, Settings};
+use crate::http2::{Broken, Lost, PREFACE, Reason, Role, Settings};
 
 /// Streams at once that a server is believed to take before it has said. Source: RFC 9113, section 6.5.2, which
 /// recommends that it be no smaller.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::response::Parts;
 
-use crate::http2::inbound::Lost;
+use crate::http2::Lost;
 
 /// One stream. It is in the table until both sides are done with it, and nobody reads what has come of it.
 #[derive(Debug)]

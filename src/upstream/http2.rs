@@ -41,7 +41,7 @@ impl Handle {
 
     /// Sends the head of a request; what it returns brings the answer, and resets the stream when it is dropped before.
     pub(super) fn ask(&self, request: &Request<()>, ends: bool) -> Result<Inbound, Gone> {
-        self.0.0.ask(request, ends)
+        Inbound::ask(&self.0.0, request, ends)
     }
 
     /// What the body of a request is written to.
