@@ -1,11 +1,18 @@
-//! Buffers for what goes out on a connection of HTTP/2. They belong to the thread: most connections have nothing to write
-//! most of the time.
+//! Buffers of connections. They belong to the thread: most connections have nothing to read or write most of the time.
+
+mod input;
+mod out;
+mod rewound;
 
 use std::cell::RefCell;
 
+pub(crate) use input::{Input, Sender};
+pub(crate) use out::Out;
+pub(crate) use rewound::Rewound;
+
 /// What is gathered before it goes out in the middle of a turn. 64 KiB: with four frames of the usual size, a body of
 /// 100 KB goes out in two system calls instead of seven.
-pub(crate) const MOST: usize = 64 << 10;
+const MOST: usize = 64 << 10;
 /// Buffers that a thread keeps for the next turn.
 const KEPT: usize = 4;
 
@@ -14,14 +21,14 @@ thread_local! {
 }
 
 /// A buffer, empty.
-pub(crate) fn spare() -> Vec<u8> {
+fn spare() -> Vec<u8> {
     SPARE
         .with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| Vec::with_capacity(MOST))
 }
 
 /// Keeps a buffer for the next turn, of whichever connection.
-pub(crate) fn give_back(mut buffer: Vec<u8>) {
+fn give_back(mut buffer: Vec<u8>) {
     buffer.clear();
     SPARE.with_borrow_mut(|kept| {
         // One that had to grow is not kept.

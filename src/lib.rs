@@ -38,6 +38,7 @@ pub mod upstream;
 
 // Formats and descriptors.
 pub mod discover;
+pub mod http1;
 pub mod http2;
 pub mod schema;
 pub mod wire;

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 /// Imports go from a later row to an earlier one, or sideways where the other does not import back.
 const ROWS: &[&[&str]] = &[
     &["status", "fault", "peer", "limits", "buffers", "pulse"],
+    &["http1"],
     &["http2"],
     &["wire", "schema"],
     &["translate"],
@@ -37,7 +38,7 @@ const STRANGERS: &[(&str, &str)] = &[
 ];
 
 /// Modules that are functions of their arguments.
-const PURE: &[&str] = &["http2", "wire", "schema", "translate", "route"];
+const PURE: &[&str] = &["http1", "http2", "wire", "schema", "translate", "route"];
 
 /// What a pure module never says: sockets, files, clocks, tasks.
 const IMPURE: &[&str] = &[

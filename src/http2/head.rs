@@ -1,11 +1,12 @@
 //! Heads and trailers, from their fields. Source: RFC 9113, sections 8.1 to 8.3 and 8.5.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::response::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
+use crate::http1;
 use crate::http2::Protocol;
 use crate::http2::hpack::{Field, Name};
 
@@ -212,15 +213,5 @@ impl Fields {
 
 /// The length that a head declares of its body.
 pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let invalid = Malformed("the content length is invalid");
-    let digits = value.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) || values.any(|other| other != value) {
-        return Err(invalid);
-    }
-    let text = value.to_str().map_err(|_| invalid)?;
-    text.parse().map(Some).map_err(|_| invalid)
+    http1::length(headers).map_err(|_| Malformed("the content length is invalid"))
 }

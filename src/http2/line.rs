@@ -13,10 +13,10 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use parking_lot::Mutex;
 use tokio::io::{self, AsyncWrite};
 
+use crate::buffers::Out;
 use crate::http2::frame::{self, Head, Kind, flag};
 use crate::http2::head::is_of_connection;
 use crate::http2::hpack::Encoder;
-use crate::http2::out::Out;
 use crate::http2::state::{Going, KEEP_ALIVE, LEAVING, State};
 use crate::http2::streams::{Answer, Asked, keep};
 use crate::http2::{Reason, Role, Settings};

@@ -22,7 +22,6 @@ mod head;
 mod hpack;
 mod inbound;
 mod line;
-mod out;
 mod reader;
 mod state;
 mod streams;

@@ -1,11 +1,11 @@
 //! Takes apart what the peer sends, frame by frame, and applies it to the line. Source: RFC 9113, sections 3 to 6.
 
-use std::cell::RefCell;
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::Request;
 
+use crate::buffers::{Input, Sender};
 use crate::http2::calm::Calm;
 use crate::http2::control;
 use crate::http2::frame::{self, Head, Kind, flag};
@@ -17,48 +17,12 @@ use crate::http2::state::{Going, State};
 use crate::http2::streams::Awaits;
 use crate::http2::{Broken, PREFACE, Reason, Role, Settings};
 
-/// What is read at a time. From clients 64 KiB, four frames of the usual size; from upstreams 128 KiB, so that an answer of
-/// 100 KB is there in one read and no byte of it is copied.
-fn size(role: Role) -> usize {
-    match role {
-        Role::Server => 64 << 10,
-        Role::Client => 128 << 10,
-    }
-}
-
-/// Less room than this is not worth a read.
-const LEAST_READ: usize = 4 << 10;
-/// Pieces of a body that are smaller are copied out of the buffer in which they came; larger ones keep it, all of it. So
-/// what waits to be read holds a few times its size at the most.
-const COPIED: usize = 16 << 10;
-/// What may stay in a buffer of its own, when a peer says half of something and waits.
-const FEW: usize = 1 << 10;
 /// Frames over which one header block may be spread.
 const MOST_FRAGMENTS: usize = 64;
 /// How many times the allowed list a header block may be before it ends the connection.
 const MOST_TIMES: usize = 4;
 /// What an empty frame of a body weighs among those that carry nothing.
 const EMPTY: u32 = 10;
-
-thread_local! {
-    /// Buffers of connections that have nothing unread, which is most of them most of the time.
-    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { server: None, client: None }) };
-}
-
-/// A buffer for each side.
-struct Spare {
-    server: Option<BytesMut>,
-    client: Option<BytesMut>,
-}
-
-impl Spare {
-    fn of(&mut self, role: Role) -> &mut Option<BytesMut> {
-        match role {
-            Role::Server => &mut self.server,
-            Role::Client => &mut self.client,
-        }
-    }
-}
 
 /// A request whose head is complete.
 #[derive(Debug)]
@@ -82,8 +46,7 @@ struct Block {
 #[derive(Debug)]
 pub(crate) struct Reader {
     line: Line,
-    role: Role,
-    buffer: BytesMut,
+    input: Input,
     /// How much of the preface has come.
     greeted: usize,
     /// The first frame has come, which has to be SETTINGS.
@@ -99,8 +62,10 @@ impl Reader {
         let table = own.header_table.max(frame::FIRST_TABLE);
         Self {
             line,
-            role: own.role,
-            buffer: BytesMut::new(),
+            input: Input::new(match own.role {
+                Role::Server => Sender::Client,
+                Role::Client => Sender::Upstream,
+            }),
             greeted: match own.role {
                 Role::Server => 0,
                 Role::Client => PREFACE.len(),
@@ -114,50 +79,12 @@ impl Reader {
 
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut BytesMut {
-        let Self { buffer, role, .. } = self;
-        let size = size(*role);
-        if buffer.is_empty() && !buffer.try_reclaim(size) && buffer.capacity() < size / 4 {
-            *buffer = SPARE
-                .with_borrow_mut(|spare| spare.of(*role).take())
-                .unwrap_or_else(|| BytesMut::with_capacity(size));
-        }
-        if buffer.capacity() - buffer.len() < LEAST_READ {
-            buffer.reserve(size);
-        }
-        buffer
+        self.input.room()
     }
 
     /// Gives the buffer back to the thread, if the peer has nothing half said.
     pub(crate) fn rest(&mut self) {
-        if self.buffer.is_empty() {
-            let buffer = std::mem::take(&mut self.buffer);
-            if let Some(buffer) = self.give_back(buffer) {
-                // A piece of it waits to be read, and keeps all of it: what is left is used before another is taken.
-                self.buffer = buffer;
-            }
-        } else if self.buffer.len() <= FEW && self.buffer.capacity() > 2 * FEW {
-            // Whoever sends a few bytes and waits holds no more than a few.
-            let few = BytesMut::from(&*self.buffer);
-            let buffer = std::mem::replace(&mut self.buffer, few);
-            let _kept_by_a_piece = self.give_back(buffer);
-        }
-    }
-
-    /// Gives a buffer back to the thread; if a piece of it is in use, it is returned.
-    fn give_back(&self, mut buffer: BytesMut) -> Option<BytesMut> {
-        let size = size(self.role);
-        buffer.clear();
-        if buffer.capacity() == 0 {
-            return None;
-        }
-        if !buffer.try_reclaim(size) {
-            return Some(buffer);
-        }
-        // One that had to grow is not kept.
-        if buffer.capacity() < 2 * size {
-            SPARE.with_borrow_mut(|spare| *spare.of(self.role) = Some(buffer));
-        }
-        None
+        self.input.rest();
     }
 
     /// Gives back room that an idle connection does not need.
@@ -185,7 +112,7 @@ impl Reader {
         if !self.greet()? {
             return Ok(());
         }
-        while let Some(head) = Head::parse(&self.buffer) {
+        while let Some(head) = Head::parse(&self.input) {
             if head.length > state.own.max_frame {
                 return Err(Broken::size("a frame is larger than allowed"));
             }
@@ -194,27 +121,21 @@ impl Reader {
             }
             self.is_settled = true;
             let length = head.length as usize;
-            if self.buffer.len() < frame::HEAD + length {
+            if self.input.len() < frame::HEAD + length {
                 break;
             }
-            self.buffer.advance(frame::HEAD);
+            self.input.advance(frame::HEAD);
             if head.kind == Kind::Data {
                 // Taken before it is looked at, since it may keep the buffer.
-                let payload = if length < COPIED {
-                    let copy = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
-                    self.buffer.advance(length);
-                    copy
-                } else {
-                    self.buffer.split_to(length).freeze()
-                };
+                let payload = self.input.take(length);
                 self.data(state, head, payload, now)?;
                 continue;
             }
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let payload = buffer.get(..length).unwrap_or_default();
+            let mut bytes = std::mem::take(&mut *self.input);
+            let payload = bytes.get(..length).unwrap_or_default();
             let applied = self.frame(state, head, payload, now, &mut accept);
-            buffer.advance(length);
-            self.buffer = buffer;
+            bytes.advance(length);
+            *self.input = bytes;
             applied?;
         }
         Ok(())
@@ -226,11 +147,11 @@ impl Reader {
         if missing.is_empty() {
             return Ok(true);
         }
-        let (come, wanted) = (self.buffer.len().min(missing.len()), missing);
-        if self.buffer.get(..come) != wanted.get(..come) {
+        let (come, wanted) = (self.input.len().min(missing.len()), missing);
+        if self.input.get(..come) != wanted.get(..come) {
             return Err(Broken::protocol("the connection does not begin with the preface"));
         }
-        self.buffer.advance(come);
+        self.input.advance(come);
         self.greeted += come;
         Ok(self.greeted == PREFACE.len())
     }

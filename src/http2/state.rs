@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::buffers::Out;
 use crate::http2::frame::{self, FIRST_WINDOW, MOST_WINDOW};
 use crate::http2::head::Fields;
 use crate::http2::hpack::Encoder;
-use crate::http2::out::Out;
 use crate::http2::streams::{Answer, Asked, Awaits, Queue, Stream, Streams};
 use crate::http2::{Broken, Lost, PREFACE, Reason, Role, Settings};
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::calm::Calm;
 use super::head::Fields;
 use super::hpack::{Field, Name};
-use super::out::Out;
+use crate::buffers::Out;
 use super::{frame, fuzzing};
 
 #[test]

@@ -14,7 +14,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Kind};
@@ -22,7 +21,6 @@ use crate::listen::counters::Counters;
 use crate::listen::drain::Drain;
 use crate::listen::link::Link;
 use crate::listen::pressure::Level;
-use crate::listen::scan::Framing;
 use crate::listen::tunnel::{Switching, Tunnel};
 use crate::listen::{Settings, answer, forwarded, head};
 use crate::peer::Peer;
@@ -42,8 +40,6 @@ pub(crate) struct Calls<H> {
     pub(crate) drain: Drain,
     /// Where tunnels of HTTP/2 run.
     pub(crate) tasks: TaskTracker,
-    /// What a connection of HTTP/1.1 becomes after the answer that is on its way.
-    pub(crate) switching: Mutex<Option<Switching>>,
 }
 
 impl<H, F> Calls<H>
@@ -93,16 +89,9 @@ where
     }
 
     fn check(&self, head: &Parts) -> Result<(), Fault> {
-        let message = match self.link.take_framing() {
-            Framing::Clear => {
-                head::check(head, &self.settings.limits)?;
-                self.screen(head)?;
-                return self.room();
-            }
-            Framing::Lengths => "the request has more than one Content-Length; send one",
-            Framing::Both => "the request has both Content-Length and Transfer-Encoding; send one of them",
-        };
-        Err(Fault::client(Kind::BadRequest, message))
+        head::check(head, &self.settings.limits)?;
+        self.screen(head)?;
+        self.room()
     }
 
     fn screen(&self, head: &Parts) -> Result<(), Fault> {

@@ -1,6 +1,5 @@
 //! One connection, from its first bytes to its end.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -10,12 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
+use http::{Request, Response};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -23,18 +17,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Kind};
-use crate::http2::{self, PREFACE};
-use crate::limits::Limits;
+use crate::http2::{PREFACE, Settings as Http2Settings};
 use crate::listen::admission::Place;
 use crate::listen::call::Calls;
 use crate::listen::drain::{Drain, Stop};
 use crate::listen::driver::{Driver, End};
-use crate::listen::http2::{Http2, answering};
+use crate::listen::http1::Http1;
+use crate::listen::http2::{self, Http2, answering};
 use crate::listen::link::{Clock, LINGER, Link, Protocol};
 use crate::listen::stream::{Stream, Watched};
 use crate::listen::tls::Tls;
 use crate::listen::tunnel::{Io, Switching};
-use crate::listen::{Settings, answer, builders};
+use crate::listen::{Settings, answer};
 use crate::peer::Peer;
 use crate::wire::body::Body;
 use crate::wire::received::Received;
@@ -47,8 +41,7 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Makes connections of accepted sockets; one for each worker and listener.
 pub(crate) struct Connector<H> {
-    http1: http1::Builder,
-    http2: http2::Settings,
+    http2: Http2Settings,
     settings: Arc<Settings>,
     tasks: TaskTracker,
     drain: Drain,
@@ -70,8 +63,7 @@ where
         handler: H,
     ) -> Self {
         Self {
-            http1: builders::http1(&settings.limits),
-            http2: builders::http2(&settings.limits),
+            http2: http2::settings(&settings.limits),
             settings: Arc::clone(settings),
             tasks: tasks.clone(),
             drain: drain.clone(),
@@ -141,7 +133,6 @@ where
             settings: Arc::clone(&self.settings),
             drain: self.drain.clone(),
             tasks: self.tasks.clone(),
-            switching: Mutex::default(),
         });
         match protocol {
             Protocol::Http1 => self.http1(io, &link, calls, since).await,
@@ -164,79 +155,49 @@ where
 
     async fn http1(
         &self,
-        mut io: Watched,
-        link: &Link,
+        io: Watched,
+        link: &Arc<Link>,
         calls: Arc<Calls<H>>,
         since: Instant,
     ) -> Option<(Io, Switching)> {
         let client = calls.peer.address();
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
-        let (connection, end) = loop {
-            let answering = Arc::clone(&calls);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answering = Arc::clone(&answering);
-                async move {
-                    let (response, switching) = answering
-                        .answer(answering.open(), request.map(Received::from))
-                        .await;
-                    if switching.is_some() {
-                        *answering.switching.lock() = switching;
-                    }
-                    Ok::<_, Infallible>(response)
-                }
-            });
-            // Boxed, so that a parked connection is a socket and a timer, and no room for hyper.
-            let mut connection = Box::new(self.http1.serve_connection(TokioIo::new(io), service));
-            let end = driver.drive(Pin::new(&mut *connection)).await;
-            if !matches!(end, End::Parked) {
-                break (connection, end);
-            }
-            let parts = connection.into_parts();
-            if !parts.read_buf.is_empty() {
-                // Not of an idle connection: whose bytes these are is in doubt.
-                return None;
-            }
-            io = parts.io.into_inner();
-            // Or it would be kept for as long as the connection is parked.
-            drop(parts.read_buf);
-            driver.parked(&io).await;
+        let begin = move |request| {
+            let calls = Arc::clone(&calls);
+            async move { calls.answer(calls.open(), request).await }
         };
-        let fault = match end {
-            End::Parked => return None,
+        let mut connection = Box::new(Http1::new(
+            io,
+            Arc::clone(link),
+            Arc::clone(&self.settings),
+            begin,
+        ));
+        match driver.drive(Pin::new(&mut *connection)).await {
             End::Closed(Ok(())) => {
-                // hyper hands over a connection whose answer was 101, with what it has read of it.
-                let switching = calls.switching.lock().take()?;
-                let parts = connection.into_parts();
-                return Some((Io::http1(parts.io.into_inner(), parts.read_buf), switching));
+                let (io, before, switching) = connection.into_parts();
+                Some((Io::http1(io, before), switching?))
             }
-            End::Cut => return None,
             End::Closed(Err(error)) => {
-                let io = connection.into_parts().io.into_inner();
-                if let Some(status) = io.withheld() {
-                    let fault = unreadable(status, &error, &self.settings.limits);
-                    link.counters().heads_refused.add();
-                    answer::say(io.into_inner(), &answer::refusal(self.settings.refuse, &fault)).await;
-                } else {
-                    tracing::debug!(%client, %error, "connection ended");
-                }
-                return None;
+                tracing::debug!(%client, %error, "connection ended");
+                None
             }
-            End::HeadLate => Fault::client(
-                Kind::RequestTimeout,
-                format!(
-                    "the request's headers did not arrive within {:?}",
-                    self.settings.limits.header_timeout
-                ),
-            ),
-        };
-        link.counters().heads_late.add();
-        // A connection on which nothing was said is closed in silence: a browser that opened it in advance would
-        // take an answer for that of its next request.
-        if link.heard() {
-            let io = connection.into_parts().io.into_inner();
-            answer::say(io.into_inner(), &answer::refusal(self.settings.refuse, &fault)).await;
+            End::HeadLate => {
+                link.counters().heads_late.add();
+                // A connection on which nothing was said is closed in silence: a browser that opened it in advance
+                // would take an answer for that of its next request.
+                if link.heard() {
+                    let late = format!(
+                        "the request's headers did not arrive within {:?}",
+                        self.settings.limits.header_timeout
+                    );
+                    let fault = Fault::client(Kind::RequestTimeout, late);
+                    let (io, _, _) = connection.into_parts();
+                    answer::say(io.into_inner(), &answer::refusal(self.settings.refuse, &fault)).await;
+                }
+                None
+            }
+            End::Cut => None,
         }
-        None
     }
 
     async fn http2(&self, io: Watched, link: &Link, calls: Arc<Calls<H>>, since: Instant) {
@@ -368,27 +329,6 @@ async fn preface(stream: &mut Stream, before: &mut BytesMut) -> Option<Protocol>
 async fn a_while_after(stop: &mut Stop, grace: Duration) {
     stop.begun().await;
     tokio::time::sleep(grace).await;
-}
-
-/// What a client is told whose head hyper could not read.
-fn unreadable(status: StatusCode, error: &hyper::Error, limits: &Limits) -> Fault {
-    match status {
-        StatusCode::URI_TOO_LONG => Fault::client(
-            Kind::UriTooLong,
-            format!("the request line is longer than {} bytes", limits.max_uri_bytes),
-        ),
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Fault::client(
-            Kind::HeadersTooLarge,
-            format!(
-                "the headers are more than {} bytes or {} lines",
-                limits.max_header_bytes, limits.max_headers
-            ),
-        ),
-        _ => Fault::client(
-            Kind::BadRequest,
-            format!("the request is not valid HTTP/1.1: {error}"),
-        ),
-    }
 }
 
 /// An age up to a tenth shorter or longer, so that connections made together do not all leave together.

@@ -40,8 +40,8 @@ pub struct Counters {
     pub heads_refused: Counter,
     /// HTTP/2 connections ended because the client reset too many streams.
     pub calmed: Counter,
-    /// Idle connections of HTTP/1.1 whose buffers were given back.
-    pub parked: Counter,
+    /// Times that an idle connection gave back what it did not need.
+    pub rested: Counter,
     /// Requests refused for lack of memory.
     pub shed: Counter,
     /// Panics while a request was handled or answered.

@@ -5,17 +5,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Request;
 use tokio::time::Instant;
 
 use crate::http2::ConnectionError;
 use crate::listen::Settings;
 use crate::listen::drain::{Drain, Level, Stop};
+use crate::listen::http1::{Answer, Ended, Http1};
 use crate::listen::http2::{Exchanges, Http2};
 use crate::listen::link::{Clock, Expired, Link, Protocol, Stage};
 use crate::listen::stream::Watched;
+use crate::wire::received::Received;
 
 /// The time over which a client's resets are counted.
 const RESET_WINDOW: Duration = Duration::from_secs(10);
@@ -24,8 +24,6 @@ const RESET_WINDOW: Duration = Duration::from_secs(10);
 pub(crate) enum End<E> {
     /// By itself, or by its client.
     Closed(Result<(), E>),
-    /// Not at all: it is idle, and hyper has been taken off it between two requests.
-    Parked,
     /// A head took too long.
     HeadLate,
     /// By force.
@@ -44,36 +42,25 @@ pub(crate) trait Finish: Future<Output = Result<(), Self::Error>> {
     fn calm(self: Pin<&mut Self>);
 
     /// The connection is idle: it gives back what it does not need.
-    fn rest(self: Pin<&mut Self>) -> Rest;
+    fn rest(self: Pin<&mut Self>);
 }
 
-/// What an idle connection does to hold less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// It goes away and is made anew.
-    Parks,
-    /// It has done so.
-    Rests,
-}
-
-impl<S, B> Finish for http1::Connection<TokioIo<Watched>, S>
+impl<B, X> Finish for Http1<B, X>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Fn(Request<Received>) -> X + Unpin,
+    X: Future<Output = Answer>,
 {
-    type Error = hyper::Error;
+    type Error = Ended;
 
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn finish(mut self: Pin<&mut Self>) {
+        Self::finish(&mut self);
     }
 
     /// HTTP/1.1 has no resets that could be too many.
     fn calm(self: Pin<&mut Self>) {}
 
-    fn rest(self: Pin<&mut Self>) -> Rest {
-        Rest::Parks
+    fn rest(mut self: Pin<&mut Self>) {
+        self.shrink();
     }
 }
 
@@ -88,9 +75,8 @@ impl<E: Exchanges + Unpin> Finish for Http2<Watched, E> {
         Self::calm(&mut self);
     }
 
-    fn rest(mut self: Pin<&mut Self>) -> Rest {
+    fn rest(mut self: Pin<&mut Self>) {
         self.shrink();
-        Rest::Rests
     }
 }
 
@@ -141,14 +127,11 @@ impl<'a> Driver<'a> {
             let limits = &self.settings.limits;
             match std::task::ready!(self.clock.poll(cx, self.link, limits, self.told)) {
                 Expired::Age => self.tell(connection.as_mut()),
-                Expired::Rest => match connection.as_mut().rest() {
-                    Rest::Rests => self.clock.set_resting(true),
-                    Rest::Parks => {
-                        if let Poll::Ready(end) = self.park(cx, connection.as_mut()) {
-                            return Poll::Ready(end);
-                        }
-                    }
-                },
+                Expired::Rest => {
+                    connection.as_mut().rest();
+                    self.clock.rest();
+                    self.link.counters().rested.add();
+                }
                 Expired::Stage(Stage::Idle) if !self.told => self.tell(connection.as_mut()),
                 Expired::Stage(Stage::Head) => return Poll::Ready(End::HeadLate),
                 Expired::Stage(Stage::Idle | Stage::Busy | Stage::Stalled | Stage::Closing) => {
@@ -156,42 +139,6 @@ impl<'a> Driver<'a> {
                 }
             }
         }
-    }
-
-    /// Takes hyper off an idle connection. hyper alone knows for sure that it is between two requests, and closes at
-    /// once when it is told to finish there; the close does not reach the socket. One that goes on is told to finish in
-    /// earnest: the client has its answer and has not sent all of its request.
-    fn park<C: Finish>(&mut self, cx: &mut Context<'_>, mut connection: Pin<&mut C>) -> Poll<End<C::Error>> {
-        self.link.set_parking(true);
-        connection.as_mut().finish();
-        let ended = connection.poll(cx);
-        self.link.set_parking(false);
-        match ended {
-            Poll::Ready(Ok(())) => {
-                self.link.counters().parked.add();
-                Poll::Ready(End::Parked)
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(End::Closed(Err(error))),
-            Poll::Pending => {
-                self.told = true;
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Waits with a parked connection until there is something for hyper to do: bytes to read or a close to see, or to
-    /// end because time is up or the gateway drains.
-    pub(crate) async fn parked(&mut self, io: &Watched) {
-        self.clock.set_resting(true);
-        poll_fn(|cx| {
-            let limits = &self.settings.limits;
-            let called = io.poll_readable(cx).is_ready()
-                || self.stop.poll_level(cx) > Level::Serving
-                || self.clock.poll(cx, self.link, limits, self.told).is_ready();
-            if called { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        self.clock.set_resting(false);
     }
 
     fn tell<C: Finish>(&mut self, connection: Pin<&mut C>) {

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, Version};
 
 use crate::fault::{Fault, Kind};
+use crate::http1;
 use crate::limits::Limits;
 use crate::wire::websocket::handshake;
 
@@ -44,6 +45,13 @@ const MEANINGFUL: [&str; 20] = [
 
 /// Beginnings of such names: forwarding, gRPC's own, and the gateway's own.
 const MEANINGFUL_PREFIXES: [&str; 3] = ["x-forwarded-", "grpc-", "x-sabir-"];
+
+/// Request line and headers together, at most.
+pub(super) fn most_bytes(limits: &Limits) -> usize {
+    /// The method, the version and the line ends around them, with room for long methods.
+    const REQUEST_LINE: usize = 64;
+    limits.max_header_bytes + limits.max_uri_bytes + REQUEST_LINE
+}
 
 /// Checks a head.
 ///
@@ -145,7 +153,7 @@ fn framing(head: &Parts) -> Result<(), Fault> {
     if lengths.next().is_some() {
         return Err(bad("the request has more than one Content-Length; send one"));
     }
-    if length.is_some_and(|length| length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit)) {
+    if http1::length(&head.headers).is_err() {
         return Err(bad("Content-Length is not a number of bytes in decimal digits"));
     }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();

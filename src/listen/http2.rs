@@ -16,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use exchange::{Exchanges, answering};
 
-use crate::http2::{Broken, Carried, Carrier, ConnectionError, Reason, Settings};
+use crate::http2::frame::{FIRST_WINDOW, LEAST_FRAME, MOST_FRAME, MOST_WINDOW};
+use crate::http2::{Broken, Carried, Carrier, ConnectionError, Reason, Role, Settings};
 use crate::limits::Limits;
+use crate::listen::head;
 use crate::pulse::{Beat, Pulse};
 
 /// Turns before others have theirs.
@@ -144,6 +146,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Exchanges + Unpin> Future for Http2<S
         let me = &mut *self;
         let line = me.carrier.line().clone();
         line.drive(cx, |cx| me.poll_turns(cx))
+    }
+}
+
+/// What the limits mean for a connection.
+pub(crate) fn settings(limits: &Limits) -> Settings {
+    // A list that is a little too large is taken whole, so that the check of the head can refuse it in the client's
+    // dialect.
+    let list = u32::try_from(head::most_bytes(limits) + limits.max_header_bytes).unwrap_or(u32::MAX);
+    Settings {
+        role: Role::Server,
+        max_streams: limits.max_streams,
+        stream_window: limits.stream_window_bytes.min(MOST_WINDOW),
+        connection_window: limits.connection_window_bytes.clamp(FIRST_WINDOW, MOST_WINDOW),
+        max_frame: limits.max_frame_bytes.clamp(LEAST_FRAME, MOST_FRAME),
+        header_table: limits.header_table_bytes,
+        max_header_list: list,
+        max_pending_resets: limits.max_pending_resets,
+        max_error_resets: limits.max_error_resets,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use tokio::time::{Instant, Sleep};
 
 use crate::limits::Limits;
 use crate::listen::counters::Counters;
-use crate::listen::scan::Framing;
 
 /// How long a closed connection waits for the client to close too. Without it the kernel answers bytes that are
 /// still under way with a reset, and the client loses the answer that it has not read yet.
@@ -51,10 +50,6 @@ pub(crate) struct Link {
     stalled: AtomicBool,
     /// The gateway has closed its direction.
     closing: AtomicBool,
-    /// hyper is taken off the socket, which stays open.
-    parking: AtomicBool,
-    /// What the head that was read last has to be refused for.
-    framing: AtomicU8,
 }
 
 impl Link {
@@ -70,8 +65,6 @@ impl Link {
             heard: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            parking: AtomicBool::new(false),
-            framing: AtomicU8::new(Framing::Clear as u8),
         }
     }
 
@@ -112,9 +105,9 @@ impl Link {
         self.settled.load(Ordering::Relaxed)
     }
 
-    /// Bytes came between calls; true for the first of them.
-    pub(crate) fn hear(&self) -> bool {
-        !self.heard.swap(true, Ordering::Relaxed)
+    /// Bytes came between calls.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn heard(&self) -> bool {
@@ -132,28 +125,6 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether hyper's end is not the connection's.
-    pub(crate) fn set_parking(&self, parking: bool) {
-        self.parking.store(parking, Ordering::Relaxed);
-    }
-
-    pub(crate) fn parking(&self) -> bool {
-        self.parking.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_framing(&self, framing: Framing) {
-        self.framing.store(framing as u8, Ordering::Relaxed);
-    }
-
-    /// How the head that has just been read frames its body; asked once.
-    pub(crate) fn take_framing(&self) -> Framing {
-        match self.framing.swap(Framing::Clear as u8, Ordering::Relaxed) {
-            1 => Framing::Lengths,
-            2 => Framing::Both,
-            _ => Framing::Clear,
-        }
     }
 
     pub(crate) fn resets(&self) -> u32 {
@@ -254,9 +225,9 @@ impl Clock {
         }
     }
 
-    /// The connection rests already, or not.
-    pub(crate) fn set_resting(&mut self, is_resting: bool) {
-        self.is_resting = is_resting;
+    /// The connection rests, until its next call.
+    pub(crate) fn rest(&mut self) {
+        self.is_resting = true;
     }
 
     /// Looks at the link after it was driven; ready when a limit has passed.
@@ -269,9 +240,8 @@ impl Clock {
     ) -> Poll<Expired> {
         let (stage, entry) = link.stage(told_to_go);
         if (stage, entry) != (self.stage, self.entry) {
-            if stage == Stage::Busy {
-                self.is_resting = false;
-            } else {
+            self.is_resting = false;
+            if stage != Stage::Busy {
                 self.since = Instant::now();
             }
             self.stage = stage;
@@ -334,10 +304,10 @@ mod tests {
         link.end_call(true);
         link.flushed();
         assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
-        clock.set_resting(true);
+        clock.rest();
         let idle = Expired::Stage(Stage::Idle);
         assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
-        assert!(link.hear());
+        link.hear();
         assert_eq!(expires(&mut clock, &link, &limits).await, (head, 10));
     }
 
@@ -349,7 +319,8 @@ mod tests {
         link.begin_call();
         link.end_call(true);
         link.flushed();
-        clock.set_resting(true);
+        assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
+        clock.rest();
         let early = tokio::time::timeout(Duration::from_secs(55), expires(&mut clock, &link, &limits));
         assert!(early.await.is_err());
         link.hear();
@@ -366,7 +337,7 @@ mod tests {
         assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Age, 100));
         link.end_call(true);
         assert_eq!(expires(&mut clock, &link, &limits).await, (Expired::Rest, 0));
-        clock.set_resting(true);
+        clock.rest();
         let idle = Expired::Stage(Stage::Idle);
         assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
     }

@@ -1,26 +1,26 @@
 //! Accepting: sockets, TLS, HTTP/1.1 and HTTP/2 on one port, limits, and the end of it all.
 //!
 //! A worker calls [`serve`] with its socket. Each connection is a task: its first bytes say which HTTP it speaks
-//! (after TLS, ALPN does), hyper drives it, and a clock ends it when it is silent, slow or old. Each request head
+//! (after TLS, ALPN does), its driver moves it, and a clock ends it when it is silent, slow or old. Each request head
 //! passes [`head::check`] before the handler sees it. What is refused here is rendered by the function that the
 //! [`Settings`] carry, so that it looks like every other refusal of the gateway.
 
 mod accept;
 mod admission;
 mod answer;
-mod builders;
 mod call;
 mod connection;
 pub mod counters;
+mod date;
 mod drain;
 mod driver;
 pub mod forwarded;
 pub mod head;
+mod http1;
 mod http2;
 pub(crate) mod keep_alive;
 mod link;
 pub mod pressure;
-mod scan;
 mod sockets;
 mod stream;
 pub mod tls;

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::listen::answer;
+use crate::buffers::Rewound;
 use crate::listen::link::{Link, Protocol};
-use crate::listen::scan::Scan;
 
 /// Bytes thrown away at a time while a closed connection lingers.
 const SCRATCH: usize = 4096;
@@ -88,87 +86,31 @@ enum Ending {
 
 /// A stream that notes in its [`Link`] what happens on it.
 ///
-/// Three things are done here because nobody above sees them: bytes read before the protocol was known are given
-/// back first; the bare answer that hyper writes to a head it can't parse is kept from the client, who gets a full
-/// one afterwards; and closing lingers until the client has read what it was sent.
+/// Two things are done here because nobody above sees them: bytes read before the protocol was known are given back
+/// first, and closing lingers until the client has read what it was sent.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    stream: Stream,
-    before: Bytes,
+    stream: Rewound<Stream>,
     link: Arc<Link>,
-    scan: Scan,
     ending: Ending,
     /// The client may still be sending when the gateway closes.
     lingers: bool,
-    /// The status of hyper's own answer, which was not sent.
-    withheld: Option<StatusCode>,
 }
 
 impl Watched {
     /// Watches `stream`, of which `before` was already read.
     pub(crate) fn new(stream: Stream, before: Bytes, link: Arc<Link>) -> Self {
         Self {
-            stream,
-            before,
+            stream: Rewound::new(stream, before),
             link,
-            scan: Scan::default(),
             ending: Ending::Open,
             lingers: true,
-            withheld: None,
         }
-    }
-
-    /// Ready when there is something to read, or the client has closed. Without a buffer, unlike reading.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.before.is_empty() {
-            return Poll::Ready(());
-        }
-        let socket = match &self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref().0,
-        };
-        // An error is found by whoever reads.
-        socket.poll_read_ready(cx).map(|_| ())
     }
 
     /// The stream alone.
     pub(crate) fn into_inner(self) -> Stream {
-        self.stream
-    }
-
-    /// The status that hyper wanted to answer a broken head with. A request line that did not end before the limit
-    /// is a 414, which hyper can't tell from large headers.
-    pub(crate) fn withheld(&self) -> Option<StatusCode> {
-        match self.withheld {
-            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) if self.scan.in_request_line() => {
-                Some(StatusCode::URI_TOO_LONG)
-            }
-            other => other,
-        }
-    }
-
-    /// Notes bytes that were read.
-    fn observe(&mut self, bytes: &[u8]) {
-        if self.link.protocol() == Protocol::Http2 || !self.link.settled() {
-            return;
-        }
-        if self.link.hear() {
-            self.scan = Scan::default();
-        }
-        if let Some(framing) = self.scan.feed(bytes) {
-            self.link.set_framing(framing);
-        }
-    }
-
-    /// Whether what hyper writes now is its own answer: no call is open that could have one.
-    fn withholds(&self) -> bool {
-        self.link.protocol() == Protocol::Http1 && self.link.settled()
-    }
-
-    fn withhold(&mut self, bytes: &[u8]) {
-        if self.withheld.is_none() {
-            self.withheld = Some(answer::status(bytes).unwrap_or(StatusCode::BAD_REQUEST));
-        }
+        self.stream.into_inner()
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -203,19 +145,11 @@ impl AsyncRead for Watched {
             // The next head is awaited, so the last request was read to its end.
             me.lingers = false;
         }
-        let start = buf.filled().len();
-        if me.before.is_empty() {
-            ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
-        } else {
-            let given = me.before.split_to(me.before.len().min(buf.remaining()));
-            buf.put_slice(&given);
-        }
-        match buf.filled().get(start..) {
-            Some(bytes) if !bytes.is_empty() => {
-                me.lingers = true;
-                me.observe(bytes);
-            }
-            _ => me.lingers = false,
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
+        me.lingers = buf.filled().len() > before;
+        if me.lingers && me.link.protocol() == Protocol::Http1 && me.link.settled() {
+            me.link.hear();
         }
         Poll::Ready(Ok(()))
     }
@@ -223,10 +157,6 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.withholds() {
-            self.withhold(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.after_write(&written);
         written
@@ -237,11 +167,6 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.withholds() {
-            let first = bufs.iter().find(|buf| !buf.is_empty());
-            self.withhold(first.map_or(&[], |buf| buf));
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.after_write(&written);
         written
@@ -263,10 +188,6 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        // The answer is still to come, and whoever writes it closes too; or hyper goes and the connection stays.
-        if me.withheld.is_some() || me.link.parking() {
-            return Poll::Ready(Ok(()));
-        }
         if me.ending == Ending::Open {
             me.link.close();
             ready!(Pin::new(&mut me.stream).poll_shutdown(cx))?;

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::buffers::Rewound;
 use crate::http2::Duplex;
 use crate::listen::call::Open;
 use crate::listen::drain::{Drain, Level, Stop};
@@ -113,17 +114,15 @@ impl Switching {
 pub struct Io(Kind);
 
 enum Kind {
-    /// The connection itself, and what was read of it before.
-    Http1(Box<Watched>, Bytes),
+    /// The connection itself.
+    Http1(Box<Rewound<Watched>>),
     /// One stream of a connection.
     Http2(Duplex),
 }
 
 impl Io {
     pub(crate) fn http1(stream: Watched, before: Bytes) -> Self {
-        // Bytes that are empty may still be the end of a buffer, which would be kept for as long as the tunnel lasts.
-        let before = if before.is_empty() { Bytes::new() } else { before };
-        Self(Kind::Http1(Box::new(stream), before))
+        Self(Kind::Http1(Box::new(Rewound::new(stream, before))))
     }
 
     pub(crate) fn http2(stream: Duplex) -> Self {
@@ -147,15 +146,7 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(_, before) if !before.is_empty() => {
-                let given = before.split_to(before.len().min(buf.remaining()));
-                buf.put_slice(&given);
-                if before.is_empty() {
-                    *before = Bytes::new();
-                }
-                Poll::Ready(Ok(()))
-            }
-            Kind::Http1(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Kind::Http1(stream) => Pin::new(stream).poll_read(cx, buf),
             Kind::Http2(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -164,21 +155,21 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Http1(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Kind::Http1(stream) => Pin::new(stream).poll_write(cx, buf),
             Kind::Http2(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(stream, _) => Pin::new(stream).poll_flush(cx),
+            Kind::Http1(stream) => Pin::new(stream).poll_flush(cx),
             Kind::Http2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Http1(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Http1(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

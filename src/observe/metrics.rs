@@ -552,9 +552,9 @@ impl Metrics {
                 counters.calmed.value(),
             ),
             (
-                "sabir_connections_parked",
-                "Idle connections whose buffers were given back.",
-                counters.parked.value(),
+                "sabir_connections_rested",
+                "Times that an idle connection gave back what it did not need.",
+                counters.rested.value(),
             ),
             (
                 "sabir_requests_shed",

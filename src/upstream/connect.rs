@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::upstream::http1;
 use crate::upstream::http2::Connection;
-use crate::wire::body::Body;
 
 /// Why an endpoint could not be dialled.
 #[derive(Debug, Error)]
@@ -33,9 +31,6 @@ pub enum ConnectError {
     /// The peer speaks TLS but not HTTP/2.
     #[error("the endpoint does not offer HTTP/2 (ALPN \"h2\")")]
     NoHttp2,
-    /// The connection broke before it was used.
-    #[error("the connection broke at once")]
-    Http1(#[source] hyper::Error),
 }
 
 /// Which versions of HTTP an endpoint is spoken to in.
@@ -99,15 +94,12 @@ pub struct Connector {
     prefix: Box<str>,
 }
 
-/// A dialled connection: the handle that sends requests, and the future that moves the bytes.
+/// A dialled connection.
 pub(crate) enum Dialled {
     /// Many requests at once.
     Http2(Box<Connection<Stream>>),
     /// One request after the other.
-    Http1(
-        http1::SendRequest<Body>,
-        Box<http1::Connection<TokioIo<Stream>, Body>>,
-    ),
+    Http1(http1::Connection),
 }
 
 /// What ALPN has chosen.
@@ -117,9 +109,6 @@ enum Chosen {
     /// HTTP/1.1, or nothing.
     Other,
 }
-
-/// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
-pub(super) const MAX_HEADERS: usize = 400;
 
 /// What a connection runs over.
 pub(crate) type Stream = Box<dyn Io>;
@@ -257,7 +246,9 @@ impl Connector {
             ))),
             (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
             // A server that knows nothing of ALPN speaks what was there before it.
-            (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => self.http1(stream).await,
+            (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => Ok(Dialled::Http1(
+                http1::Connection::new(stream, &self.settings.http1),
+            )),
         }
     }
 
@@ -280,15 +271,5 @@ impl Connector {
             Some(_) | None => Chosen::Other,
         };
         Ok((Box::new(stream), Some(chosen)))
-    }
-
-    async fn http1(&self, stream: Stream) -> Result<Dialled, ConnectError> {
-        let (handle, connection) = http1::Builder::new()
-            .max_headers(MAX_HEADERS)
-            .max_header_size(self.settings.http1.max_header_bytes)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Http1)?;
-        Ok(Dialled::Http1(handle, Box::new(connection)))
     }
 }

@@ -1,189 +1,53 @@
-//! One call on an HTTP/1.1 connection, which is kept for the next one when both sides have said all they had to say.
+//! One call on a connection of HTTP/1.1, which is kept for the next one when both sides have said all they had to say.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::client::conn::http1::SendRequest;
-use parking_lot::Mutex;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use crate::fault::{Fault, Side};
+use crate::fault::{Fault, Kind};
+use crate::http1::{self, Decoder, Framing, Piece};
+use crate::upstream::http1::{Broke, Connection};
 use crate::upstream::pool::Pool;
-use crate::upstream::stream::{MAX_INFORMATIONAL, SendError, TOO_INFORMATIONAL};
+use crate::upstream::stream::{Cause, SendError};
 use crate::wire::body::Body;
 
-/// How long a connection may still be busy after its answer has ended: with the rest of a request that the upstream did
-/// not want to hear. 1 s: what is longer is cheaper to dial anew.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// A connection without a request.
-pub(super) struct Kept {
-    handle: SendRequest<Body>,
-    /// Moves the bytes of the connection.
-    task: AbortHandle,
-    /// Whether it has carried a request before.
-    used: bool,
-    pub(super) since: Instant,
-}
-
-impl Kept {
-    pub(super) fn new(handle: SendRequest<Body>, task: AbortHandle) -> Self {
-        Self {
-            handle,
-            task,
-            used: false,
-            since: Instant::now(),
-        }
-    }
-
-    /// Whether the upstream, or an error, has closed it: noticed before it is used.
-    pub(super) fn is_closed(&self) -> bool {
-        self.handle.is_closed()
-    }
-
-    /// Whether it can take a request now.
-    pub(super) fn is_ready(&self) -> bool {
-        self.handle.is_ready()
-    }
-}
-
-/// A connection that one call has to itself.
+/// A connection that one call has to itself. Dropping it closes the connection: after a call that stopped half-way,
+/// nobody can use it.
 pub(super) struct Exchange {
-    /// `None` once it was given back.
-    kept: Option<Kept>,
+    connection: Connection,
     pool: Pool,
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        // A call that stops half-way leaves a connection that nobody can use.
-        if let Some(kept) = &self.kept {
-            kept.task.abort();
-        }
-    }
-}
-
 impl Exchange {
-    pub(super) fn new(kept: Kept, pool: Pool) -> Self {
-        Self {
-            kept: Some(kept),
-            pool,
-        }
+    pub(super) fn new(connection: Connection, pool: Pool) -> Self {
+        Self { connection, pool }
     }
 
     pub(super) async fn send(
         mut self,
         request: Request<()>,
         body: Body,
+        tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
-        let Some(kept) = &mut self.kept else {
-            return Err(SendError::Protocol("was not asked: its connection is gone"));
-        };
-        let fault = Arc::new(Mutex::new(None));
-        let informational = Arc::new(AtomicU32::new(0));
-        let is_head = request.method() == Method::HEAD;
-        let request = prepare(request, body, &fault, &informational, &kept.task);
-        let outcome = kept.handle.try_send_request(request).await;
-        let used = std::mem::replace(&mut kept.used, true);
-        let too_many = informational.load(Ordering::Relaxed) > MAX_INFORMATIONAL;
-        let response = outcome.map_err(|mut error| {
-            if error.take_message().is_some() {
-                return SendError::Unprocessed(error.into_error().into());
-            }
-            if let Some(fault) = fault.lock().take() {
-                return SendError::Request(fault);
-            }
-            if too_many {
-                return TOO_INFORMATIONAL;
-            }
-            let error = error.into_error();
-            if used && !error.is_parse() && !error.is_user() {
-                SendError::Stale(error.into())
-            } else {
-                SendError::Broken(error.into())
-            }
-        })?;
-        if too_many {
-            return Err(TOO_INFORMATIONAL);
-        }
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (mut head, ()) = request.into_parts();
+        to_origin(&mut head);
+        self.connection.send(&head, body, tasks).await?;
+        let to_head = head.method == Method::HEAD;
+        let head = self.connection.head().await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Protocol("switched protocols without being asked"));
         }
-        let (head, incoming) = response.into_parts();
-        let body = if is_head || incoming.is_end_stream() {
-            drop(incoming);
-            self.finish();
-            Body::empty()
-        } else {
-            Body::stream(Answer {
-                incoming: Body::incoming(incoming, Side::Upstream),
-                exchange: Some(self),
-                fault,
-            })
-        };
-        Ok(Response::from_parts(head, body))
+        answer(head, to_head, self.connection, Some(self.pool))
     }
-
-    /// Gives the connection back.
-    fn finish(mut self) {
-        let Some(mut kept) = self.kept.take() else { return };
-        kept.since = Instant::now();
-        if kept.is_ready() {
-            self.pool.keep(kept);
-        } else if !kept.is_closed() {
-            let pool = self.pool.clone();
-            let settled = async move {
-                match timeout(LINGER, kept.handle.ready()).await {
-                    Ok(Ok(())) => pool.keep(kept),
-                    Ok(Err(_)) | Err(_) => kept.task.abort(),
-                }
-            };
-            self.pool.tasks().spawn(settled);
-        }
-    }
-}
-
-/// The request as HTTP/1.1 writes it: the path alone in its first line, and the host in a header.
-fn prepare(
-    request: Request<()>,
-    body: Body,
-    fault: &Arc<Mutex<Option<Fault>>>,
-    informational: &Arc<AtomicU32>,
-    task: &AbortHandle,
-) -> Request<Body> {
-    let (mut head, ()) = request.into_parts();
-    to_origin(&mut head);
-    let takes_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
-    if takes_body && body.is_end_stream() {
-        // Without it, some servers wait for a body, or answer 411.
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    let body = if body.as_whole().is_some() {
-        body
-    } else {
-        Body::stream(Watched {
-            body,
-            fault: Arc::clone(fault),
-        })
-    };
-    let mut request = Request::from_parts(head, body);
-    let (count, task) = (Arc::clone(informational), task.clone());
-    hyper::ext::on_informational(&mut request, move |_head| {
-        if count.fetch_add(1, Ordering::Relaxed) >= MAX_INFORMATIONAL {
-            task.abort();
-        }
-    });
-    request
 }
 
 /// Makes a head one of HTTP/1.1 that goes to an origin: the host is a header, and the URL is what follows it.
@@ -198,45 +62,103 @@ pub(super) fn to_origin(head: &mut Parts) {
     head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
 }
 
-/// A request body that notes why it broke off, for whoever waits for the answer.
-struct Watched {
-    body: Body,
-    fault: Arc<Mutex<Option<Fault>>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(match frame {
-            Some(Err(fault)) => {
-                let echo = Fault::new(fault.kind(), fault.side(), fault.message());
-                *self.fault.lock() = Some(fault);
-                Some(Err(echo))
-            }
-            frame => frame,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// An answer whose head has come, and whose body comes on `connection`; `pool` keeps that afterwards.
+///
+/// # Errors
+/// [`SendError::Protocol`] if nobody can tell where the body ends.
+pub(super) fn answer(
+    head: response::Parts,
+    to_head: bool,
+    connection: Connection,
+    pool: Option<Pool>,
+) -> Result<Response<Body>, SendError> {
+    let framing = Framing::of_answer(&head, to_head).map_err(SendError::Protocol)?;
+    let is_kept = framing != Framing::UntilClose && http1::is_kept(head.version, &head.headers);
+    let answer = Answer {
+        connection: Some(connection),
+        pool: pool.filter(|_| is_kept),
+        decoder: Decoder::new(framing),
+        ahead: VecDeque::new(),
+    };
+    Ok(Response::from_parts(head, answer.into_body()))
 }
 
 /// The body of an answer; its connection is free again when it has ended.
 struct Answer {
-    incoming: Body,
-    exchange: Option<Exchange>,
-    fault: Arc<Mutex<Option<Fault>>>,
+    /// `None` once all has come.
+    connection: Option<Connection>,
+    pool: Option<Pool>,
+    decoder: Decoder,
+    /// What has come and was not asked for yet.
+    ahead: VecDeque<Piece>,
+}
+
+impl Answer {
+    /// The body as it is known now: an answer that is small has come whole with its head.
+    fn into_body(mut self) -> Body {
+        if let (Some(connection), Some(left)) = (&mut self.connection, self.decoder.left())
+            && let Ok(left) = usize::try_from(left)
+            && left <= connection.input.len()
+        {
+            let bytes = connection.input.take(left);
+            self.end();
+            return Body::whole(bytes);
+        }
+        // Of what is malformed, whoever reads hears.
+        for _ in 0..2 {
+            let Ok(true) = self.look() else { break };
+        }
+        if self.connection.is_some() {
+            return Body::stream(self);
+        }
+        let mut bytes = Bytes::new();
+        while let Some(piece) = self.ahead.pop_front() {
+            match piece {
+                Piece::Data(data) => bytes = data,
+                Piece::End(Some(trailers)) => return Body::with_trailers(bytes, *trailers),
+                Piece::End(None) => {}
+            }
+        }
+        Body::whole(bytes)
+    }
+
+    /// Takes the next piece of what has come; whether there was one that is not the end.
+    fn look(&mut self) -> Result<bool, http1::Malformed> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(false);
+        };
+        let Some(piece) = self.decoder.next(&mut connection.input)? else {
+            return Ok(false);
+        };
+        let is_end = matches!(piece, Piece::End(_));
+        if is_end {
+            self.end();
+        }
+        if !matches!(piece, Piece::End(None)) {
+            self.ahead.push_back(piece);
+        }
+        Ok(!is_end)
+    }
+
+    /// All has come: the connection is kept, if it can be.
+    fn end(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        if let Some(pool) = self.pool.take()
+            && connection.is_free()
+        {
+            connection.input.rest();
+            connection.since = Instant::now();
+            pool.keep(connection);
+        }
+    }
+
+    /// The answer broke off.
+    fn broken(&mut self, cause: impl Into<Cause>) -> Fault {
+        self.connection = None;
+        Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(cause.into())
+    }
 }
 
 impl HttpBody for Answer {
@@ -247,26 +169,59 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
-        if matches!(frame, Some(Err(_))) {
-            this.exchange = None;
-        } else if (frame.is_none() || this.incoming.is_end_stream())
-            && let Some(exchange) = this.exchange.take()
-        {
-            exchange.finish();
+        let me = &mut *self;
+        loop {
+            if me.ahead.is_empty()
+                && let Err(malformed) = me.look()
+            {
+                return Poll::Ready(Some(Err(me.broken(malformed))));
+            }
+            match me.ahead.pop_front() {
+                Some(Piece::Data(bytes)) => {
+                    if me.ahead.is_empty() {
+                        // The last piece says that it is the last. What is malformed is found when it is read.
+                        let _seen = me.look();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Piece::End(trailers)) => {
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))));
+                }
+                None => {}
+            }
+            let Some(connection) = &mut me.connection else {
+                return Poll::Ready(None);
+            };
+            match ready!(connection.poll_fill(cx)) {
+                Ok(0) if me.decoder.ends_with_connection() => me.end(),
+                Ok(0) => {
+                    let end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                    return Poll::Ready(Some(Err(me.broken(end))));
+                }
+                Ok(_) => {}
+                // What broke the request off is why the answer did.
+                Err(Broke::Request(fault)) => {
+                    me.connection = None;
+                    return Poll::Ready(Some(Err(fault)));
+                }
+                Err(Broke::Io(error)) => return Poll::Ready(Some(Err(me.broken(error)))),
+            }
         }
-        Poll::Ready(frame.map(|frame| {
-            // What broke the request off is why the answer did.
-            frame.map_err(|broken| this.fault.lock().take().unwrap_or(broken))
-        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.connection.is_none() && self.ahead.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let ahead = self.ahead.iter().map(|piece| match piece {
+            Piece::Data(bytes) => bytes.len() as u64,
+            Piece::End(_) => 0,
+        });
+        match self.decoder.left() {
+            Some(left) if self.connection.is_some() => SizeHint::with_exact(left + ahead.sum::<u64>()),
+            _ if self.is_end_stream() => SizeHint::with_exact(0),
+            _ => SizeHint::default(),
+        }
     }
 }

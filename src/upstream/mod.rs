@@ -1,13 +1,14 @@
 //! Connections to endpoints: dialled, kept, shared by the calls of one worker.
 //!
 //! HTTP/2 is the gateway's own, from socket to stream: a call opens its stream on the connection and reads its answer from
-//! it, with no task or channel in between. Dropping an answer resets its stream. HTTP/1.1 goes
-//! through hyper's connections: one exchange at a time, and the connection is kept for the next one.
+//! it, with no task or channel in between. Dropping an answer resets its stream. A connection of HTTP/1.1 belongs to the
+//! call that uses it, which reads and writes it itself, and is kept for the next one.
 
 pub mod connect;
 pub mod dice;
 mod exchange;
 pub mod fetch;
+mod http1;
 mod http2;
 pub mod pool;
 pub mod pools;

@@ -16,7 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::upstream::connect::{ConnectError, Connector, Dialled};
 use crate::upstream::dice;
-use crate::upstream::exchange::{Exchange, Kept};
+use crate::upstream::exchange::Exchange;
+use crate::upstream::http1;
 use crate::upstream::http2::Handle;
 
 /// The first pause after an attempt that failed; it doubles with each one. Jitter takes up to half of it away.
@@ -26,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Connections of HTTP/1.1 that are kept without a request. Not measured: what a burst leaves behind is closed.
 const MOST_KEPT: usize = 128;
+/// How long the gateway may take to close a kept connection that the upstream has closed.
+const MOST_UNSEEN: Duration = Duration::from_secs(5);
 
 /// Why no place could be had.
 #[derive(Clone, Debug)]
@@ -84,7 +87,7 @@ struct State {
     /// Of HTTP/2.
     connections: Vec<Connection>,
     /// Of HTTP/1.1, without a request; the one used last is last.
-    kept: Vec<Kept>,
+    kept: Vec<http1::Connection>,
     /// The endpoint was found to speak HTTP/1.1.
     one_at_a_time: bool,
     /// Attempts under way: one, or one for each call that waits where a connection takes one at a time.
@@ -192,10 +195,10 @@ impl Pool {
     }
 
     /// Takes a connection back for the next call.
-    pub(super) fn keep(&self, kept: Kept) {
+    pub(super) fn keep(&self, connection: http1::Connection) {
         let mut state = self.0.state.lock();
         if state.kept.len() < MOST_KEPT {
-            state.kept.push(kept);
+            state.kept.push(connection);
         }
         if !state.sweeping {
             state.sweeping = true;
@@ -203,7 +206,7 @@ impl Pool {
             let inner = Arc::downgrade(&self.0);
             self.0.tasks.spawn(async move {
                 loop {
-                    tokio::time::sleep(idle / 2).await;
+                    tokio::time::sleep(MOST_UNSEEN.min(idle / 2)).await;
                     let Some(inner) = inner.upgrade() else { return };
                     if !inner.state.lock().sweep(idle) {
                         return;
@@ -216,11 +219,6 @@ impl Pool {
         if waited_for {
             self.0.dialled.notify_waiters();
         }
-    }
-
-    /// Who runs what outlives a call.
-    pub(super) fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
     }
 
     /// A place on a connection, dialled if need be.
@@ -281,7 +279,7 @@ impl Pool {
         let inner = Arc::clone(&self.0);
         self.0.tasks.spawn(async move {
             let outcome = inner.connector.dial().await;
-            inner.settle(outcome).await;
+            inner.settle(outcome);
         });
     }
 }
@@ -319,15 +317,15 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A connection whose bytes are moved by a task.
+/// A connection that can be used.
 enum Running {
     Http2(Connection),
-    Http1(Kept),
+    Http1(http1::Connection),
 }
 
 impl Inner {
-    /// Spawns the task of a connection.
-    async fn run(&self, dialled: Dialled) -> Result<Running, ConnectError> {
+    /// Spawns the task of a connection, if it needs one.
+    fn run(&self, dialled: Dialled) -> Running {
         match dialled {
             Dialled::Http2(connection) => {
                 let load = Arc::new(Load::default());
@@ -339,25 +337,14 @@ impl Inner {
                     }
                     closes.closed.store(true, Ordering::Relaxed);
                 });
-                Ok(Running::Http2(Connection { handle, load }))
+                Running::Http2(Connection { handle, load })
             }
-            Dialled::Http1(mut handle, connection) => {
-                let task = self.tasks.spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "an upstream connection broke");
-                    }
-                });
-                handle.ready().await.map_err(ConnectError::Http1)?;
-                Ok(Running::Http1(Kept::new(handle, task.abort_handle())))
-            }
+            Dialled::Http1(connection) => Running::Http1(connection),
         }
     }
 
-    async fn settle(&self, outcome: Result<Dialled, ConnectError>) {
-        let outcome = match outcome {
-            Ok(dialled) => self.run(dialled).await,
-            Err(error) => Err(error),
-        };
+    fn settle(&self, outcome: Result<Dialled, ConnectError>) {
+        let outcome = outcome.map(|dialled| self.run(dialled));
         let mut state = self.state.lock();
         state.dialling = state.dialling.saturating_sub(1);
         match outcome {
@@ -366,8 +353,8 @@ impl Inner {
                 state.one_at_a_time = false;
                 state.failure = None;
             }
-            Ok(Running::Http1(kept)) => {
-                state.kept.push(kept);
+            Ok(Running::Http1(connection)) => {
+                state.kept.push(connection);
                 state.one_at_a_time = true;
                 state.failure = None;
             }
@@ -396,18 +383,21 @@ impl Inner {
 }
 
 impl State {
-    /// The connection used last that can take a request now: those that are not needed grow old and are closed.
-    fn take_kept(&mut self) -> Option<Kept> {
-        self.kept.retain(|kept| !kept.is_closed());
-        let at = self.kept.iter().rposition(Kept::is_ready)?;
-        Some(self.kept.remove(at))
+    /// The connection used last: those that are not needed grow old and are closed.
+    fn take_kept(&mut self) -> Option<http1::Connection> {
+        while let Some(mut connection) = self.kept.pop() {
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Closes what was kept for too long; false when there is nothing left to look after.
     fn sweep(&mut self, idle: Duration) -> bool {
         let now = Instant::now();
         self.kept
-            .retain(|kept| !kept.is_closed() && now.saturating_duration_since(kept.since) < idle);
+            .retain_mut(|kept| !kept.is_closed() && now.saturating_duration_since(kept.since) < idle);
         self.sweeping = !self.kept.is_empty();
         self.sweeping
     }

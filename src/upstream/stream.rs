@@ -85,7 +85,7 @@ impl Lease {
     ) -> Result<Response<Body>, SendError> {
         match self.0 {
             Place::Stream(handle, place) => send(handle, place, request, body, tasks).await,
-            Place::Exchange(exchange) => exchange.send(request, body).await,
+            Place::Exchange(exchange) => exchange.send(request, body, tasks).await,
         }
     }
 }

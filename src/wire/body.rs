@@ -78,7 +78,11 @@ impl Body {
 
     /// What a peer sends; `side` says whose fault a broken body is.
     pub fn incoming(body: impl Into<Received>, side: Side) -> Self {
-        Self::from_state(State::Incoming(body.into(), side))
+        let mut body = body.into();
+        match body.take_whole() {
+            Some(bytes) => Self::whole(bytes),
+            None => Self::from_state(State::Incoming(body, side)),
+        }
     }
 
     /// A body made on the way.

@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::http2::{Inbound, Lost};
+use crate::http1;
+use crate::http2::{self, Lost};
 
 /// A body that a peer sends.
 #[derive(Debug)]
@@ -17,18 +17,20 @@ pub struct Received(Source);
 enum Source {
     /// Nothing follows the head.
     Nothing,
-    /// By hyper.
-    Hyper(Incoming),
+    /// All of it has come with the head.
+    Whole(Bytes),
+    /// A request of HTTP/1.1.
+    Http1(http1::Inbound),
     /// A request of HTTP/2.
-    Http2(Inbound),
+    Http2(http2::Inbound),
 }
 
 /// Why a body did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// What hyper says.
+    /// The connection is over, or the body is malformed.
     #[error(transparent)]
-    Hyper(#[from] hyper::Error),
+    Http1(#[from] http1::Unread),
     /// The stream is over.
     #[error(transparent)]
     Http2(#[from] Lost),
@@ -39,16 +41,37 @@ impl Received {
     pub const fn nothing() -> Self {
         Self(Source::Nothing)
     }
-}
 
-impl From<Incoming> for Received {
-    fn from(body: Incoming) -> Self {
-        Self(Source::Hyper(body))
+    /// A body all of which has come.
+    pub fn whole(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::nothing()
+        } else {
+            Self(Source::Whole(bytes))
+        }
+    }
+
+    /// All of it, if it has come with the head.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        match std::mem::replace(&mut self.0, Source::Nothing) {
+            Source::Nothing => Some(Bytes::new()),
+            Source::Whole(bytes) => Some(bytes),
+            streamed => {
+                self.0 = streamed;
+                None
+            }
+        }
     }
 }
 
-impl From<Inbound> for Received {
-    fn from(body: Inbound) -> Self {
+impl From<http1::Inbound> for Received {
+    fn from(body: http1::Inbound) -> Self {
+        Self(Source::Http1(body))
+    }
+}
+
+impl From<http2::Inbound> for Received {
+    fn from(body: http2::Inbound) -> Self {
         Self(Source::Http2(body))
     }
 }
@@ -62,8 +85,11 @@ impl Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         match &mut self.0 {
-            Source::Nothing => Poll::Ready(None),
-            Source::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(ReceiveError::Hyper),
+            Source::Nothing | Source::Whole(_) => {
+                let whole = self.take_whole().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(whole.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Source::Http1(body) => Pin::new(body).poll_frame(cx).map_err(ReceiveError::Http1),
             Source::Http2(body) => Pin::new(body).poll_frame(cx).map_err(ReceiveError::Http2),
         }
     }
@@ -71,7 +97,8 @@ impl Body for Received {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Nothing => true,
-            Source::Hyper(body) => body.is_end_stream(),
+            Source::Whole(_) => false,
+            Source::Http1(body) => body.is_end_stream(),
             Source::Http2(body) => body.is_end_stream(),
         }
     }
@@ -79,7 +106,8 @@ impl Body for Received {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Nothing => SizeHint::with_exact(0),
-            Source::Hyper(body) => body.size_hint(),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Http1(body) => body.size_hint(),
             Source::Http2(body) => body.size_hint(),
         }
     }

@@ -7,16 +7,16 @@ use http::header::{
 };
 use http::{Response, response};
 use http_body::Body as _;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 
 use crate::backend::relay::Relayed;
 use crate::backend::websocket::{Bridge, Terms};
+use crate::buffers::Rewound;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::listen::tunnel::Tunnel;
 use crate::route::entry::WebSocket;
 use crate::translate::Tally;
+use crate::upstream::connect::Stream;
 use crate::wire::body::Body;
 use crate::wire::websocket::deflate::Agreed;
 use crate::wire::websocket::handshake::{self, Opening, Question};
@@ -79,7 +79,7 @@ impl Handshake {
     pub(in crate::backend) fn accept(
         self,
         head: response::Parts,
-        upstream: TokioIo<Upgraded>,
+        upstream: Rewound<Stream>,
         options: WebSocket,
         terms: Terms,
         tally: Arc<Tally>,

@@ -1,12 +1,10 @@
 //! One request of a connection, and its answer.
 
-use std::cell::RefCell;
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, Bytes};
 use http::header::CONTENT_LENGTH;
@@ -16,6 +14,7 @@ use http_body::Body as _;
 use crate::fault::Fault;
 use crate::http2::{Duplex, Gone, Line, Lost, Opened, Reason};
 use crate::listen::call::{Calls, Tracked};
+use crate::listen::date::date;
 use crate::listen::tunnel::Io;
 use crate::peer::Peer;
 use crate::wire::body::Body;
@@ -170,21 +169,4 @@ fn reason(fault: &Fault) -> Reason {
         cause = error.source();
     }
     Reason::INTERNAL_ERROR
-}
-
-/// The date, as of this second. Source: RFC 9110, section 6.6.1.
-fn date() -> HeaderValue {
-    thread_local! {
-        static NEWEST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    NEWEST.with_borrow_mut(|(newest, text)| {
-        if *newest != second || text.is_empty() {
-            *newest = second;
-            *text =
-                HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""));
-        }
-        text.clone()
-    })
 }

@@ -127,25 +127,25 @@ async fn draining_closes_what_is_idle_and_finishes_what_is_not() {
     assert!(tokio::net::TcpStream::connect(gateway.address).await.is_err());
 }
 
-/// Waits until so many connections have been parked.
-async fn parked(gateway: &Gateway, times: u64) {
-    let parked = async {
-        while gateway.settings.counters.parked.value() < times {
+/// Waits until connections have given back what they do not need so many times.
+async fn rested(gateway: &Gateway, times: u64) {
+    let rested = async {
+        while gateway.settings.counters.rested.value() < times {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, parked)
+    tokio::time::timeout(PATIENCE, rested)
         .await
-        .expect("it is parked");
+        .expect("it rests");
 }
 
 #[tokio::test]
-async fn a_parked_connection_serves_on() {
+async fn a_connection_at_rest_serves_on() {
     let gateway = Gateway::new(Limits::default());
     let mut client = gateway.client().await;
     client.say(GET).await;
     assert_eq!(client.answer().await.status, 200);
-    parked(&gateway, 1).await;
+    rested(&gateway, 1).await;
     // In two parts, of which the first wakes it.
     client.say(&GET[..9]).await;
     client.say(&GET[9..]).await;
@@ -154,7 +154,7 @@ async fn a_parked_connection_serves_on() {
         .say("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
         .await;
     assert_eq!(client.answer().await.status, 200);
-    parked(&gateway, 2).await;
+    rested(&gateway, 2).await;
     // What is wrong with a head is found as on any other connection.
     client
         .say("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n")
@@ -164,7 +164,7 @@ async fn a_parked_connection_serves_on() {
 }
 
 #[tokio::test]
-async fn a_parked_connection_ends_with_its_client_its_time_or_the_gateway() {
+async fn a_connection_at_rest_ends_with_its_client_its_time_or_the_gateway() {
     let gateway = Gateway::new(Limits {
         keep_alive_timeout: Duration::from_secs(2),
         ..Limits::default()
@@ -172,14 +172,14 @@ async fn a_parked_connection_ends_with_its_client_its_time_or_the_gateway() {
     let mut late = gateway.client().await;
     late.say(GET).await;
     late.answer().await;
-    parked(&gateway, 1).await;
+    rested(&gateway, 1).await;
     assert_eq!(late.rest().await, "");
     let (mut gone, mut idle) = (gateway.client().await, gateway.client().await);
     for client in [&mut gone, &mut idle] {
         client.say(GET).await;
         client.answer().await;
     }
-    parked(&gateway, 3).await;
+    rested(&gateway, 3).await;
     drop(gone);
     gateway.drain.begin();
     assert_eq!(idle.rest().await, "");

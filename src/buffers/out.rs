@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use tokio::io::{self, AsyncWrite};
 
-use crate::buffers;
+use crate::buffers::{self, MOST};
 
 /// Pieces of bodies that are smaller are copied into the buffer; larger ones go out as they are.
 const COPIED: usize = 8 << 10;
@@ -17,7 +17,7 @@ const SLICES: usize = 16;
 
 /// Bytes that wait for the socket.
 #[derive(Debug, Default)]
-pub(super) struct Out {
+pub(crate) struct Out {
     bytes: Vec<u8>,
     /// How many of them are out.
     sent: usize,
@@ -37,7 +37,7 @@ struct Piece {
 
 impl Out {
     /// Where to write.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             self.bytes = buffers::spare();
         }
@@ -45,7 +45,7 @@ impl Out {
     }
 
     /// Writes a piece of a body, as it is if it is large.
-    pub(super) fn piece(&mut self, bytes: Bytes) {
+    pub(crate) fn piece(&mut self, bytes: Bytes) {
         if bytes.len() < COPIED {
             return self.buffer().extend_from_slice(&bytes);
         }
@@ -54,17 +54,22 @@ impl Out {
         self.pieces.push_back(Piece { after, bytes });
     }
 
-    /// Whether so much waits that no more bodies are taken.
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() - self.sent + self.held >= buffers::MOST
+    /// How many bytes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent + self.held
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether so much waits that no more bodies are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= MOST
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.pieces.is_empty()
     }
 
     /// Writes everything out; the buffer goes back to the thread then.
-    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
+    pub(crate) fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,

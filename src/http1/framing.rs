@@ -1,0 +1,111 @@
+//! Where a body ends, and whether its connection goes on. Source: RFC 9112, sections 6 and 9.3.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode, Version, response};
+
+/// How a body is told from what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none.
+    Nothing,
+    /// By its length in bytes.
+    Length(u64),
+    /// By chunks, each with its length.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+impl Framing {
+    /// Of the body of a request; `None` where two readers could differ on it.
+    pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Option<Self> {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+        match (codings.next(), lengths.next()) {
+            (None, None) => Some(Self::Nothing),
+            (None, Some(length)) => {
+                let length = digits(length.as_bytes())?;
+                lengths.next().is_none().then_some(Self::Length(length))
+            }
+            (Some(coding), None) => {
+                let chunked = version == Version::HTTP_11
+                    && codings.next().is_none()
+                    && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+                chunked.then_some(Self::Chunked)
+            }
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    /// Of the body of an answer to a request, which was HEAD if `to_head`.
+    ///
+    /// # Errors
+    /// What the server has done wrong: two readers could differ on it.
+    pub(crate) fn of_answer(head: &response::Parts, to_head: bool) -> Result<Self, &'static str> {
+        let status = head.status;
+        if to_head
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+        {
+            return Ok(Self::Nothing);
+        }
+        let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+        let length = length(&head.headers).map_err(|InvalidLength| "declared an invalid Content-Length")?;
+        let Some(coding) = codings.next() else {
+            return Ok(length.map_or(Self::UntilClose, Self::Length));
+        };
+        if length.is_some() {
+            return Err("declared both a Content-Length and a Transfer-Encoding");
+        }
+        if head.version != Version::HTTP_11 {
+            return Err("declared a Transfer-Encoding in HTTP/1.0");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("declared a Transfer-Encoding other than \"chunked\"");
+        }
+        Ok(Self::Chunked)
+    }
+}
+
+/// What a head says of the length of its body can't be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidLength;
+
+/// The length that a head declares of its body. That it says the same twice is let pass, as section 6.3 does.
+pub(crate) fn length(headers: &HeaderMap) -> Result<Option<u64>, InvalidLength> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.any(|other| other != value) {
+        return Err(InvalidLength);
+    }
+    digits(value.as_bytes()).map(Some).ok_or(InvalidLength)
+}
+
+/// A number in decimal digits, and nothing but digits.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Whether the sender of a head keeps the connection after its message.
+pub(crate) fn is_kept(version: Version, headers: &HeaderMap) -> bool {
+    let mut kept = version == Version::HTTP_11;
+    for value in headers.get_all(CONNECTION) {
+        for option in value.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            if option.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            kept |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    kept
+}
