@@ -190,17 +190,27 @@ impl Decoder {
         }
         let scanned = std::mem::replace(&mut self.scanned, input.len());
         let new = input.get(scanned..).unwrap_or_default();
+        let come = input.len();
         let mut read = None;
         if memchr::memchr(b'\n', new).is_some() {
             read = head::trailers(input, MOST_TRAILER_FIELDS)
                 .map_err(|_| Malformed("the trailers are invalid"))?;
         }
-        if read.is_none() && input.len() > MOST_TRAILERS {
+        let length = if read.is_some() { come - input.len() } else { come };
+        if length > MOST_TRAILERS {
             return Err(Malformed("the trailers are too large"));
         }
         Ok(read.map(|mut trailers| {
             // What frames or routes a message has no meaning after it. Source: RFC 9110, section 6.5.1.
-            for name in [CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+            for name in [
+                CONNECTION,
+                CONTENT_LENGTH,
+                HOST,
+                TE,
+                TRAILER,
+                TRANSFER_ENCODING,
+                UPGRADE,
+            ] {
                 trailers.remove(name);
             }
             (!trailers.is_empty()).then(|| Box::new(trailers))

@@ -244,9 +244,7 @@ impl Own {
                 .map_err(|_| HeadError::Invalid("the name of a header field is invalid"))?;
             let value = HeaderValue::from_maybe_shared(self.part(field.value))
                 .map_err(|_| HeadError::Invalid("the value of a header field is invalid"))?;
-            headers
-                .try_append(name, value)
-                .map_err(|_| HeadError::TooLarge)?;
+            headers.try_append(name, value).map_err(|_| HeadError::TooLarge)?;
         }
         Ok(headers)
     }

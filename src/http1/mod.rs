@@ -9,6 +9,9 @@
 mod decode;
 mod encode;
 mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod inbound;
 
@@ -19,3 +22,9 @@ pub(crate) use framing::{Framing, is_kept, length};
 pub(crate) use head::{HeadError, Heads};
 pub(crate) use inbound::Feed;
 pub use inbound::{Inbound, Unread};
+
+#[cfg(any(test, fuzzing))]
+use crate::buffers::{Input, Sender};
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::calm::Calm;
 use super::head::Fields;
 use super::hpack::{Field, Name};
-use crate::buffers::Out;
 use super::{frame, fuzzing};
+use crate::buffers::Out;
 
 #[test]
 fn what_carries_nothing_is_counted_for_ten_seconds() {

@@ -191,7 +191,10 @@ where
                     Err(error) => self.refuse(error),
                 },
                 Stage::Answering => {
-                    let answer = self.answer.as_mut().and_then(|answer| answer.as_mut().as_pin_mut());
+                    let answer = self
+                        .answer
+                        .as_mut()
+                        .and_then(|answer| answer.as_mut().as_pin_mut());
                     let Some(answer) = answer else { return false };
                     let Poll::Ready((response, switching)) = answer.poll(cx) else {
                         self.invite(cx);

@@ -326,7 +326,11 @@ impl Upload {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 break;
             };
-            match frame.transpose().map_err(Stopped::Body)?.map(http_body::Frame::into_data) {
+            match frame
+                .transpose()
+                .map_err(Stopped::Body)?
+                .map(http_body::Frame::into_data)
+            {
                 None => {
                     self.encoder.end(None, &mut self.out)?;
                     self.is_ended = true;

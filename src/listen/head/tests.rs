@@ -17,7 +17,7 @@ fn kind(head: &Parts) -> Option<Kind> {
     check(head, &Limits::default()).err().map(|fault| fault.kind())
 }
 
-fn http1(lines: &[(&str, &str)]) -> Option<Kind> {
+fn post(lines: &[(&str, &str)]) -> Option<Kind> {
     kind(&parts("POST", "/", Version::HTTP_11, lines))
 }
 
@@ -57,7 +57,7 @@ fn hosts_have_one_form() {
         "[::1]:8080",
         "[2001:db8::1]:",
     ] {
-        assert_eq!(http1(&[("host", host)]), None, "{host}");
+        assert_eq!(post(&[("host", host)]), None, "{host}");
     }
     for host in [
         "",
@@ -82,14 +82,14 @@ fn hosts_have_one_form() {
         "::1",
         "é",
     ] {
-        assert_eq!(http1(&[("host", host)]), BAD, "{host}");
+        assert_eq!(post(&[("host", host)]), BAD, "{host}");
     }
 }
 
 #[test]
 fn the_host_is_said_once() {
-    assert_eq!(http1(&[]), BAD);
-    assert_eq!(http1(&[("host", "a"), ("host", "a")]), BAD);
+    assert_eq!(post(&[]), BAD);
+    assert_eq!(post(&[("host", "a"), ("host", "a")]), BAD);
     assert_eq!(kind(&parts("GET", "/", Version::HTTP_10, &[])), BAD);
     let table = [
         (Version::HTTP_2, &[("host", "b")][..]),
@@ -134,11 +134,46 @@ fn a_body_is_framed_in_one_way() {
     ];
     for (lines, expected) in table {
         let lines = [&[host][..], lines].concat();
-        assert_eq!(http1(&lines), *expected, "{lines:?}");
+        assert_eq!(post(&lines), *expected, "{lines:?}");
     }
     let chunked = [host, ("transfer-encoding", "chunked")];
     assert_eq!(kind(&parts("POST", "/", Version::HTTP_10, &chunked)), BAD);
     assert_eq!(kind(&parts("POST", "/", Version::HTTP_2, &chunked)), BAD);
+}
+
+#[test]
+fn what_the_codec_can_not_frame_is_refused_and_nothing_else() {
+    let lengths = [
+        "",
+        "3",
+        "03",
+        "3, 3",
+        "+3",
+        "-1",
+        "x",
+        "18446744073709551615",
+        "18446744073709551616",
+    ];
+    let codings = [
+        "",
+        "chunked",
+        "Chunked",
+        "gzip",
+        "gzip, chunked",
+        "chunked, chunked",
+        "identity",
+    ];
+    let length = lengths.map(|value| Some(("content-length", value)));
+    let coding = codings.map(|value| Some(("transfer-encoding", value)));
+    let lines = || length.into_iter().chain(coding).chain([None]);
+    for version in [Version::HTTP_10, Version::HTTP_11] {
+        for (one, other) in lines().flat_map(|one| lines().map(move |other| (one, other))) {
+            let lines: Vec<_> = [Some(("host", "a")), one, other].into_iter().flatten().collect();
+            let head = parts("POST", "/", version, &lines);
+            let is_framed = http1::Framing::of_request(version, &head.headers).is_some();
+            assert_eq!(kind(&head).is_none(), is_framed, "{version:?} {lines:?}");
+        }
+    }
 }
 
 #[test]
@@ -242,7 +277,7 @@ fn an_underscore_is_refused_where_it_misleads() {
         "x-sabir_user",
         "proxy_connection",
     ] {
-        assert_eq!(http1(&[("host", "a"), (name, "1")]), BAD, "{name}");
+        assert_eq!(post(&[("host", "a"), (name, "1")]), BAD, "{name}");
     }
     for name in [
         "x_request_id",
@@ -251,6 +286,6 @@ fn an_underscore_is_refused_where_it_misleads() {
         "x-forwarded-for",
         "grpc-timeout",
     ] {
-        assert_eq!(http1(&[("host", "a"), (name, "1")]), None, "{name}");
+        assert_eq!(post(&[("host", "a"), (name, "1")]), None, "{name}");
     }
 }

@@ -134,9 +134,7 @@ async fn rested(gateway: &Gateway, times: u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, rested)
-        .await
-        .expect("it rests");
+    tokio::time::timeout(PATIENCE, rested).await.expect("it rests");
 }
 
 #[tokio::test]
