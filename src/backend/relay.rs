@@ -178,9 +178,9 @@ impl Relay {
         let (mut head, body) = response.into_parts();
         metadata::end_to_end(&mut head.headers);
         let code = Code::from_origin(head.status);
-        let body = if body.is_end_stream() {
+        let body = if body.is_whole() || body.is_end_stream() {
             tally.end(Outcome::Upstream(code));
-            Body::empty()
+            body
         } else {
             let timed = timed(body, None, self.idle_timeout, Arc::clone(&tally));
             Body::stream(Answer {

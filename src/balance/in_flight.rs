@@ -134,6 +134,11 @@ impl InFlight {
             }
             return body;
         }
+        // The upstream has nothing more to say.
+        if ending == Ending::Any && body.is_whole() {
+            self.succeeded();
+            return body;
+        }
         Body::stream(Answer {
             body,
             in_flight: Some(self),

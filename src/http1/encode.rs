@@ -1,7 +1,7 @@
 //! Writes heads and bodies. Source: RFC 9112, sections 3 to 7.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
 use crate::buffers::Out;
@@ -146,15 +146,23 @@ pub(crate) fn answer(
     encoder
 }
 
-/// Writes the head of a request to an origin whose body has `exact` bytes, if that is known.
+/// Writes the head of a request to an origin whose body has `exact` bytes, if that is known: the path alone in its first
+/// line, and the authority as its host.
 pub(crate) fn request(head: &request::Parts, exact: Option<u64>, out: &mut Vec<u8>) -> Encoder {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let authority = head.uri.authority();
+    if let Some(authority) = authority {
+        out.extend_from_slice(b"host: ");
+        out.extend_from_slice(authority.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     for (name, value) in &head.headers {
-        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
+        let is_host = *name == HOST && authority.is_some();
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && !is_host {
             field(name, value, out);
         }
     }

@@ -429,8 +429,10 @@ fn answers_are_framed_as_their_requests_allow() {
 fn requests_say_how_long_they_are() {
     let written = |method: Method, lines, exact| {
         let mut request = Request::new(());
+        let is_absolute = method == Method::DELETE;
         *request.method_mut() = method;
-        *request.uri_mut() = "/a?b".parse().unwrap();
+        let uri = if is_absolute { "http://u:80/a?b" } else { "/a?b" };
+        *request.uri_mut() = uri.parse().unwrap();
         *request.headers_mut() = headers(lines);
         let mut out = Vec::new();
         let encoder = super::request(&request.into_parts().0, exact, &mut out);
@@ -454,9 +456,9 @@ fn requests_say_how_long_they_are() {
         ),
         (
             Method::DELETE,
-            &[],
+            &[("host", "h"), ("x", "y")],
             Some(2),
-            "DELETE /a?b HTTP/1.1\r\ncontent-length: 2\r\n\r\n",
+            "DELETE /a?b HTTP/1.1\r\nhost: u:80\r\nx: y\r\ncontent-length: 2\r\n\r\n",
             Encoder::Length(2),
         ),
         (

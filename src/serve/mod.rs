@@ -12,6 +12,7 @@ mod memory;
 mod notify;
 mod registration;
 mod registry;
+mod rooms;
 mod signals;
 mod takeover;
 mod watcher;

@@ -13,6 +13,7 @@ use crate::gateway::{Gateway, Prepared};
 use crate::listen::worker::Workers;
 use crate::listen::{self, Connections, Drain, Settings};
 use crate::observe::{Log, Metrics, Shard};
+use crate::serve::rooms::roomed;
 use crate::serve::{ServeError, memory};
 
 /// Orders that may wait for a worker: it takes them at once, and a reload sends one for each listener that is new.
@@ -215,11 +216,10 @@ impl Share {
             };
             for socket in sockets {
                 let gateway = Arc::clone(&gateway);
-                let handler = move |request, peer| {
+                let handler = roomed(move |request, peer| {
                     let gateway = Arc::clone(&gateway);
-                    // Boxed, so that a connection that idles holds a pointer and not the room for a call.
-                    Box::pin(async move { gateway.handle(request, peer).await })
-                };
+                    async move { gateway.handle(request, peer).await }
+                });
                 let connections = Arc::clone(&self.connections);
                 serving.spawn(listen::serve(
                     socket,

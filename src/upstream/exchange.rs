@@ -5,10 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version, response};
+use http::{Method, Request, Response, StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -38,8 +35,7 @@ impl Exchange {
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
-        let (mut head, ()) = request.into_parts();
-        to_origin(&mut head);
+        let (head, ()) = request.into_parts();
         self.connection.send(&head, body, tasks).await?;
         let to_head = head.method == Method::HEAD;
         let head = self.connection.head().await?;
@@ -48,18 +44,6 @@ impl Exchange {
         }
         answer(head, to_head, self.connection, Some(self.pool))
     }
-}
-
-/// Makes a head one of HTTP/1.1 that goes to an origin: the host is a header, and the URL is what follows it.
-pub(super) fn to_origin(head: &mut Parts) {
-    head.version = Version::HTTP_11;
-    if let Some(authority) = head.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        head.headers.insert(HOST, host);
-    }
-    let target = head.uri.path_and_query().cloned();
-    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
 }
 
 /// An answer whose head has come, and whose body comes on `connection`; `pool` keeps that afterwards.

@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::buffers::Rewound;
 use crate::upstream::connect::{Connector, Stream};
-use crate::upstream::exchange::{answer, to_origin};
+use crate::upstream::exchange::answer;
 use crate::upstream::http1::Connection;
 use crate::upstream::stream::SendError;
 use crate::wire::body::Body;
@@ -33,8 +33,7 @@ pub(crate) async fn ask(
     tasks: &TaskTracker,
 ) -> Result<Answered, SendError> {
     let mut connection = Connection::new(stream, &connector.settings().http1);
-    let (mut head, ()) = request.into_parts();
-    to_origin(&mut head);
+    let (head, ()) = request.into_parts();
     connection.send(&head, Body::empty(), tasks).await?;
     let head = connection.head().await?;
     if head.status != StatusCode::SWITCHING_PROTOCOLS {

@@ -115,6 +115,11 @@ impl Body {
         self
     }
 
+    /// Whether the body is known whole and has no trailers.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.state, State::Empty | State::Whole(_, None))
+    }
+
     /// The bytes, if the body is known whole and has no trailers.
     pub fn as_whole(&self) -> Option<Bytes> {
         match &self.state {
