@@ -127,11 +127,11 @@ impl Decoder {
                     self.state = State::Size;
                 }
                 State::Trailers => {
-                    let Some(trailers) = self.trailers(input)? else {
-                        return Ok(None);
-                    };
-                    self.state = State::Done;
-                    return Ok(Some(Piece::End(trailers)));
+                    let end = self.trailers(input)?;
+                    if end.is_some() {
+                        self.state = State::Done;
+                    }
+                    return Ok(end);
                 }
             }
         }
@@ -182,11 +182,11 @@ impl Decoder {
         Ok(Some(size))
     }
 
-    #[expect(clippy::type_complexity, reason = "none have come, there are none, or these")]
-    fn trailers(&mut self, input: &mut Input) -> Result<Option<Option<Box<HeaderMap>>>, Malformed> {
+    /// The end of a body in chunks, once the section of its trailers has come.
+    fn trailers(&mut self, input: &mut Input) -> Result<Option<Piece>, Malformed> {
         if input.starts_with(b"\r\n") {
             input.advance(2);
-            return Ok(Some(None));
+            return Ok(Some(Piece::End(None)));
         }
         let scanned = std::mem::replace(&mut self.scanned, input.len());
         let new = input.get(scanned..).unwrap_or_default();
@@ -213,7 +213,7 @@ impl Decoder {
             ] {
                 trailers.remove(name);
             }
-            (!trailers.is_empty()).then(|| Box::new(trailers))
+            Piece::End((!trailers.is_empty()).then(|| Box::new(trailers)))
         }))
     }
 }

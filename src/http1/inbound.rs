@@ -66,14 +66,16 @@ impl Feed {
         self.0.lock().is_left
     }
 
-    /// Hands on a piece. A reader within the connection's own task is not woken, since it is polled next.
-    pub(crate) fn push(&self, piece: Bytes, cx: &Context<'_>) {
+    /// Hands on a piece; how many wait now. A reader within the connection's own task is not woken, since it is polled
+    /// next.
+    pub(crate) fn push(&self, piece: Bytes, cx: &Context<'_>) -> usize {
         let mut state = self.0.lock();
         state.is_wanted = false;
         if !state.is_left {
             state.pieces.push_back(piece);
         }
         wake(state.reader.take(), cx);
+        state.pieces.len()
     }
 
     /// Hands on the end.

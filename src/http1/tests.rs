@@ -23,8 +23,11 @@ fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         .collect()
 }
 
-/// The body and the trailers of all of `bytes`; `None` if more is to come.
-fn decoded(framing: Framing, bytes: &[u8]) -> Result<Option<(Vec<u8>, Option<HeaderMap>)>, Malformed> {
+/// A body and its trailers.
+type Whole = (Vec<u8>, Option<HeaderMap>);
+
+/// What all of `bytes` is; `None` if more is to come.
+fn decoded(framing: Framing, bytes: &[u8]) -> Result<Option<Whole>, Malformed> {
     let mut input = input(bytes);
     let mut decoder = Decoder::new(framing);
     let mut body = Vec::new();

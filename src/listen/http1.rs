@@ -31,6 +31,8 @@ use crate::wire::received::Received;
 
 /// Turns before others have theirs.
 const TURNS: usize = 8;
+/// Pieces of a body that may wait for whoever reads it: chunks may be as small as a byte, and a piece is not.
+const MOST_WAITING: usize = 32;
 /// Source: RFC 9110, section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -283,13 +285,15 @@ where
         Received::from(inbound)
     }
 
-    /// Hands on what has come of the body of the request, beginning with `next`.
+    /// Hands on what has come of the body of the request, beginning with `next`, as long as few pieces wait.
     fn hand_on(&mut self, mut next: Result<Option<Piece>, http1::Malformed>, cx: &Context<'_>) {
         while let Some(upload) = &mut self.upload {
             match next {
                 Ok(None) => return,
                 Ok(Some(Piece::Data(bytes))) => {
-                    upload.feed.push(bytes, cx);
+                    if upload.feed.push(bytes, cx) >= MOST_WAITING {
+                        return;
+                    }
                     next = upload.decoder.next(&mut self.input);
                 }
                 Ok(Some(Piece::End(trailers))) => {
@@ -308,6 +312,20 @@ where
         }
     }
 
+    /// Hands on what has come of a body; whether there was anything.
+    fn feed(&mut self, cx: &Context<'_>) -> bool {
+        let Some(upload) = &mut self.upload else {
+            return false;
+        };
+        let next = upload.decoder.next(&mut self.input);
+        if let Ok(None) = next {
+            return false;
+        }
+        upload.is_held = false;
+        self.hand_on(next, cx);
+        true
+    }
+
     /// Asks for a body that the client holds back until it is wanted.
     fn invite(&mut self, cx: &Context<'_>) {
         if let Some(upload) = &mut self.upload
@@ -322,9 +340,11 @@ where
     /// Writes the head of an answer.
     fn respond(&mut self, response: Response<Tracked>, switching: Option<Switching>) {
         let (head, body) = response.into_parts();
-        // The rest of what nobody reads is not read here either, and the client is told so in time.
         let is_unwanted = self.upload.as_ref().is_some_and(|upload| upload.feed.is_left());
-        self.asked.is_kept &= !self.is_last && !is_unwanted;
+        if is_unwanted {
+            self.skip();
+        }
+        self.asked.is_kept &= !self.is_last;
         let ends = body.is_end_stream();
         let exact = if ends { Some(0) } else { body.size_hint().exact() };
         let encoder = http1::answer(&head, exact, &date(), &mut self.asked, self.out.buffer());
@@ -338,10 +358,24 @@ where
         }
     }
 
+    /// Passes over what has come of a body that nobody reads. The rest is not read here either, and the client is told so
+    /// in time.
+    fn skip(&mut self) {
+        while let Some(upload) = &mut self.upload {
+            match upload.decoder.next(&mut self.input) {
+                Ok(Some(Piece::Data(_))) => {}
+                Ok(Some(Piece::End(_))) => self.upload = None,
+                Ok(None) | Err(_) => {
+                    self.asked.is_kept = false;
+                    return;
+                }
+            }
+        }
+    }
+
     /// The answer is written.
     fn complete(&mut self) {
-        let is_read = self.upload.take().is_none();
-        if !self.asked.is_kept || self.is_last || !is_read {
+        if !self.asked.is_kept || self.is_last || self.upload.take().is_some() {
             self.stage = Stage::Closing(None);
             return;
         }
@@ -384,13 +418,12 @@ where
             (_, None) if !self.input.is_empty() => return Poll::Pending,
             (_, Some(_) | None) => {}
         }
+        if self.feed(cx) {
+            return Poll::Ready(Ok(()));
+        }
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.room()))?;
         if read > 0 {
-            if let Some(upload) = &mut self.upload {
-                upload.is_held = false;
-                let next = upload.decoder.next(&mut self.input);
-                self.hand_on(next, cx);
-            }
+            self.feed(cx);
             return Poll::Ready(Ok(()));
         }
         if !matches!(self.stage, Stage::Head) {

@@ -200,20 +200,7 @@ impl Pool {
         if state.kept.len() < MOST_KEPT {
             state.kept.push(connection);
         }
-        if !state.sweeping {
-            state.sweeping = true;
-            let idle = self.0.connector.settings().http1.idle_timeout;
-            let inner = Arc::downgrade(&self.0);
-            self.0.tasks.spawn(async move {
-                loop {
-                    tokio::time::sleep(MOST_UNSEEN.min(idle / 2)).await;
-                    let Some(inner) = inner.upgrade() else { return };
-                    if !inner.state.lock().sweep(idle) {
-                        return;
-                    }
-                }
-            });
-        }
+        self.0.sweep_in_time(&mut state);
         let waited_for = state.waiting > 0;
         drop(state);
         if waited_for {
@@ -343,7 +330,25 @@ impl Inner {
         }
     }
 
-    fn settle(&self, outcome: Result<Dialled, ConnectError>) {
+    /// Has a task close what is kept for too long, or was closed by the upstream, for as long as anything is kept.
+    fn sweep_in_time(self: &Arc<Self>, state: &mut State) {
+        if std::mem::replace(&mut state.sweeping, true) {
+            return;
+        }
+        let idle = self.connector.settings().http1.idle_timeout;
+        let inner = Arc::downgrade(self);
+        self.tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(MOST_UNSEEN.min(idle / 2)).await;
+                let Some(inner) = inner.upgrade() else { return };
+                if !inner.state.lock().sweep(idle) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn settle(self: &Arc<Self>, outcome: Result<Dialled, ConnectError>) {
         let outcome = outcome.map(|dialled| self.run(dialled));
         let mut state = self.state.lock();
         state.dialling = state.dialling.saturating_sub(1);
@@ -355,6 +360,7 @@ impl Inner {
             }
             Ok(Running::Http1(connection)) => {
                 state.kept.push(connection);
+                self.sweep_in_time(&mut state);
                 state.one_at_a_time = true;
                 state.failure = None;
             }
