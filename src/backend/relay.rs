@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE, TRAILER};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -343,6 +343,8 @@ fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permi
         AskedHost::Client => asked_host(&head),
     };
     metadata::end_to_end(&mut head.headers);
+    // What a client says after its body is not passed on, so it is not announced.
+    head.headers.remove(TRAILER);
     if head.version == Version::HTTP_2 {
         // Its clients read trailers without saying so.
         head.headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -491,6 +493,17 @@ impl Drop for Place {
     }
 }
 
+/// A frame of an answer, less what an upstream may not say after its body.
+fn passed_on(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            metadata::trailing(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
 /// The body of an answer on its way to the client; notes how it ended.
 struct Answer {
     body: Body,
@@ -519,7 +532,7 @@ impl HttpBody for Answer {
             Some(Ok(_)) if !self.body.is_end_stream() => {}
             Some(Ok(_)) | None => self.tally.end(Outcome::Upstream(self.code)),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(passed_on)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -34,8 +33,6 @@ pub(super) struct Kept {
     rest: Body,
     given: SmallVec<[Bytes; 2]>,
     bytes: usize,
-    /// What follows the last byte; only plain HTTP has it.
-    trailers: Option<HeaderMap>,
     /// It has given more than is kept, or the answer has begun: no further attempt can have it.
     gone: bool,
     /// An attempt has it, or had it.
@@ -205,7 +202,6 @@ impl Kept {
             rest,
             given: SmallVec::new(),
             bytes: 0,
-            trailers: None,
             gone: false,
             was_given: false,
         }
@@ -224,7 +220,7 @@ impl Kept {
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Fault>> {
         while self.bytes <= KEPT {
             match ready!(self.step(cx))? {
-                Step::Over => return Poll::Ready(Ok(self.trailers.is_none())),
+                Step::Over => return Poll::Ready(Ok(true)),
                 Step::Data | Step::Nothing => {}
             }
         }
@@ -245,11 +241,8 @@ impl Kept {
                     self.given.push(data);
                     Step::Data
                 }
-                Err(frame) => {
-                    self.trailers = frame.into_trailers().ok();
-                    self.gone = true;
-                    Step::Over
-                }
+                // What a client says after its body was seen by nobody who decides, and goes no further.
+                Err(_trailers) => Step::Over,
             },
         }))
     }
@@ -313,9 +306,6 @@ impl HttpBody for Attempt {
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        if let Some(trailers) = kept.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
         let frame = ready!(Pin::new(&mut kept.rest).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && !kept.gone
@@ -338,7 +328,7 @@ impl HttpBody for Attempt {
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.lock();
-        kept.given.len() <= self.at && kept.trailers.is_none() && kept.rest.is_end_stream()
+        kept.given.len() <= self.at && kept.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

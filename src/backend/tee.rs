@@ -66,7 +66,8 @@ impl HttpBody for Original {
                     let data = data.clone();
                     self.copy(Chunk::Data(data));
                 }
-                if self.body.is_end_stream() {
+                // Whoever knows the length does not ask for the end.
+                if self.body.is_end_stream() || self.body.size_hint().exact() == Some(0) {
                     self.copy(Chunk::End);
                 }
             }

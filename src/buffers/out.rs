@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{self, AsyncWrite};
@@ -79,10 +79,15 @@ impl Out {
             let count = self.slices(&mut slices);
             let slices = slices.get(..count).unwrap_or_default();
             let stream = Pin::new(&mut *stream);
-            let written = match slices {
-                [one] => ready!(stream.poll_write(cx, one))?,
-                several => ready!(stream.poll_write_vectored(cx, several))?,
+            let polled = match slices {
+                [one] => stream.poll_write(cx, one),
+                several => stream.poll_write_vectored(cx, several),
             };
+            let Poll::Ready(written) = polled else {
+                self.let_go();
+                return Poll::Pending;
+            };
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -94,6 +99,18 @@ impl Out {
         }
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Lets go of what is out, once it is much: the socket of a slow reader may take some each time, and never all.
+    fn let_go(&mut self) {
+        if self.sent < MOST / 2 {
+            return;
+        }
+        self.bytes.drain(..self.sent);
+        for piece in &mut self.pieces {
+            piece.after -= self.sent;
+        }
+        self.sent = 0;
     }
 
     /// The next bytes in their order; how many slices they are.
@@ -135,5 +152,63 @@ impl Out {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A socket that takes some each time, and never all.
+    #[derive(Default)]
+    struct Slow {
+        taken: Vec<u8>,
+        is_full: bool,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.is_full = !self.is_full;
+            if !self.is_full {
+                return Poll::Pending;
+            }
+            let some = bytes.len().min(MOST / 3);
+            self.taken.extend_from_slice(&bytes[..some]);
+            Poll::Ready(Ok(some))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_slow_socket_is_no_more_than_what_it_has_not_taken() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut out, mut socket, mut written) = (Out::default(), Slow::default(), Vec::new());
+        for number in 0_u32..100_000 {
+            // A piece that is not copied, now and then.
+            let size = if number % 1000 == 0 { COPIED } else { 100 };
+            let piece = Bytes::from(number.to_ne_bytes().repeat(size / 4));
+            written.extend_from_slice(&piece);
+            out.piece(piece);
+            while out.is_full() {
+                assert!(out.poll_write(&mut cx, &mut socket).is_pending());
+                assert!(out.bytes.capacity() <= 4 * MOST, "{}", out.bytes.capacity());
+            }
+        }
+        while out.poll_write(&mut cx, &mut socket).is_pending() {}
+        assert!(out.is_empty());
+        assert!(socket.taken == written);
     }
 }

@@ -21,6 +21,11 @@ impl<S> Rewound<S> {
         Self { before, stream }
     }
 
+    /// The stream below.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream alone.
     pub(crate) fn into_inner(self) -> S {
         self.stream

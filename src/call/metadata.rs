@@ -184,7 +184,7 @@ pub fn from_upstream(headers: &mut HeaderMap) {
 
 /// Takes out of the headers of an HTTP message what belongs to one hop, and what is the gateway's own.
 ///
-/// `TE: trailers` stays, since trailers are passed on, and `Trailer`, which says which ones follow.
+/// `TE: trailers` stays, since trailers of answers are passed on, and `Trailer`, which says which ones follow.
 pub fn end_to_end(headers: &mut HeaderMap) {
     let named = connection_options(headers);
     let takes_trailers = headers
@@ -211,6 +211,39 @@ pub fn end_to_end(headers: &mut HeaderMap) {
     }
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out of the trailers of an HTTP answer what belongs to one hop or is the gateway's own, and what has to be known
+/// before a body. Source: RFC 9110, section 6.5.1.
+pub fn trailing(trailers: &mut HeaderMap) {
+    let unwanted: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            let text = name.as_str();
+            is_hop_by_hop(text)
+                || is_framing(text)
+                || text.starts_with("content-")
+                || text.starts_with("x-sabir-")
+                || text.starts_with("access-control-")
+                || matches!(
+                    text,
+                    "age"
+                        | "authorization"
+                        | "cache-control"
+                        | "expires"
+                        | "location"
+                        | "max-forwards"
+                        | "retry-after"
+                        | "set-cookie"
+                        | "vary"
+                        | "www-authenticate"
+                )
+        })
+        .cloned()
+        .collect();
+    for name in unwanted {
+        trailers.remove(name);
     }
 }
 

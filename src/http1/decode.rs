@@ -54,6 +54,8 @@ enum State {
     ChunkEnd,
     Trailers,
     Done,
+    /// Nobody knows what the rest is.
+    Broken(Malformed),
 }
 
 impl Decoder {
@@ -80,12 +82,25 @@ impl Decoder {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
-            State::UntilClose | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
+            State::UntilClose
+            | State::Size
+            | State::Chunk(_)
+            | State::ChunkEnd
+            | State::Trailers
+            | State::Broken(_) => None,
         }
     }
 
-    /// The next piece; `None` until more has come.
+    /// The next piece; `None` until more has come. What is malformed stays so, however often it is asked for.
     pub(crate) fn next(&mut self, input: &mut Input) -> Result<Option<Piece>, Malformed> {
+        let next = self.advance(input);
+        if let Err(malformed) = next {
+            self.state = State::Broken(malformed);
+        }
+        next
+    }
+
+    fn advance(&mut self, input: &mut Input) -> Result<Option<Piece>, Malformed> {
         loop {
             match self.state {
                 State::Length(0) | State::Done => {
@@ -133,6 +148,7 @@ impl Decoder {
                     }
                     return Ok(end);
                 }
+                State::Broken(malformed) => return Err(malformed),
             }
         }
     }

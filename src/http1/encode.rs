@@ -177,7 +177,7 @@ pub(crate) fn request(head: &request::Parts, exact: Option<u64>, out: &mut Vec<u
         }
         None => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-            Encoder::Chunked { trailers: true }
+            Encoder::Chunked { trailers: false }
         }
     };
     out.extend_from_slice(b"\r\n");

@@ -1,7 +1,7 @@
 //! Where a body ends, and whether its connection goes on. Source: RFC 9112, sections 6 and 9.3.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode, Version, response};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, response};
 
 /// How a body is told from what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,29 @@ pub(crate) fn length(headers: &HeaderMap) -> Result<Option<u64>, InvalidLength> 
         return Err(InvalidLength);
     }
     digits(value.as_bytes()).map(Some).ok_or(InvalidLength)
+}
+
+/// Leaves one of several lengths that say the same, and none that can't be read.
+pub(crate) fn one_length(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let (first, is_one) = (values.next(), values.next().is_none());
+    match (first, length(headers)) {
+        (None, _) => {}
+        (Some(_), Ok(Some(_))) if is_one => {}
+        (Some(_), Ok(Some(length))) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        (Some(_), Ok(None) | Err(InvalidLength)) => {
+            headers.remove(CONTENT_LENGTH);
+        }
+    }
+}
+
+/// Whether an answer without a body announces one, which may follow it. Source: RFC 9110, section 15.3.5.
+pub(crate) fn has_more(head: &response::Parts) -> bool {
+    head.status == StatusCode::NO_CONTENT
+        && (head.headers.contains_key(TRANSFER_ENCODING)
+            || !matches!(length(&head.headers), Ok(None | Some(0))))
 }
 
 /// A number in decimal digits, and nothing but digits.

@@ -18,7 +18,7 @@ mod inbound;
 pub use decode::Malformed;
 pub(crate) use decode::{Decoder, Piece};
 pub(crate) use encode::{Asked, Encoder, Mismatch, answer, request};
-pub(crate) use framing::{Framing, is_kept, length};
+pub(crate) use framing::{Framing, has_more, is_kept, length, one_length};
 pub(crate) use head::{HeadError, Heads};
 pub(crate) use inbound::Feed;
 pub use inbound::{Inbound, Unread};

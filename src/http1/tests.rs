@@ -101,11 +101,20 @@ fn chunks_are_read_by_the_grammar_and_nothing_but_the_grammar() {
         extended.as_bytes(),
     ];
     for bytes in bad {
-        assert!(
-            decoded(Framing::Chunked, bytes).is_err(),
-            "{}",
-            bytes.escape_ascii()
-        );
+        let mut input = input(bytes);
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let malformed = loop {
+            match decoder.next(&mut input) {
+                Ok(Some(Piece::Data(_))) => {}
+                Ok(end) => panic!("{end:?} of {}", bytes.escape_ascii()),
+                Err(malformed) => break malformed,
+            }
+        };
+        // Whoever asks again hears the same, whatever has come since.
+        input.room().extend_from_slice(b"\r\n\r\n");
+        for _ in 0..2 {
+            assert_eq!(decoder.next(&mut input).unwrap_err(), malformed);
+        }
     }
 }
 
@@ -476,7 +485,7 @@ fn requests_say_how_long_they_are() {
             &[("transfer-encoding", "gzip")],
             None,
             "PUT /a?b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
-            Encoder::Chunked { trailers: true },
+            Encoder::Chunked { trailers: false },
         ),
     ];
     for (method, lines, exact, bytes, encoder) in table {

@@ -194,6 +194,13 @@ pub(crate) struct Tracked {
     open: Open,
 }
 
+impl Tracked {
+    /// Whether it is known whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body.is_whole()
+    }
+}
+
 impl HttpBody for Tracked {
     type Data = Bytes;
     type Error = Fault;

@@ -283,8 +283,8 @@ fn secured(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Opened {
     }
 }
 
-/// Tells HTTP/2 from HTTP/1.1 by the first bytes, which are given back to be read again; `None` when the client
-/// left, said nothing in time, or had said nothing when draining began.
+/// Tells HTTP/2 from HTTP/1.1 by the first bytes, which are given back to be read again, where ALPN has not told that it
+/// is HTTP/2; `None` when the client left, said nothing in time, or had said nothing when draining began.
 async fn first_bytes(
     mut stream: Stream,
     known: Option<Protocol>,
@@ -292,14 +292,14 @@ async fn first_bytes(
     settings: &Settings,
     drain: &Drain,
 ) -> Option<(Stream, Bytes, Protocol)> {
-    if let Some(protocol) = known {
-        return Some((stream, Bytes::new(), protocol));
+    if known == Some(Protocol::Http2) {
+        return Some((stream, Bytes::new(), Protocol::Http2));
     }
     let mut before = BytesMut::with_capacity(FIRST_READ);
     let mut stop = drain.watch();
     let told = tokio::select! {
         biased;
-        protocol = preface(&mut stream, &mut before) => protocol,
+        protocol = preface(&mut stream, &mut before, known) => protocol,
         () = a_while_after(&mut stop, LAST_WORD) => None,
         () = tokio::time::sleep_until(since + settings.limits.header_timeout) => {
             settings.counters.heads_late.add();
@@ -310,11 +310,14 @@ async fn first_bytes(
 }
 
 /// Reads until the bytes are the HTTP/2 preface, or can't become it.
-async fn preface(stream: &mut Stream, before: &mut BytesMut) -> Option<Protocol> {
+async fn preface(stream: &mut Stream, before: &mut BytesMut, known: Option<Protocol>) -> Option<Protocol> {
     loop {
         match stream.read_buf(before).await {
             Ok(0) | Err(_) => return None,
             Ok(_) => {}
+        }
+        if known.is_some() {
+            return known;
         }
         if before.starts_with(PREFACE) {
             return Some(Protocol::Http2);

@@ -66,6 +66,8 @@ enum Stage {
     Sending(Tracked, Encoder),
     /// What is written goes out, and then the connection is closed.
     Closing(Option<Ended>),
+    /// The connection is broken off, since closing it would say that the answer is whole.
+    Breaking(Option<Ended>),
     /// What is written goes out, and then the connection is something else.
     Switching(Switching),
 }
@@ -92,8 +94,6 @@ pub(crate) struct Http1<B, X> {
     stage: Stage,
     asked: Asked,
     upload: Option<Upload>,
-    /// A request has come.
-    has_begun: bool,
     /// There will be no further request.
     is_last: bool,
     /// The socket has been written to since it was flushed.
@@ -124,7 +124,6 @@ where
                 takes_trailers: false,
             },
             upload: None,
-            has_begun: false,
             is_last: false,
             is_dirty: false,
         }
@@ -133,8 +132,7 @@ where
     /// No further requests; the one that is being asked or answered is the last.
     pub(crate) fn finish(&mut self) {
         self.is_last = true;
-        // A client that has just come has most likely sent its first.
-        if matches!(self.stage, Stage::Head) && self.has_begun && self.input.is_empty() {
+        if matches!(self.stage, Stage::Head) && self.input.is_empty() {
             self.stage = Stage::Closing(None);
         }
     }
@@ -150,7 +148,9 @@ where
     pub(crate) fn into_parts(self) -> (Watched, Bytes, Option<Switching>) {
         let switching = match self.stage {
             Stage::Switching(switching) => Some(switching),
-            Stage::Head | Stage::Answering | Stage::Sending(..) | Stage::Closing(_) => None,
+            Stage::Head | Stage::Answering | Stage::Sending(..) | Stage::Closing(_) | Stage::Breaking(_) => {
+                None
+            }
         };
         (self.io, Bytes::copy_from_slice(&self.input), switching)
     }
@@ -166,6 +166,10 @@ where
                     let _closed = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
                     return Poll::Ready(ended.take().map_or(Ok(()), Err));
                 }
+                Stage::Breaking(ended) => {
+                    self.io.break_off();
+                    return Poll::Ready(ended.take().map_or(Ok(()), Err));
+                }
                 Stage::Switching(_) => {
                     ready!(written);
                     return Poll::Ready(Ok(()));
@@ -173,7 +177,7 @@ where
                 Stage::Head | Stage::Answering | Stage::Sending(..) => {}
             }
             let goes_on = is_full && written.is_ready();
-            if self.poll_read(cx)?.is_pending() && !goes_on {
+            if self.poll_read(cx, is_full)?.is_pending() && !goes_on {
                 self.input.rest();
                 return Poll::Pending;
             }
@@ -189,7 +193,13 @@ where
                 Stage::Head | Stage::Sending(..) if self.out.is_full() => return true,
                 Stage::Head => match self.heads.request(&mut self.input) {
                     Ok(Some(head)) => self.ask(head, cx),
-                    Ok(None) => return false,
+                    Ok(None) => {
+                        if !self.input.is_empty() {
+                            // From its first byte on, a head has its time.
+                            self.link.hear();
+                        }
+                        return false;
+                    }
                     Err(error) => self.refuse(error),
                 },
                 Stage::Answering => {
@@ -213,7 +223,13 @@ where
                         Poll::Pending => return false,
                         Poll::Ready(None) => encoder.end(None, &mut self.out).map(|()| true),
                         Poll::Ready(Some(Err(fault))) => {
-                            self.stage = Stage::Closing(Some(Ended::Failed(fault)));
+                            let ended = Some(Ended::Failed(fault));
+                            self.stage = match encoder {
+                                Encoder::UntilClose => Stage::Breaking(ended),
+                                Encoder::Length(_) | Encoder::Chunked { .. } | Encoder::Nothing => {
+                                    Stage::Closing(ended)
+                                }
+                            };
                             continue;
                         }
                         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -235,14 +251,13 @@ where
                         Err(mismatch) => self.stage = Stage::Closing(Some(mismatch.into())),
                     }
                 }
-                Stage::Closing(_) | Stage::Switching(_) => return false,
+                Stage::Closing(_) | Stage::Breaking(_) | Stage::Switching(_) => return false,
             }
         }
     }
 
     /// Begins to answer a request.
     fn ask(&mut self, head: request::Parts, cx: &Context<'_>) {
-        self.has_begun = true;
         // What two readers could differ on is refused by the check of the head, and is the last that is read.
         let framing = Framing::of_request(head.version, &head.headers);
         self.asked = Asked {
@@ -340,8 +355,9 @@ where
     /// Writes the head of an answer.
     fn respond(&mut self, response: Response<Tracked>, switching: Option<Switching>) {
         let (head, body) = response.into_parts();
-        let is_unwanted = self.upload.as_ref().is_some_and(|upload| upload.feed.is_left());
-        if is_unwanted {
+        // Of a request that is answered whole, nobody needs the rest.
+        let is_unwanted = |upload: &Upload| body.is_whole() || upload.feed.is_left();
+        if self.upload.as_ref().is_some_and(is_unwanted) {
             self.skip();
         }
         self.asked.is_kept &= !self.is_last;
@@ -375,15 +391,14 @@ where
 
     /// The answer is written.
     fn complete(&mut self) {
-        if !self.asked.is_kept || self.is_last || self.upload.take().is_some() {
-            self.stage = Stage::Closing(None);
-            return;
-        }
-        self.stage = Stage::Head;
-        if !self.input.is_empty() {
-            // The client has sent ahead.
-            self.link.hear();
-        }
+        // The link hears of it even where there is nothing left to write.
+        self.is_dirty = true;
+        let is_read = self.upload.take().is_none();
+        self.stage = if self.asked.is_kept && !self.is_last && is_read {
+            Stage::Head
+        } else {
+            Stage::Closing(None)
+        };
     }
 
     /// Answers a head that can't be read.
@@ -407,13 +422,13 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, if somebody wants what comes: between requests, for the body of one, and to see whether the client
-    /// leaves.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    /// Reads once, if somebody wants what comes: between requests, unless `is_full` says that what has come waits for room,
+    /// for the body of one, and to see whether the client leaves.
+    fn poll_read(&mut self, cx: &mut Context<'_>, is_full: bool) -> Poll<Result<(), Ended>> {
         match (&self.stage, &self.upload) {
-            (Stage::Head, _) if self.out.is_full() => return Poll::Pending,
+            (Stage::Head, _) if is_full => return Poll::Pending,
             (Stage::Head, _) => {}
-            (Stage::Closing(_) | Stage::Switching(_), _) => return Poll::Pending,
+            (Stage::Closing(_) | Stage::Breaking(_) | Stage::Switching(_), _) => return Poll::Pending,
             (_, Some(upload)) if !upload.feed.is_wanted(cx) => return Poll::Pending,
             (_, None) if !self.input.is_empty() => return Poll::Pending,
             (_, Some(_) | None) => {}

@@ -113,6 +113,18 @@ impl Watched {
         self.stream.into_inner()
     }
 
+    /// Has the client see an error and no end.
+    pub(crate) fn break_off(&self) {
+        let socket = match self.stream.get_ref() {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.get_ref().0,
+        };
+        // The socket is dropped next, with what was not sent.
+        if let Err(error) = socket.set_zero_linger() {
+            tracing::debug!(%error, "the connection could not be reset");
+        }
+    }
+
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scratch = [0; SCRATCH];
         loop {
@@ -148,9 +160,6 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
         me.lingers = buf.filled().len() > before;
-        if me.lingers && me.link.protocol() == Protocol::Http1 && me.link.settled() {
-            me.link.hear();
-        }
         Poll::Ready(Ok(()))
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::upstream::http1;
+use crate::upstream::http1::{self, Below};
 use crate::upstream::http2::Connection;
 
 /// Why an endpoint could not be dialled.
@@ -31,6 +31,9 @@ pub enum ConnectError {
     /// The peer speaks TLS but not HTTP/2.
     #[error("the endpoint does not offer HTTP/2 (ALPN \"h2\")")]
     NoHttp2,
+    /// The peer closed the connection before it was asked anything, or spoke first.
+    #[error("the endpoint does not wait for a request")]
+    Closed,
 }
 
 /// Which versions of HTTP an endpoint is spoken to in.
@@ -201,6 +204,14 @@ impl Connector {
         &self.prefix
     }
 
+    /// What connections run over.
+    pub(super) fn below(&self) -> Below {
+        match self.tls {
+            Some(_) => Below::Tls,
+            None => Below::Tcp,
+        }
+    }
+
     /// The settings of connections.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -247,7 +258,7 @@ impl Connector {
             (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
             // A server that knows nothing of ALPN speaks what was there before it.
             (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => Ok(Dialled::Http1(
-                http1::Connection::new(stream, &self.settings.http1),
+                http1::Connection::new(stream, self.below(), &self.settings.http1),
             )),
         }
     }

@@ -17,16 +17,13 @@ use crate::upstream::pool::Pool;
 use crate::upstream::stream::{Cause, SendError};
 use crate::wire::body::Body;
 
-/// A connection that one call has to itself. Dropping it closes the connection: after a call that stopped half-way,
-/// nobody can use it.
-pub(super) struct Exchange {
-    connection: Connection,
-    pool: Pool,
-}
+/// A connection that one call has to itself. It is kept for another call if this one does not begin, and closed if it
+/// stops half-way: nobody can use it then.
+pub(super) struct Exchange(Option<(Connection, Pool)>);
 
 impl Exchange {
     pub(super) fn new(connection: Connection, pool: Pool) -> Self {
-        Self { connection, pool }
+        Self(Some((connection, pool)))
     }
 
     pub(super) async fn send(
@@ -35,14 +32,25 @@ impl Exchange {
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
+        let Some((mut connection, pool)) = self.0.take() else {
+            return Err(SendError::Protocol("was not asked: its connection is gone"));
+        };
         let (head, ()) = request.into_parts();
-        self.connection.send(&head, body, tasks).await?;
+        connection.send(&head, body, tasks).await?;
         let to_head = head.method == Method::HEAD;
-        let head = self.connection.head().await?;
+        let head = connection.head().await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Protocol("switched protocols without being asked"));
         }
-        answer(head, to_head, self.connection, Some(self.pool))
+        answer(head, to_head, connection, Some(pool))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some((connection, pool)) = self.0.take() {
+            pool.keep(connection);
+        }
     }
 }
 
@@ -51,13 +59,16 @@ impl Exchange {
 /// # Errors
 /// [`SendError::Protocol`] if nobody can tell where the body ends.
 pub(super) fn answer(
-    head: response::Parts,
+    mut head: response::Parts,
     to_head: bool,
     connection: Connection,
     pool: Option<Pool>,
 ) -> Result<Response<Body>, SendError> {
     let framing = Framing::of_answer(&head, to_head).map_err(SendError::Protocol)?;
-    let is_kept = framing != Framing::UntilClose && http1::is_kept(head.version, &head.headers);
+    let is_kept = framing != Framing::UntilClose
+        && !http1::has_more(&head)
+        && http1::is_kept(head.version, &head.headers);
+    http1::one_length(&mut head.headers);
     let answer = Answer {
         connection: Some(connection),
         pool: pool.filter(|_| is_kept),
@@ -132,8 +143,7 @@ impl Answer {
         if let Some(pool) = self.pool.take()
             && connection.is_free()
         {
-            connection.input.rest();
-            connection.since = Instant::now();
+            connection.keep(Instant::now());
             pool.keep(connection);
         }
     }

@@ -3,15 +3,16 @@
 
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{StatusCode, request, response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead as _, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, unconstrained};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,10 @@ use crate::http1::{self, Encoder, Heads, Mismatch};
 use crate::upstream::connect::{Http1, Stream};
 use crate::upstream::stream::{MAX_INFORMATIONAL, SendError, TOO_INFORMATIONAL};
 use crate::wire::body::Body;
+
+/// A kept connection that was closed before its upstream saw the next request shows it within this time of that: a round
+/// trip. One that ends later most likely ends with a request that was read.
+const STALE: Duration = Duration::from_secs(1);
 
 /// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
 const MAX_HEADERS: usize = 400;
@@ -35,17 +40,27 @@ pub(super) enum Broke {
     Request(Fault),
 }
 
+/// What a connection runs over: whether a write that failed says what went out before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Below {
+    /// Nothing did.
+    Tcp,
+    /// Records may have.
+    Tls,
+}
+
 /// A connection, between two calls or in one.
 pub(crate) struct Connection {
     half: Half,
+    below: Below,
     pub(super) input: Input,
     heads: Heads,
     /// Sends the rest of the request.
     pump: Option<Pump>,
-    /// It has carried a request before.
+    /// It has carried a request before, or was kept for one for a while.
     is_used: bool,
-    /// Since when it is kept.
-    pub(super) since: Instant,
+    /// Since when it is kept, or carries its request.
+    since: Instant,
 }
 
 /// What is there to read from.
@@ -92,9 +107,10 @@ impl From<Mismatch> for Stopped {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, settings: &Http1) -> Self {
+    pub(super) fn new(stream: Stream, below: Below, settings: &Http1) -> Self {
         Self {
             half: Half::Whole(stream),
+            below,
             input: Input::new(Sender::Upstream),
             heads: Heads::new(settings.max_header_bytes, MAX_HEADERS),
             pump: None,
@@ -109,10 +125,31 @@ impl Connection {
             return true;
         };
         let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(stream)
-            .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
-            .is_ready()
+        let read = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // A task that has used up its turn would be told that there is nothing to read.
+        let read = pin!(unconstrained(read));
+        read.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// It is nobody's from now on.
+    pub(super) fn keep(&mut self, now: Instant) {
+        self.since = now;
+        self.input.rest();
+    }
+
+    /// Gives back what an answer held when the connection was kept.
+    pub(super) fn rest(&mut self) {
+        self.input.rest();
+    }
+
+    /// How long nobody has used it.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// It is somebody's.
+    pub(super) fn take(&mut self, now: Instant) {
+        self.is_used |= self.age(now) >= STALE;
     }
 
     /// Whether all that was to be said on it has been said, so that another call can use it.
@@ -148,8 +185,10 @@ impl Connection {
             encoder,
             body,
             is_ended: false,
+            below: self.below,
             has_sent: false,
         };
+        self.since = Instant::now();
         let stream = match std::mem::replace(&mut self.half, Half::Lost) {
             Half::Whole(stream) => stream,
             Half::Read(_) | Half::Lost => {
@@ -197,7 +236,7 @@ impl Connection {
     /// # Errors
     /// [`SendError`], which says whether trying again is safe.
     pub(super) async fn head(&mut self) -> Result<response::Parts, SendError> {
-        let is_kept = std::mem::replace(&mut self.is_used, true);
+        let was_kept = std::mem::replace(&mut self.is_used, true);
         let mut informational = 0;
         loop {
             match self.heads.answer(&mut self.input) {
@@ -218,8 +257,8 @@ impl Connection {
                 Err(Broke::Request(fault)) => return Err(SendError::Request(fault)),
                 Err(Broke::Io(error)) => error,
             };
-            let is_stale = is_kept && informational == 0 && self.input.is_empty();
-            return Err(if is_stale {
+            let is_early = informational == 0 && self.input.is_empty() && self.since.elapsed() < STALE;
+            return Err(if was_kept && is_early {
                 SendError::Stale(error.into())
             } else {
                 SendError::Broken(error.into())
@@ -280,6 +319,7 @@ struct Upload {
     body: Body,
     /// All of it is in `out`, or was.
     is_ended: bool,
+    below: Below,
     /// The upstream may have got something.
     has_sent: bool,
 }
@@ -303,7 +343,7 @@ impl Upload {
             } else {
                 self.out.poll_write(cx, stream)
             };
-            self.has_sent |= self.out.len() < waits;
+            self.has_sent |= self.out.len() < waits || (waits > 0 && self.below == Below::Tls);
             ready!(written)?;
             ready!(Pin::new(&mut *stream).poll_flush(cx))?;
             if self.is_ended {
@@ -336,8 +376,9 @@ impl Upload {
                     self.is_ended = true;
                 }
                 Some(Ok(bytes)) => self.encoder.data(bytes, &mut self.out)?,
-                Some(Err(frame)) => {
-                    self.encoder.end(frame.trailers_ref(), &mut self.out)?;
+                // What a client says after its body was seen by nobody who decides: it ends here.
+                Some(Err(_trailers)) => {
+                    self.encoder.end(None, &mut self.out)?;
                     self.is_ended = true;
                 }
             }

@@ -190,16 +190,14 @@ impl Pool {
         if let Some((handle, place)) = state.place(self.limit()) {
             return Some(Lease(Place::Stream(handle, place)));
         }
-        let kept = state.take_kept()?;
+        let kept = state.take_kept(self.0.idle_timeout())?;
         Some(Lease(Place::Exchange(Exchange::new(kept, self.clone()))))
     }
 
     /// Takes a connection back for the next call.
     pub(super) fn keep(&self, connection: http1::Connection) {
         let mut state = self.0.state.lock();
-        if state.kept.len() < MOST_KEPT {
-            state.kept.push(connection);
-        }
+        state.keep(connection);
         self.0.sweep_in_time(&mut state);
         let waited_for = state.waiting > 0;
         drop(state);
@@ -312,8 +310,8 @@ enum Running {
 
 impl Inner {
     /// Spawns the task of a connection, if it needs one.
-    fn run(&self, dialled: Dialled) -> Running {
-        match dialled {
+    fn run(&self, dialled: Dialled) -> Result<Running, ConnectError> {
+        Ok(match dialled {
             Dialled::Http2(connection) => {
                 let load = Arc::new(Load::default());
                 let handle = connection.handle();
@@ -326,8 +324,14 @@ impl Inner {
                 });
                 Running::Http2(Connection { handle, load })
             }
-            Dialled::Http1(connection) => Running::Http1(connection),
-        }
+            Dialled::Http1(mut connection) => {
+                // Were it taken for good, the next would be dialled without a pause.
+                if connection.is_closed() {
+                    return Err(ConnectError::Closed);
+                }
+                Running::Http1(connection)
+            }
+        })
     }
 
     /// Has a task close what is kept for too long, or was closed by the upstream, for as long as anything is kept.
@@ -335,7 +339,7 @@ impl Inner {
         if std::mem::replace(&mut state.sweeping, true) {
             return;
         }
-        let idle = self.connector.settings().http1.idle_timeout;
+        let idle = self.idle_timeout();
         let inner = Arc::downgrade(self);
         self.tasks.spawn(async move {
             loop {
@@ -348,8 +352,13 @@ impl Inner {
         });
     }
 
+    /// How long a connection of HTTP/1.1 is kept.
+    fn idle_timeout(&self) -> Duration {
+        self.connector.settings().http1.idle_timeout
+    }
+
     fn settle(self: &Arc<Self>, outcome: Result<Dialled, ConnectError>) {
-        let outcome = outcome.map(|dialled| self.run(dialled));
+        let outcome = outcome.and_then(|dialled| self.run(dialled));
         let mut state = self.state.lock();
         state.dialling = state.dialling.saturating_sub(1);
         match outcome {
@@ -359,7 +368,7 @@ impl Inner {
                 state.failure = None;
             }
             Ok(Running::Http1(connection)) => {
-                state.kept.push(connection);
+                state.keep(connection);
                 self.sweep_in_time(&mut state);
                 state.one_at_a_time = true;
                 state.failure = None;
@@ -389,10 +398,19 @@ impl Inner {
 }
 
 impl State {
+    /// Keeps a connection, where few are kept that nobody waits for.
+    fn keep(&mut self, connection: http1::Connection) {
+        if self.kept.len() < MOST_KEPT + self.waiting {
+            self.kept.push(connection);
+        }
+    }
+
     /// The connection used last: those that are not needed grow old and are closed.
-    fn take_kept(&mut self) -> Option<http1::Connection> {
+    fn take_kept(&mut self, idle: Duration) -> Option<http1::Connection> {
+        let now = Instant::now();
         while let Some(mut connection) = self.kept.pop() {
-            if !connection.is_closed() {
+            if connection.age(now) < idle && !connection.is_closed() {
+                connection.take(now);
                 return Some(connection);
             }
         }
@@ -403,7 +421,8 @@ impl State {
     fn sweep(&mut self, idle: Duration) -> bool {
         let now = Instant::now();
         self.kept
-            .retain_mut(|kept| !kept.is_closed() && now.saturating_duration_since(kept.since) < idle);
+            .retain_mut(|kept| kept.age(now) < idle && !kept.is_closed());
+        self.kept.iter_mut().for_each(http1::Connection::rest);
         self.sweeping = !self.kept.is_empty();
         self.sweeping
     }

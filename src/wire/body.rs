@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::fault::{Fault, Kind, Side};
+use crate::http1::Unread;
 use crate::wire::received::{ReceiveError, Received};
 
 /// A body that is streamed, made by a frontend or a backend.
@@ -170,10 +171,10 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.state {
-            State::Empty | State::Trailers(_) => SizeHint::with_exact(0),
+            State::Empty => SizeHint::with_exact(0),
             State::Whole(bytes, None) => SizeHint::with_exact(bytes.len() as u64),
             // A length in the head would leave no place for trailers in HTTP/1.1, and in HTTP/2 it has no use.
-            State::Whole(_, Some(_)) => SizeHint::default(),
+            State::Whole(_, Some(_)) | State::Trailers(_) => SizeHint::default(),
             State::Incoming(body, _) => body.size_hint(),
             State::Stream(body) => body.size_hint(),
         }
@@ -210,9 +211,15 @@ impl Body {
 /// A body that a peer broke off: the client went away, or the upstream reset the stream.
 fn broken(error: ReceiveError, side: Side) -> Fault {
     match side {
-        Side::Client => {
-            Fault::client(Kind::Cancelled, "the request body ended before it was complete").caused_by(error)
-        }
+        Side::Client => match error {
+            ReceiveError::Http1(Unread::Malformed(malformed)) => {
+                Fault::client(Kind::BadRequest, format!("in the request, {malformed}"))
+            }
+            ReceiveError::Http1(Unread::Closed) | ReceiveError::Http2(_) => {
+                Fault::client(Kind::Cancelled, "the request body ended before it was complete")
+                    .caused_by(error)
+            }
+        },
         Side::Upstream | Side::Gateway => {
             Fault::upstream(Kind::UpstreamReset, "the upstream broke off its answer").caused_by(error)
         }

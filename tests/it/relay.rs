@@ -458,6 +458,138 @@ async fn surplus_bytes_close_a_kept_connection() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_breaks_in_its_trailers_breaks_at_once() {
+    for trailers in [
+        "bad name: x\r\n\r\n".to_owned(),
+        "x: y\r\n".repeat(101) + "\r\n",
+        format!("x: {}\r\n\r\n", "y".repeat(20_000)),
+    ] {
+        let bytes =
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n{trailers}");
+        let origin = says(Box::leak(bytes.into_boxed_str())).await;
+        let gateway = gateway(&[&origin], ALL).await;
+        let text = Raw::exchange(gateway.address, "GET /x HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+        let said = gateway.says("/x").await;
+        assert!(said.contains("UPSTREAM_RESET"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_after_a_body_is_passed_on_from_origins_alone_and_not_all_of_it() {
+    let (heard, mut asked) = tokio::sync::mpsc::channel(1);
+    let origin = Origin::sockets(move |mut socket| {
+        let heard = heard.clone();
+        async move {
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\nhi")
+                && socket.read_buf(&mut read).await.is_ok_and(|length| length > 0)
+            {}
+            heard
+                .send(String::from_utf8_lossy(&read).into_owned())
+                .await
+                .unwrap();
+            let _ = socket
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+                      x-sum: 7\r\nx-sabir-user: root\r\nset-cookie: a=b\r\nkeep-alive: timeout=5\r\n\r\n",
+                )
+                .await;
+        }
+    })
+    .await;
+    let gateway = gateway(&[&origin], ALL).await;
+    let text = Raw::exchange(
+        gateway.address,
+        "POST /x HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\ntrailer: x-sabir-user\r\n\
+         transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\
+         x-sabir-user: root\r\nx-forwarded-for: 10.0.0.1\r\nauthorization: Bearer x\r\n\r\n",
+    )
+    .await;
+    assert!(text.ends_with("2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"), "{text}");
+    let asked = within("the request", asked.recv()).await.unwrap();
+    assert!(asked.contains("content-length: 2\r\n"), "{asked}");
+    for gone in ["x-sabir-user", "10.0.0.1", "authorization", "trailer:"] {
+        assert!(!asked.contains(gone), "{gone}: {asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_framed_as_it_has_to_be_is_a_bad_request() {
+    let origin = echo().await;
+    let gateway = gateway(&[&origin], ALL).await;
+    let text = Raw::exchange(
+        gateway.address,
+        "POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi!\r\n0\r\n\r\n",
+    )
+    .await;
+    assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+    assert!(text.contains("a chunk is not as long as it says"), "{text}");
+}
+
+#[tokio::test]
+async fn an_origin_that_closes_what_it_accepts_is_not_dialled_without_a_pause() {
+    let origin = Origin::sockets(|socket| async move { drop(socket) }).await;
+    let gateway = gateway(&[&origin], ALL).await;
+    let mut client = Rest::connect(gateway.address, Version::Http1).await;
+    let answer = client.get("/x").await;
+    assert!([502, 503].contains(&answer.status.as_u16()), "{answer:?}");
+    assert!(origin.connections() < 20, "{}", origin.connections());
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_late_has_most_likely_processed_its_request() {
+    let origin = Origin::sockets(|mut socket| async move {
+        let mut read = [0; 4096];
+        while socket.read(&mut read).await.is_ok_and(|length| length > 0) {
+            if String::from_utf8_lossy(&read).contains("/slow") {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                return;
+            }
+            let _ = socket
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+        }
+    })
+    .await;
+    let gateway = gateway(&[&origin], ALL).await;
+    let mut client = Rest::connect(gateway.address, Version::Http1).await;
+    assert_eq!(client.get("/x").await.text(), "ok");
+    let answer = client.post("/slow", "{}").await;
+    assert_eq!(answer.error(502, 14), "the upstream broke off before it answered");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_its_request_has_gone_out_is_passed_on() {
+    let origin = Origin::sockets(|mut socket| async move {
+        let mut read = [0; 64];
+        let _ = socket.read(&mut read).await;
+        let _ = socket
+            .write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nno!")
+            .await;
+        // It neither reads on nor closes.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let gateway = gateway(&[&origin], ALL).await;
+    for size in [100_000, 20_000_000] {
+        let mut raw = Raw::connect(gateway.address).await;
+        raw.write(format!(
+            "POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+        ))
+        .await;
+        raw.write("x".repeat(50_000)).await;
+        let text = raw.rest().await;
+        assert!(
+            text.starts_with("HTTP/1.1 413 ") && text.ends_with("no!"),
+            "{text}"
+        );
+        assert!(text.contains("connection: close"), "{text}");
+    }
+    assert_eq!(origin.connections(), 2, "none of them is used again");
+}
+
 /// An origin that answers one request on each connection and closes it at the next one.
 async fn answers_once() -> Origin {
     Origin::sockets(|mut socket| async move {

@@ -1,6 +1,10 @@
 //! HTTP/1.1 from a raw socket: smuggling, slow clients, sizes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::{Client, Gateway};
 use crate::limits::Limits;
@@ -215,13 +219,11 @@ async fn an_answer_outlives_the_upload_that_it_refuses() {
     // The gateway has answered and closed by the time the rest is sent; a reset would lose the answer.
     let (mut read, mut write) = client.0.into_split();
     let upload = tokio::spawn(async move {
-        let _written = tokio::io::AsyncWriteExt::write_all(&mut write, &body).await;
+        let _written = write.write_all(&body).await;
     });
     upload.await.unwrap();
     let mut answer = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut read, &mut answer)
-        .await
-        .unwrap();
+    read.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
@@ -383,4 +385,89 @@ async fn a_client_that_does_not_read_is_cut_off() {
     client.say("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(gateway.hear().await, "begun");
     assert_eq!(gateway.hear().await, "dropped");
+}
+
+#[tokio::test]
+async fn what_is_sent_ahead_is_read_as_fast_as_it_is_answered() {
+    /// Requests of 35 bytes whose answers are more than a hundred times as long.
+    const ANSWERED: usize = 8192;
+    let gateway = gateway();
+    let (mut read, mut write) = gateway.client().await.0.into_split();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let writer = tokio::spawn(async move {
+        let requests = "GET /large HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+        while counter.load(Ordering::Relaxed) < 64 << 20 && write.write_all(requests.as_bytes()).await.is_ok()
+        {
+            counter.fetch_add(requests.len(), Ordering::Relaxed);
+        }
+    });
+    let mut answers = vec![0; ANSWERED * 4096];
+    read.read_exact(&mut answers).await.unwrap();
+    // What the sockets' own buffers hold, and no multiple of what the answers were.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 16 << 20, "{sent} bytes of requests were taken");
+    writer.abort();
+}
+
+#[tokio::test]
+async fn an_answer_whose_end_is_known_late_leaves_the_next_head_its_time() {
+    let gateway = Gateway::new(short());
+    for trickles in [true, false] {
+        let mut client = gateway.client().await;
+        client.say("GET /late-end HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.answer().await.body, "late");
+        gateway.stage.go.notify_one();
+        if trickles {
+            // Time for the end to be seen; sooner, the head waits for it.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.say("G").await;
+            assert_eq!(client.answer().await.status, 408);
+        } else {
+            assert_eq!(client.rest().await, "", "the connection has idled for too long");
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_lines_between_requests_begin_no_head() {
+    let gateway = Gateway::new(short());
+    let mut client = gateway.client().await;
+    client.say("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.answer().await;
+    client.say("\r\n").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.say("GET /b HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.body, "/b");
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_the_connection_has_no_end_when_it_fails() {
+    let gateway = gateway();
+    let mut client = gateway.client().await;
+    client.say("GET /fail-body HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let mut rest = Vec::new();
+    let error = client.0.read_to_end(&mut rest).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_says_whether_the_connection_goes_on() {
+    let gateway = gateway();
+    let head = "POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // The rest of the body is still to come: nobody reads it.
+    let mut client = gateway.client().await;
+    client.say(format!("{head}2\r\nab\r\n")).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.body.as_str(), answer.closes()), ("early", true));
+    assert_eq!(client.rest().await, "");
+    // All of it has come, in more pieces than are read ahead: it is passed over.
+    let mut client = gateway.client().await;
+    client
+        .say(format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(100)))
+        .await;
+    let answer = client.answer().await;
+    assert_eq!((answer.body.as_str(), answer.closes()), ("early", false));
+    client.say("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.body, "/next");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -153,6 +153,34 @@ async fn handle(stage: Arc<Stage>, request: Request<Received>, peer: Peer) -> Re
                 Ok(Frame::data(Bytes::from_static(b"some"))),
                 Err(fault),
             ]))))
+        }
+        "/large" => text("x".repeat(4096)),
+        "/late-end" => {
+            // Its last byte goes out before anybody knows that it is the last frame.
+            let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
+            sender.try_send(Bytes::from_static(b"late")).unwrap();
+            tokio::spawn(async move {
+                stage.go.notified().await;
+                drop(sender);
+            });
+            let frames = futures_util::stream::poll_fn(move |cx| {
+                let next = receiver.poll_recv(cx);
+                next.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+            });
+            let mut response = Response::new(Body::stream(StreamBody::new(frames)));
+            response
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from_static("4"));
+            response
+        }
+        "/early" => {
+            let body = request.into_body();
+            // Whoever read it has not let go of it yet.
+            tokio::spawn(async move {
+                stage.go.notified().await;
+                drop(body);
+            });
+            text("early")
         }
         "/peer" => text(format!(
             "{} secure={} trusted={} certificates={}",

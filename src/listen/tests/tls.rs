@@ -163,6 +163,21 @@ async fn alpn_chooses_the_protocol_and_its_absence_leaves_the_first_bytes() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_said_nothing_since_the_handshake_does_not_hold_up_draining() {
+    let authority = Authority::new();
+    let gateway = gateway(&[authority.identity("localhost")], None);
+    let config = authority.client(&["http/1.1"], None);
+    let mut silent = connect(&gateway, &config, "localhost").await.unwrap();
+    gateway.drain.begin();
+    let began = std::time::Instant::now();
+    let mut rest = Vec::new();
+    let _closed = silent.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(gateway.drain.done().await, crate::listen::Drained::Clean);
+}
+
+#[tokio::test]
 async fn sessions_are_resumed() {
     let authority = Authority::new();
     let gateway = gateway(&[authority.identity("localhost")], None);
