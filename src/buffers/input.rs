@@ -83,10 +83,18 @@ impl Input {
 
     /// The next `length` bytes, which have come: a piece of a body, that is copied unless it is large.
     pub(crate) fn take(&mut self, length: usize) -> Bytes {
-        if length >= COPIED {
+        if length < COPIED {
+            return self.copy(length);
+        }
+        if length < self.bytes.len() {
             return self.bytes.split_to(length).freeze();
         }
-        self.copy(length)
+        // The rest of the buffer goes along, so that the thread has it again as soon as the piece is out, and with it what
+        // the processor still has of it at hand.
+        Bytes::from_owner(Lent {
+            buffer: std::mem::take(&mut self.bytes),
+            sender: self.sender,
+        })
     }
 
     /// The next `length` bytes, which have come, in a buffer of their own.
@@ -100,7 +108,7 @@ impl Input {
     pub(crate) fn rest(&mut self) {
         if self.bytes.is_empty() {
             let buffer = std::mem::take(&mut self.bytes);
-            if let Some(buffer) = self.give_back(buffer) {
+            if let Some(buffer) = give_back(buffer, self.sender) {
                 // A piece of it waits to be read, and keeps all of it: what is left is used before another is taken.
                 self.bytes = buffer;
             }
@@ -108,25 +116,43 @@ impl Input {
             // Whoever sends a few bytes and waits holds no more than a few.
             let few = BytesMut::from(&*self.bytes);
             let buffer = std::mem::replace(&mut self.bytes, few);
-            let _kept_by_a_piece = self.give_back(buffer);
+            let _kept_by_a_piece = give_back(buffer, self.sender);
         }
     }
+}
 
-    /// Gives a buffer back to the thread; if a piece of it is in use, it is returned.
-    fn give_back(&self, mut buffer: BytesMut) -> Option<BytesMut> {
-        let size = self.sender.size();
-        buffer.clear();
-        if buffer.capacity() == 0 {
-            return None;
-        }
-        if !buffer.try_reclaim(size) {
-            return Some(buffer);
-        }
-        // One that had to grow is not kept.
-        if buffer.capacity() < 2 * size {
-            SPARE.with_borrow_mut(|spare| *spare.of(self.sender) = Some(buffer));
-        }
-        None
+/// Gives a buffer back to the thread; if a piece of it is in use, it is returned.
+fn give_back(mut buffer: BytesMut, sender: Sender) -> Option<BytesMut> {
+    let size = sender.size();
+    buffer.clear();
+    if buffer.capacity() == 0 {
+        return None;
+    }
+    if !buffer.try_reclaim(size) {
+        return Some(buffer);
+    }
+    // One that had to grow is not kept, and none where the thread ends.
+    if buffer.capacity() < 2 * size {
+        let _ends = SPARE.try_with(|spare| *spare.borrow_mut().of(sender) = Some(buffer));
+    }
+    None
+}
+
+/// A buffer that is a piece of a body, until that is out.
+struct Lent {
+    buffer: BytesMut,
+    sender: Sender,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _kept_by_a_piece = give_back(std::mem::take(&mut self.buffer), self.sender);
     }
 }
 
@@ -141,5 +167,31 @@ impl Deref for Input {
 impl DerefMut for Input {
     fn deref_mut(&mut self) -> &mut BytesMut {
         &mut self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_piece_that_is_all_there_is_gives_the_buffer_back_when_it_is_out() {
+        let mut input = Input::new(Sender::Upstream);
+        input.room().extend_from_slice(&[b'h'; 100]);
+        input.extend_from_slice(&[b'b'; COPIED]);
+        let place = input.as_ptr().addr();
+        input.advance(100);
+        let piece = input.take(COPIED);
+        assert_eq!((piece.as_ptr().addr(), piece.len()), (place + 100, COPIED));
+        assert_eq!(input.capacity(), 0);
+        let slice = piece.slice(1..2);
+        drop(piece);
+        // It is in use, so that another connection has another one.
+        let mut other = Input::new(Sender::Upstream);
+        assert_ne!(other.room().as_ptr().addr(), place);
+        assert_eq!(slice, "b");
+        drop(slice);
+        assert_eq!(input.room().as_ptr().addr(), place);
+        assert!(input.room().capacity() >= Sender::Upstream.size());
     }
 }

@@ -23,15 +23,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// A buffer of this many bytes goes to the writer at once.
-const FULL: usize = 16 << 10;
-/// A line waits at most this long.
-const MOMENT: Duration = Duration::from_millis(50);
+/// A buffer of this many bytes goes to the writer at once: some 150 lines, of which each that is handed over alone would
+/// wake the writer, which is a twentieth of what a small call costs.
+const FULL: usize = 64 << 10;
+/// A line waits at most twice this long.
+const MOMENT: Duration = Duration::from_millis(25);
 /// Buffers that may wait for the writer: 4 MiB of lines at the most.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Lines> = const { RefCell::new(Lines { buffer: Vec::new(), handed_on: 0, is_timed: false }) };
+}
+
+/// The lines of a worker that wait.
+struct Lines {
+    buffer: Vec<u8>,
+    /// Buffers that went to the writer, wrapping.
+    handed_on: u32,
+    /// A task looks after the buffer.
+    is_timed: bool,
 }
 
 /// The log. Clones write to the same one.
@@ -96,25 +106,44 @@ impl Log {
     /// Adds a line to the worker's buffer; `write` appends it with its newline. A task of `tasks` hands the buffer on
     /// after a moment, if it is not full before.
     pub fn write(&self, tasks: &TaskTracker, write: impl FnOnce(&mut Vec<u8>)) {
-        let (begun, full) = BUFFER.with_borrow_mut(|buffer| {
-            let begun = buffer.is_empty();
-            write(buffer);
-            (begun, buffer.len() >= FULL)
+        let (is_full, is_timed) = LINES.with_borrow_mut(|lines| {
+            write(&mut lines.buffer);
+            (
+                lines.buffer.len() >= FULL,
+                std::mem::replace(&mut lines.is_timed, true),
+            )
         });
-        if full {
+        if is_full {
             self.flush();
-        } else if begun {
+        }
+        if !is_timed {
             let log = self.clone();
-            tasks.spawn(async move {
-                tokio::time::sleep(MOMENT).await;
-                log.flush();
-            });
+            tasks.spawn(async move { log.look_after().await });
+        }
+    }
+
+    /// Hands on the worker's buffer whenever it has not become full for a moment, until there is nothing to hand on.
+    async fn look_after(&self) {
+        let _watch = Watch;
+        let mut seen = LINES.with_borrow(|lines| lines.handed_on);
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            let (is_empty, handed_on) = LINES.with_borrow(|lines| (lines.buffer.is_empty(), lines.handed_on));
+            if is_empty {
+                return;
+            }
+            if std::mem::replace(&mut seen, handed_on) == handed_on {
+                self.flush();
+            }
         }
     }
 
     /// Hands the worker's buffer to the writer.
     pub fn flush(&self) {
-        let lines = BUFFER.with_borrow_mut(std::mem::take);
+        let lines = LINES.with_borrow_mut(|lines| {
+            lines.handed_on = lines.handed_on.wrapping_add(1);
+            std::mem::take(&mut lines.buffer)
+        });
         if lines.is_empty() {
             return;
         }
@@ -124,11 +153,67 @@ impl Log {
     }
 }
 
+/// Held by the task that looks after a worker's buffer; another one may follow it.
+struct Watch;
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A thread that ends has no lines.
+        let _ends = LINES.try_with(|lines| lines.borrow_mut().is_timed = false);
+    }
+}
+
 fn write_all(receiver: &Receiver<Vec<u8>>, mut out: impl Write) {
     while let Ok(lines) = receiver.recv() {
         // Nobody reads the log any more: serving goes on without it.
         if out.write_all(&lines).and_then(|()| out.flush()).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Tells what is written, buffer by buffer.
+    struct Told(Sender<usize>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.len()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_go_out_when_they_are_many_and_when_they_are_old() {
+        let (told, heard) = channel();
+        let (log, writer) = Log::writing(LogFormat::Json, Told(told)).unwrap();
+        let tasks = TaskTracker::new();
+        let line = |length: usize| log.write(&tasks, |buffer| buffer.resize(buffer.len() + length, b'x'));
+        line(FULL - 1);
+        line(1);
+        assert_eq!(heard.recv().unwrap(), FULL, "without a pause");
+        for length in [7, 8] {
+            line(length);
+            tokio::time::sleep(2 * MOMENT + MOMENT / 2).await;
+            assert_eq!(heard.recv().unwrap(), length);
+        }
+        // Nobody looks after a buffer that has been empty for a while; the next line finds somebody else.
+        tasks.close();
+        tasks.wait().await;
+        line(9);
+        tasks.wait().await;
+        assert_eq!(heard.recv().unwrap(), 9);
+        drop(log);
+        writer.join();
+        assert!(heard.recv().is_err());
     }
 }
