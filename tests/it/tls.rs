@@ -18,6 +18,7 @@ use crate::support::backends::library;
 use crate::support::clients::raw::Raw;
 use crate::support::clients::rest::{Rest, Version, request};
 use crate::support::gateway::{Gateway, Settings};
+use crate::support::origin::{Origin, answer};
 use crate::support::within;
 
 /// A certificate chain and its key.
@@ -190,8 +191,13 @@ async fn cleartext_on_a_tls_port_is_not_served() {
     assert!(!told.contains("200 OK"), "{told:?}");
 }
 
-/// A relay that ends TLS in front of a cleartext backend, with ALPN for HTTP/2.
-async fn tls_in_front_of(backend: SocketAddr, authority: &Authority, name: &str) -> SocketAddr {
+/// A relay that ends TLS in front of a cleartext backend, with ALPN for this protocol.
+async fn tls_in_front_of(
+    backend: SocketAddr,
+    authority: &Authority,
+    name: &str,
+    protocol: &str,
+) -> SocketAddr {
     let (chain, key) = authority.identity(name);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -200,7 +206,7 @@ async fn tls_in_front_of(backend: SocketAddr, authority: &Authority, name: &str)
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -225,7 +231,7 @@ async fn a_backend_behind_tls_is_believed_by_its_authority() {
     let authority = Authority::new();
     authority.sign("localhost");
     let backend = library().await;
-    let secured = tls_in_front_of(backend.address, &authority, "localhost").await;
+    let secured = tls_in_front_of(backend.address, &authority, "localhost", "h2").await;
     let ca = authority.file("ca.pem");
     let to = |ca: &str| {
         let mut settings = Settings::to(secured)
@@ -244,4 +250,44 @@ async fn a_backend_behind_tls_is_believed_by_its_authority() {
     let gateway = Gateway::start(&to(other.file("ca.pem").to_str().unwrap()).schema(&schema)).await;
     let mut client = Rest::connect(gateway.address, Version::Http1).await;
     client.get("/v1/shelves/1/books/7").await.error(503, 14);
+}
+
+#[tokio::test]
+async fn an_origin_behind_tls_is_spoken_to_in_http1_on_a_connection_that_is_kept() {
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let origin = Origin::start(|seen| {
+        // As long as what was sent, and longer than a record of TLS and than what is read at a time.
+        let mut body = seen.body.to_vec();
+        body.extend_from_slice(seen.line.as_bytes());
+        answer(200, "text/plain", body)
+    })
+    .await;
+    let secured = tls_in_front_of(origin.address, &authority, "localhost", "http/1.1").await;
+    let gateway = Gateway::with_config(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\"}}]
+admin: {{address: \"127.0.0.1:0\"}}
+workers: 1
+backends:
+  site: {{protocol: rest, endpoints: [\"https://localhost:{}\"], tls: {{ca: {}}}}}
+routes:
+  - {{path: /**, backend: site}}
+",
+        secured.port(),
+        authority.file("ca.pem").display(),
+    ))
+    .await;
+    for version in [Version::Http1, Version::Http2] {
+        let mut client = Rest::connect(gateway.address, version).await;
+        for size in [0, 1, 20_000, 500_000] {
+            let sent = client.post("/x", &"x".repeat(size)).await;
+            assert_eq!(
+                (sent.status.as_u16(), sent.text().len()),
+                (200, size + 7),
+                "{size}"
+            );
+            assert_eq!(client.get("/y").await.text(), "GET /y");
+        }
+    }
+    assert_eq!(origin.connections(), 1, "{}", gateway.said());
 }
