@@ -28,7 +28,7 @@ use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
 use crate::route::entry::WebSocket;
-use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan};
+use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan, Rewrite};
 use crate::stack::deadline::timed;
 use crate::stack::held::{held, held_body};
 use crate::status::Code;
@@ -354,11 +354,12 @@ fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permi
     plan.request_headers.apply(&mut head.headers);
     // Last, so that nothing else says who calls.
     permit.tell(&mut head.headers);
-    let mut target = plan.rewrite.apply(path, captures);
-    if let Some(query) = head.uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
+    let target = match head.uri.path_and_query() {
+        Some(target) if plan.rewrite == Rewrite::None && target.path() == path => {
+            Asks::AsItCame(target.clone())
+        }
+        _ => Asks::Made(written(&plan.rewrite, path, captures, head.uri.query())),
+    };
     Outgoing {
         method: head.method,
         headers: head.headers,
@@ -367,13 +368,40 @@ fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permi
     }
 }
 
+/// The path that `path` becomes, with the query.
+fn written(rewrite: &Rewrite, path: &str, captures: &Captures, query: Option<&str>) -> String {
+    let mut target = rewrite.apply(path, captures);
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    target
+}
+
+/// Path and query of a request.
+#[derive(Clone, Debug)]
+enum Asks {
+    /// Those of the client.
+    AsItCame(PathAndQuery),
+    /// Others.
+    Made(String),
+}
+
+impl Asks {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::AsItCame(target) => target.as_str(),
+            Self::Made(target) => target,
+        }
+    }
+}
+
 /// A request that is about to be sent, less what its endpoint decides.
 #[derive(Clone, Debug)]
 struct Outgoing {
     method: Method,
     headers: HeaderMap,
-    /// Path and query.
-    target: String,
+    target: Asks,
     /// The host to ask for; nothing for that of the endpoint.
     host: Option<Authority>,
 }
@@ -381,9 +409,10 @@ struct Outgoing {
 impl Outgoing {
     fn head(&self, target: &Target) -> Result<Request<()>, Fault> {
         let connector = target.pool.connector();
-        let path = match connector.prefix() {
-            "" => PathAndQuery::try_from(self.target.as_str()),
-            prefix => PathAndQuery::try_from(format!("{prefix}{}", self.target)),
+        let path = match (connector.prefix(), &self.target) {
+            ("", Asks::AsItCame(target)) => Ok(target.clone()),
+            ("", Asks::Made(target)) => PathAndQuery::try_from(target.as_str()),
+            (prefix, target) => PathAndQuery::try_from(format!("{prefix}{}", target.as_str())),
         };
         let unfit = |error: Box<dyn std::error::Error + Send + Sync>| {
             Fault::client(Kind::BadRequest, "the URL can't be sent on").caused_by(error)
@@ -443,11 +472,8 @@ async fn patiently<T>(
 
 /// The answer that sends a client elsewhere.
 fn elsewhere(redirect: &Redirect, relayed: &Relayed) -> Result<Response<Body>, Fault> {
-    let mut target = redirect.rewrite.apply(&relayed.path, &relayed.captures);
-    if let Some(query) = relayed.head.uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
+    let query = relayed.head.uri.query();
+    let mut target = written(&redirect.rewrite, &relayed.path, &relayed.captures, query);
     if redirect.scheme.is_some() || redirect.host.is_some() {
         let own = if relayed.secure {
             Scheme::HTTPS

@@ -84,17 +84,21 @@ pub(crate) fn length(headers: &HeaderMap) -> Result<Option<u64>, InvalidLength> 
     digits(value.as_bytes()).map(Some).ok_or(InvalidLength)
 }
 
-/// Leaves one of several lengths that say the same, and none that can't be read.
-pub(crate) fn one_length(headers: &mut HeaderMap) {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let (first, is_one) = (values.next(), values.next().is_none());
-    match (first, length(headers)) {
-        (None, _) => {}
-        (Some(_), Ok(Some(_))) if is_one => {}
-        (Some(_), Ok(Some(length))) => {
+/// Leaves one of several lengths that say the same, and none that can't be read, in the head of an answer that is framed
+/// so.
+pub(crate) fn one_length(framing: Framing, headers: &mut HeaderMap) {
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        // Nobody has read it yet.
+        Framing::Nothing => length(headers).ok().flatten(),
+        Framing::Chunked | Framing::UntilClose => return,
+    };
+    match length {
+        Some(length) if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        (Some(_), Ok(None) | Err(InvalidLength)) => {
+        Some(_) => {}
+        None => {
             headers.remove(CONTENT_LENGTH);
         }
     }

@@ -26,6 +26,9 @@ pub(crate) enum HeadError {
     Invalid(&'static str),
 }
 
+/// Fields for which a head has room beside its own: what the gateway adds to it on its way, mostly who the client is.
+const ADDED: usize = 3;
+
 /// Reads the heads of one connection, one after the other.
 #[derive(Debug)]
 pub(crate) struct Heads {
@@ -238,7 +241,7 @@ impl Own {
     }
 
     fn fields(&self, fields: &[Header<'_>]) -> Result<HeaderMap, HeadError> {
-        let mut headers = HeaderMap::with_capacity(fields.len());
+        let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
         for field in fields {
             let name = HeaderName::from_bytes(field.name.as_bytes())
                 .map_err(|_| HeadError::Invalid("the name of a header field is invalid"))?;

@@ -26,6 +26,8 @@ pub enum LogFormat {
 /// A buffer of this many bytes goes to the writer at once: some 150 lines, of which each that is handed over alone would
 /// wake the writer, which is a twentieth of what a small call costs.
 const FULL: usize = 64 << 10;
+/// What a buffer has room for from its first line on, so that it never moves: a long line more than what makes it full.
+const ROOM: usize = FULL + (4 << 10);
 /// A line waits at most twice this long.
 const MOMENT: Duration = Duration::from_millis(25);
 /// Buffers that may wait for the writer: 4 MiB of lines at the most.
@@ -107,6 +109,9 @@ impl Log {
     /// after a moment, if it is not full before.
     pub fn write(&self, tasks: &TaskTracker, write: impl FnOnce(&mut Vec<u8>)) {
         let (is_full, is_timed) = LINES.with_borrow_mut(|lines| {
+            if lines.buffer.capacity() == 0 {
+                lines.buffer.reserve(ROOM);
+            }
             write(&mut lines.buffer);
             (
                 lines.buffer.len() >= FULL,

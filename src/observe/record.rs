@@ -3,6 +3,7 @@
 //! No body, no query, no header of the client but the method and the path is in it, and control characters are
 //! escaped, so that neither a secret nor a forged line gets into the log.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -322,8 +323,25 @@ fn push_escaped(out: &mut Vec<u8>, text: &str) {
 
 /// Appends an RFC 3339 time in UTC with milliseconds.
 fn push_time(out: &mut Vec<u8>, time: SystemTime) {
+    thread_local! {
+        /// The newest second, written out, with the dot after it.
+        static NEWEST: RefCell<(u64, Vec<u8>)> = const { RefCell::new((0, Vec::new())) };
+    }
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    NEWEST.with_borrow_mut(|(newest, text)| {
+        if *newest != since.as_secs() || text.is_empty() {
+            *newest = since.as_secs();
+            text.clear();
+            push_second(text, *newest);
+        }
+        out.extend_from_slice(text);
+    });
+    push_padded(out, u64::from(since.subsec_millis()), 3);
+    out.push(b'Z');
+}
+
+fn push_second(out: &mut Vec<u8>, since: u64) {
+    let (days, second) = (since / 86_400, since % 86_400);
     let (year, month, day) = civil(days);
     for (number, digits, after) in [
         (year, 4, b'-'),
@@ -332,7 +350,6 @@ fn push_time(out: &mut Vec<u8>, time: SystemTime) {
         (second / 3600, 2, b':'),
         (second / 60 % 60, 2, b':'),
         (second % 60, 2, b'.'),
-        (u64::from(since.subsec_millis()), 3, b'Z'),
     ] {
         push_padded(out, number, digits);
         out.push(after);

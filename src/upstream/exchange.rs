@@ -68,7 +68,7 @@ pub(super) fn answer(
     let is_kept = framing != Framing::UntilClose
         && !http1::has_more(&head)
         && http1::is_kept(head.version, &head.headers);
-    http1::one_length(&mut head.headers);
+    http1::one_length(framing, &mut head.headers);
     let answer = Answer {
         connection: Some(connection),
         pool: pool.filter(|_| is_kept),
