@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 
 /// Folders within folders that are looked into.
 const MAX_DEPTH: usize = 32;
+/// Links that are followed one after the other.
+const MAX_LINKS: usize = 8;
 /// Entries of folders that are looked at; a larger tree is watched as far as that.
 const MAX_ENTRIES: usize = 65_536;
 
@@ -72,17 +74,32 @@ impl Look {
         Self(files(paths).into_iter().map(facts).collect())
     }
 
-    /// Whether a file has changed after this time.
+    /// Whether a file has changed after this time, or a link through which it is reached.
     pub fn changed_after(&self, time: SystemTime) -> bool {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = i64::try_from(since.as_secs()).map(|seconds| (seconds, i64::from(since.subsec_nanos())));
-        let facts = self.0.iter().filter_map(|(_, facts)| *facts);
         since.is_ok_and(|since| {
-            facts
-                .into_iter()
-                .any(|facts| facts.changed.max(facts.modified) > since)
+            self.0.iter().any(|(path, facts)| {
+                let changed = facts.map(|facts| facts.changed.max(facts.modified));
+                changed.max(linked(path, MAX_LINKS)) > Some(since)
+            })
         })
     }
+}
+
+/// When the newest of the links was made through which a path leads: behind one that was swapped, all may be old.
+fn linked(path: &Path, most: usize) -> Option<(i64, i64)> {
+    let deeper = most.checked_sub(1)?;
+    let made = path.ancestors().filter_map(|part| {
+        let link = fs::symlink_metadata(part).ok().filter(fs::Metadata::is_symlink)?;
+        let target = part.parent()?.join(fs::read_link(part).ok()?);
+        let target = match path.strip_prefix(part) {
+            Ok(rest) if rest != Path::new("") => target.join(rest),
+            Ok(_) | Err(_) => target,
+        };
+        linked(&target, deeper).max(Some((link.ctime(), link.ctime_nsec())))
+    });
+    made.max()
 }
 
 /// What is in files, shortened.
@@ -194,9 +211,19 @@ mod tests {
         std::os::unix::fs::symlink("..data/sabir.yaml", root.join("sabir.yaml")).unwrap();
         let paths = [root.join("sabir.yaml")];
         let (look, digest) = (Look::at(&paths), Digest::of(&paths));
+        // Later than everything that is there, by more than a tick of the clock that dates files.
+        let since = SystemTime::now() + std::time::Duration::from_millis(20);
+        while SystemTime::now() < since + std::time::Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        assert!(!look.changed_after(since));
         std::os::unix::fs::symlink("..2", root.join("..next")).unwrap();
         fs::rename(root.join("..next"), root.join("..data")).unwrap();
         assert_ne!(Look::at(&paths), look);
+        assert!(
+            Look::at(&paths).changed_after(since),
+            "what is behind the link is old"
+        );
         assert_ne!(Digest::of(&paths), digest);
     }
 }
