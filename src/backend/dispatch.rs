@@ -31,6 +31,7 @@ use crate::translate::Tally;
 use crate::upstream::stream::SendError;
 use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
+use crate::wire::ending::GRPC_STATUS;
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
@@ -612,7 +613,7 @@ fn is_unavailable(response: &Response<Body>) -> bool {
         response.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    let status = response.headers().get("grpc-status");
+    let status = response.headers().get(GRPC_STATUS);
     gateway_class || status.is_some_and(|status| status == "14")
 }
 

@@ -186,24 +186,27 @@ pub fn from_upstream(headers: &mut HeaderMap) {
 ///
 /// `TE: trailers` stays, since trailers of answers are passed on, and `Trailer`, which says which ones follow.
 pub fn end_to_end(headers: &mut HeaderMap) {
+    let is_of_hop = |name: &HeaderName| {
+        let text = name.as_str();
+        (is_hop_by_hop(text) && *name != header::TRAILER)
+            || *name == header::EXPECT
+            || text.starts_with("x-sabir-")
+    };
+    // Of most messages nothing is taken out: what else there is to know depends on what would be.
+    let mut unwanted: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| is_of_hop(name)).cloned().collect();
+    if unwanted.is_empty() {
+        return;
+    }
     let named = connection_options(headers);
+    let is_named = |name: &&HeaderName| named.iter().any(|option| option == name.as_str());
+    unwanted.extend(headers.keys().filter(is_named).cloned());
     let takes_trailers = headers
         .get_all(header::TE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|part| part.trim().eq_ignore_ascii_case("trailers"));
-    let unwanted: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let text = name.as_str();
-            (is_hop_by_hop(text) && *name != header::TRAILER)
-                || *name == header::EXPECT
-                || text.starts_with("x-sabir-")
-                || named.iter().any(|option| option == text)
-        })
-        .cloned()
-        .collect();
     for name in unwanted {
         if let Entry::Occupied(entry) = headers.entry(name) {
             entry.remove_entry_mult();

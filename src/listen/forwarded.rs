@@ -71,10 +71,9 @@ pub fn rewrite(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>)
     if !peer.trusted() {
         strip(headers);
     }
-    let earlier = headers.get_all(X_FORWARDED_FOR);
-    let chain = if peer.trusted() && earlier.iter().next().is_some() {
+    let chain = if peer.trusted() && headers.contains_key(X_FORWARDED_FOR) {
         let mut chain = Vec::new();
-        for value in earlier {
+        for value in headers.get_all(X_FORWARDED_FOR) {
             chain.extend_from_slice(value.as_bytes());
             chain.extend_from_slice(b", ");
         }

@@ -153,7 +153,7 @@ fn framing(head: &Parts) -> Result<(), Fault> {
     if lengths.next().is_some() {
         return Err(bad("the request has more than one Content-Length; send one"));
     }
-    if http1::length(&head.headers).is_err() {
+    if length.is_some() && http1::length(&head.headers).is_err() {
         return Err(bad("Content-Length is not a number of bytes in decimal digits"));
     }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();

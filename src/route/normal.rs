@@ -18,11 +18,13 @@ pub fn normal(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if bytes.first() != Some(&b'/') {
         return Err(PathError::Relative);
     }
-    let plain = memchr::memchr3(b'%', b'\\', 0, bytes).is_none()
-        && memchr::memmem::find(bytes, b"//").is_none()
-        && memchr::memmem::find(bytes, b"/.").is_none()
-        && !bytes.iter().any(u8::is_ascii_control);
-    if plain {
+    let mut before = 0;
+    let is_plain = bytes.iter().all(|byte| {
+        let begins_segment = std::mem::replace(&mut before, *byte) == b'/';
+        !(matches!(byte, b'%' | b'\\') || byte.is_ascii_control())
+            && !(begins_segment && matches!(byte, b'/' | b'.'))
+    });
+    if is_plain {
         return Ok(Cow::Borrowed(raw));
     }
     let decoded = unescape(raw)?;
