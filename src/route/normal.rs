@@ -21,8 +21,9 @@ pub fn normal(raw: &str) -> Result<Cow<'_, str>, PathError> {
     let mut before = 0;
     let is_plain = bytes.iter().all(|byte| {
         let begins_segment = std::mem::replace(&mut before, *byte) == b'/';
-        !(matches!(byte, b'%' | b'\\') || byte.is_ascii_control())
-            && !(begins_segment && matches!(byte, b'/' | b'.'))
+        let is_odd = matches!(byte, b'%' | b'\\') || byte.is_ascii_control();
+        let is_dot_or_empty = begins_segment && matches!(byte, b'/' | b'.');
+        !is_odd && !is_dot_or_empty
     });
     if is_plain {
         return Ok(Cow::Borrowed(raw));
