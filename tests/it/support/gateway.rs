@@ -217,10 +217,10 @@ impl Gateway {
         self.process.ended().await
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without the pages of the program, which come and go.
     pub(crate) fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }
