@@ -26,7 +26,7 @@ pub(crate) enum HeadError {
     Invalid(&'static str),
 }
 
-/// Fields for which a head has room beside its own: what the gateway adds to it on its way, mostly who the client is.
+/// Fields for which a request has room beside its own: what the gateway adds on the way, mostly who the client is.
 const ADDED: usize = 3;
 
 /// Reads the heads of one connection, one after the other.
@@ -174,7 +174,7 @@ fn request_of(
     let target = own.part(parsed.path.unwrap_or_default().as_bytes());
     head.uri = Uri::from_maybe_shared(target).map_err(|_| HeadError::Invalid("the target is invalid"))?;
     head.version = version(parsed.version);
-    head.headers = own.fields(parsed.headers)?;
+    head.headers = own.fields(parsed.headers, ADDED)?;
     Ok(head)
 }
 
@@ -188,7 +188,7 @@ fn answer_of(
     head.status = StatusCode::from_u16(parsed.code.unwrap_or_default())
         .map_err(|_| HeadError::Invalid("the status is invalid"))?;
     head.version = version(parsed.version);
-    head.headers = own.fields(parsed.headers)?;
+    head.headers = own.fields(parsed.headers, 0)?;
     Ok(head)
 }
 
@@ -199,7 +199,7 @@ pub(super) fn trailers(input: &mut Input, most: usize) -> Result<Option<HeaderMa
     let room = room.get_mut(..most.min(USUAL)).unwrap_or_default();
     match httparse::parse_headers(bytes, room) {
         Ok(Status::Complete((length, fields))) => {
-            let trailers = Own::new(bytes, length).fields(fields)?;
+            let trailers = Own::new(bytes, length).fields(fields, 0)?;
             input.advance(length);
             Ok(Some(trailers))
         }
@@ -240,8 +240,9 @@ impl Own {
         }
     }
 
-    fn fields(&self, fields: &[Header<'_>]) -> Result<HeaderMap, HeadError> {
-        let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
+    /// The fields, in a map with room for so many more.
+    fn fields(&self, fields: &[Header<'_>], more: usize) -> Result<HeaderMap, HeadError> {
+        let mut headers = HeaderMap::with_capacity(fields.len() + more);
         for field in fields {
             let name = HeaderName::from_bytes(field.name.as_bytes())
                 .map_err(|_| HeadError::Invalid("the name of a header field is invalid"))?;
