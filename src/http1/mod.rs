@@ -1,8 +1,8 @@
 //! HTTP/1.1 (RFC 9112), below sockets and clocks: bytes in, heads and bodies out, as a server and as a client.
 //!
-//! [`Heads`] reads heads, by `httparse`; a [`Framing`] says where a body ends, a [`Decoder`] takes it out of what has
-//! come, an [`Encoder`] writes one. The body of a request that has not come whole with its head is an [`Inbound`], which
-//! the connection feeds as far as somebody reads it.
+//! `Heads` reads heads, by `httparse`; a `Framing` says where a body ends, a `Decoder` takes it out of what has come, an
+//! `Encoder` writes one. The body of a request that has not come whole with its head is an [`Inbound`], which the
+//! connection feeds as far as somebody reads it.
 
 #![deny(clippy::indexing_slicing)]
 
