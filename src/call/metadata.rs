@@ -348,6 +348,36 @@ mod tests {
     }
 
     #[test]
+    fn of_an_http_message_what_belongs_to_a_hop_goes() {
+        let left = |lines: &[(&str, &str)]| {
+            let mut map = headers(lines);
+            end_to_end(&mut map);
+            let mut left: Vec<_> = map.keys().map(|name| name.as_str().to_owned()).collect();
+            left.sort();
+            left
+        };
+        assert_eq!(left(&[("x-a", "1"), ("trailer", "x-b")]), ["trailer", "x-a"]);
+        assert_eq!(
+            left(&[
+                ("connection", "x-a, host, authorization"),
+                ("x-a", "1"),
+                ("host", "h"),
+                ("authorization", "b")
+            ]),
+            ["authorization", "host"]
+        );
+        assert_eq!(left(&[("te", "gzip, trailers"), ("x-a", "1")]), ["te", "x-a"]);
+        assert_eq!(
+            left(&[
+                ("te", "gzip"),
+                ("expect", "100-continue"),
+                ("x-sabir-user", "root")
+            ]),
+            [""; 0]
+        );
+    }
+
+    #[test]
     fn the_prefix_of_grpc_gateway_clients_is_taken_off() {
         let lines = [
             ("grpc-metadata-tenant", "7"),

@@ -223,6 +223,58 @@ fn answers_end_where_every_reader_sees_it() {
 }
 
 #[test]
+fn an_answer_has_one_length_or_none() {
+    let table = [
+        (Framing::Length(3), &[("content-length", "3")][..], Some("3")),
+        (
+            Framing::Length(3),
+            &[("content-length", "3"), ("content-length", "3")],
+            Some("3"),
+        ),
+        // To HEAD, or with 304: what the body would have.
+        (Framing::Nothing, &[("content-length", "3")], Some("3")),
+        (
+            Framing::Nothing,
+            &[("content-length", "3"), ("content-length", "3")],
+            Some("3"),
+        ),
+        (
+            Framing::Nothing,
+            &[("content-length", "3"), ("content-length", "4")],
+            None,
+        ),
+        (Framing::Nothing, &[("content-length", "-3")], None),
+        (Framing::Nothing, &[], None),
+    ];
+    for (framing, lines, expected) in table {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        super::one_length(framing, &mut map);
+        let left: Vec<_> = map.get_all("content-length").iter().collect();
+        assert_eq!(left, Vec::from_iter(expected), "{framing:?} {lines:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_content_that_announces_some_ends_its_connection() {
+    for (status, lines, expected) in [
+        (204, &[][..], false),
+        (204, &[("content-length", "0")], false),
+        (204, &[("content-length", "5")], true),
+        (204, &[("content-length", "x")], true),
+        (204, &[("transfer-encoding", "chunked")], true),
+        (304, &[("content-length", "5")], false),
+        (200, &[("content-length", "5")], false),
+    ] {
+        let (mut head, ()) = Response::builder().status(status).body(()).unwrap().into_parts();
+        head.headers = headers(lines);
+        assert_eq!(super::has_more(&head), expected, "{status} {lines:?}");
+    }
+}
+
+#[test]
 fn connections_are_kept_by_version_and_option() {
     let (v10, v11) = (Version::HTTP_10, Version::HTTP_11);
     for (version, lines, kept) in [
