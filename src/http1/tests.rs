@@ -251,7 +251,7 @@ fn an_answer_has_one_length_or_none() {
         for (name, value) in lines {
             map.append(*name, HeaderValue::from_static(value));
         }
-        super::one_length(framing, &mut map);
+        one_length(framing, &mut map);
         let left: Vec<_> = map.get_all("content-length").iter().collect();
         assert_eq!(left, Vec::from_iter(expected), "{framing:?} {lines:?}");
     }
@@ -270,7 +270,7 @@ fn an_answer_without_content_that_announces_some_ends_its_connection() {
     ] {
         let (mut head, ()) = Response::builder().status(status).body(()).unwrap().into_parts();
         head.headers = headers(lines);
-        assert_eq!(super::has_more(&head), expected, "{status} {lines:?}");
+        assert_eq!(has_more(&head), expected, "{status} {lines:?}");
     }
 }
 
