@@ -17,7 +17,7 @@ use crate::support::clients::rest::{Answer, Rest, Sending, Version, once, reques
 use crate::support::framing::envelope;
 use crate::support::gateway::{Gateway, Process, Settings};
 use crate::support::messages::DESCRIPTORS;
-use crate::support::until;
+use crate::support::{nowhere, until};
 use crate::tls::Authority;
 
 const TOKEN: &str = "a token of the tests that is long enough";
@@ -113,10 +113,7 @@ async fn says(arguments: &[&str]) -> (i32, String) {
 #[tokio::test]
 async fn the_health_of_endpoints_is_told() {
     let library = backend().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = nowhere();
     let mut settings = Settings::to(library.address)
         .backend("ejection: {consecutive: 1}")
         .backend("circuit_breaker: {}")

@@ -12,7 +12,7 @@ use crate::support::clients::rest::{Answer, Rest, Version, once, request};
 use crate::support::framing::envelope;
 use crate::support::gateway::{Gateway, Settings};
 use crate::support::origin::{self, Origin};
-use crate::support::within;
+use crate::support::{nowhere, within};
 
 const GET: &str = "library.v1.Library/GetBook";
 
@@ -282,10 +282,7 @@ async fn origins_are_ejected_by_gateway_errors_alone() {
 /// An endpoint where nobody listens costs its callers nothing.
 #[tokio::test]
 async fn an_endpoint_that_is_gone_is_passed_over() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = nowhere();
     let good = answering().await;
     let mut settings = Settings::to(good.address).backend("load_balancing: round_robin");
     settings.endpoints.push(format!("http://{gone}"));

@@ -16,17 +16,11 @@ use crate::support::clients::websocket::Client;
 use crate::support::framing::envelope;
 use crate::support::gateway::Gateway;
 use crate::support::messages::{DESCRIPTORS, encode, message_type};
-use crate::support::within;
+use crate::support::{nowhere, within};
 
 const GET: &str = "library.v1.Library/GetBook";
 const CREATE: &str = "library.v1.Library/CreateBook";
 const WATCH: &str = "library.v1.Library/WatchBooks";
-
-/// An address where nobody is.
-fn nowhere() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
 
 /// A gateway before a gRPC backend, a REST backend and a site, with fixed answers.
 async fn gateway(library: SocketAddr, protocol: &str) -> Gateway {

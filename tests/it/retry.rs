@@ -17,7 +17,7 @@ use crate::support::clients::rest::{Answer, Rest, Version, once, request};
 use crate::support::framing::envelope;
 use crate::support::gateway::{Gateway, Settings};
 use crate::support::origin::{self, Origin};
-use crate::support::within;
+use crate::support::{nowhere, within};
 
 /// May be sent twice, by its idempotency level.
 const GET: &str = "library.v1.Library/GetBook";
@@ -500,10 +500,7 @@ async fn a_circuit_opens_and_closes() {
 #[tokio::test]
 async fn a_fallback_answers() {
     let good = backend(Does::Answers).await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = nowhere();
     let schema = crate::support::messages::DESCRIPTORS;
     let gateway = Gateway::with_config(&format!(
         "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: 1\n\
@@ -522,10 +519,7 @@ async fn a_fallback_answers() {
 /// Nobody to call: the caller is told so within a moment, and why.
 #[tokio::test]
 async fn without_an_endpoint_a_call_fails_with_a_reason() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = nowhere();
     let gateway = Gateway::to(gone).await;
     let answer = once(gateway.address, request(Method::GET, "/v1/shelves/1/books/7", "")).await;
     answer.error(503, 14);

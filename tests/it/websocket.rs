@@ -17,7 +17,7 @@ use crate::support::clients::websocket::{Client, handshake};
 use crate::support::framing::envelope;
 use crate::support::gateway::{Gateway, Settings};
 use crate::support::script::{Conversation, end, recv, send};
-use crate::support::within;
+use crate::support::{nowhere, within};
 
 const JSON: &str = "sabir.v1.json";
 const CHAT: &str = "/v1/rooms/7:chat";
@@ -824,10 +824,7 @@ async fn an_upstream_that_refuses_is_heard() {
     .await;
     answer.error(426, 3);
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = nobody.local_addr().unwrap();
-    drop(nobody);
-    let gateway = relaying(gone, "").await;
+    let gateway = relaying(nowhere(), "").await;
     let response = self::refused(&gateway, "/live/x", &[]).await;
     assert_eq!(status_of(&response), (503, 14));
 }

@@ -13,10 +13,27 @@ pub(crate) mod redis;
 pub(crate) mod script;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
 
 /// How long anything may take on a busy machine before a test gives up. Nothing waits for this long to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An address where nobody is, for as long as the tests run: a port that is given back may become somebody else's.
+pub(crate) fn nowhere() -> SocketAddr {
+    static HELD: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Bound, and not listening: who connects is refused.
+    socket
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    HELD.lock().push(socket);
+    address
+}
 
 /// Waits for an event, and says which one did not come.
 pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
