@@ -1,4 +1,4 @@
-//! The pool against an h2 server that is scripted: connections that close, refuse and fill up.
+//! The pool against an h2 server that is scripted: connections that close, refuse and fill up; and leases that nobody uses.
 
 use std::time::Duration;
 
@@ -138,4 +138,25 @@ async fn nobody_at_the_endpoint_is_told_at_once_while_the_pause_lasts() {
         "no second attempt before it is due"
     );
     assert!(pool.unreachable().is_some());
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_used_gives_its_connection_back() {
+    let tasks = TaskTracker::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let settings = Settings {
+        speaks: Speaks::Http1,
+        ..SETTINGS
+    };
+    let connector = Connector::new(&uri, None, None, Duration::from_secs(5), settings).unwrap();
+    let pool = Pool::new(connector, tasks.clone());
+    assert!(pool.try_lease().is_none());
+    drop(pool.lease().await.unwrap());
+    let again = pool.try_lease().expect("the connection is there");
+    assert!(pool.try_lease().is_none(), "it has one place");
+    drop(again);
+    assert!(pool.try_lease().is_some());
 }
