@@ -27,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Connections of HTTP/1.1 that are kept without a request. Not measured: what a burst leaves behind is closed.
 const MOST_KEPT: usize = 128;
+/// How long each is kept at the least: one that was just dialled has to be there for the call that waits for it.
+const LEAST_KEPT: Duration = Duration::from_millis(100);
 /// How long the gateway may take to close a kept connection that the upstream has closed.
 const MOST_UNSEEN: Duration = Duration::from_secs(5);
 
@@ -354,7 +356,7 @@ impl Inner {
 
     /// How long a connection of HTTP/1.1 is kept.
     fn idle_timeout(&self) -> Duration {
-        self.connector.settings().http1.idle_timeout
+        self.connector.settings().http1.idle_timeout.max(LEAST_KEPT)
     }
 
     fn settle(self: &Arc<Self>, outcome: Result<Dialled, ConnectError>) {

@@ -140,23 +140,37 @@ async fn nobody_at_the_endpoint_is_told_at_once_while_the_pause_lasts() {
     assert!(pool.unreachable().is_some());
 }
 
-#[tokio::test]
-async fn a_lease_that_is_not_used_gives_its_connection_back() {
-    let tasks = TaskTracker::new();
+/// A pool of HTTP/1.1 connections to somebody who only listens, kept for so long.
+async fn one_at_a_time(idle_timeout: Duration) -> (TcpListener, Pool) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap())
         .parse()
         .unwrap();
     let settings = Settings {
         speaks: Speaks::Http1,
+        http1: Http1 {
+            idle_timeout,
+            ..SETTINGS.http1
+        },
         ..SETTINGS
     };
     let connector = Connector::new(&uri, None, None, Duration::from_secs(5), settings).unwrap();
-    let pool = Pool::new(connector, tasks.clone());
+    (listener, Pool::new(connector, TaskTracker::new()))
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_used_gives_its_connection_back() {
+    let (_listener, pool) = one_at_a_time(Duration::from_secs(60)).await;
     assert!(pool.try_lease().is_none());
     drop(pool.lease().await.unwrap());
     let again = pool.try_lease().expect("the connection is there");
     assert!(pool.try_lease().is_none(), "it has one place");
     drop(again);
     assert!(pool.try_lease().is_some());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_to_be_kept_can_be_used() {
+    let (_listener, pool) = one_at_a_time(Duration::ZERO).await;
+    assert!(pool.lease().await.is_ok());
 }
