@@ -122,14 +122,13 @@ impl Log {
             self.flush();
         }
         if !is_timed {
-            let log = self.clone();
-            tasks.spawn(async move { log.look_after().await });
+            let (log, watch) = (self.clone(), Watch);
+            tasks.spawn(async move { log.look_after(watch).await });
         }
     }
 
     /// Hands on the worker's buffer whenever it has not become full for a moment, until there is nothing to hand on.
-    async fn look_after(&self) {
-        let _watch = Watch;
+    async fn look_after(&self, _watch: Watch) {
         let mut seen = LINES.with_borrow(|lines| lines.handed_on);
         loop {
             tokio::time::sleep(MOMENT).await;
@@ -158,7 +157,7 @@ impl Log {
     }
 }
 
-/// Held by the task that looks after a worker's buffer; another one may follow it.
+/// Held by the task that looks after a worker's buffer, run or not; another one may follow it.
 struct Watch;
 
 impl Drop for Watch {

@@ -419,8 +419,6 @@ async fn an_answer_whose_end_is_known_late_leaves_the_next_head_its_time() {
         assert_eq!(client.answer().await.body, "late");
         gateway.stage.go.notify_one();
         if trickles {
-            // Time for the end to be seen; sooner, the head waits for it.
-            tokio::time::sleep(Duration::from_millis(50)).await;
             client.say("G").await;
             assert_eq!(client.answer().await.status, 408);
         } else {
