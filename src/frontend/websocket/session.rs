@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Happening::Due(due) => self.due(due),
                 Happening::Revoked(fault) => {
                     self.standing = None;
-                    Some(self.refuse(&fault, Close::POLICY))
+                    Some(self.fail(&fault))
                 }
                 Happening::Leaving => Some(self.go_away()),
             };
@@ -244,7 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Poll::Ready(Happening::Unreachable);
             }
         }
-        if let Poll::Ready(fault) = self.poll_revoked(cx) {
+        if let Some(standing) = &mut self.standing
+            && let Poll::Ready(fault) = standing.poll_revoked(cx)
+        {
             return Poll::Ready(Happening::Revoked(fault));
         }
         self.turn = match self.turn {
@@ -259,30 +261,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
             happening = self.poll_side(cx, other);
         }
-        match happening {
-            // The call ends by it too, and may have heard of it since it was asked above.
-            Poll::Ready(Happening::Replied(Err(_)) | Happening::Answered(Err(_))) => {
-                return match self.poll_revoked(cx) {
-                    Poll::Ready(fault) => Poll::Ready(Happening::Revoked(fault)),
-                    Poll::Pending => happening,
-                };
-            }
-            Poll::Ready(_) => return happening,
-            Poll::Pending => {}
+        if happening.is_ready() {
+            return happening;
         }
         if self.leave.poll(cx).is_ready() {
             return Poll::Ready(Happening::Leaving);
         }
         let taken = (!self.socket.has_room()).then(|| self.socket.taken());
         self.timers.poll(cx, taken).map(Happening::Due)
-    }
-
-    /// Ready when the client's token is revoked.
-    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
-        match &mut self.standing {
-            Some(standing) => standing.poll_revoked(cx),
-            None => Poll::Pending,
-        }
     }
 
     fn poll_side(&mut self, cx: &mut Context<'_>, turn: Turn) -> Poll<Happening> {
@@ -476,7 +462,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Due::Expired => {
                 let message = "what said who you are has expired; open another socket";
                 let fault = Fault::client(Kind::CredentialsExpired, message);
-                Some(self.refuse(&fault, Close::POLICY))
+                Some(self.fail(&fault))
             }
             Due::Stalled => Some(self.give_up(Close::TRY_AGAIN, "what is sent is not taken")),
         }

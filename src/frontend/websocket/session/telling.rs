@@ -115,13 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The gateway ends the call.
     pub(super) fn fail(&mut self, fault: &Fault) -> Farewell {
-        let code = match (fault.kind(), fault.side()) {
-            (Kind::MessageTooLarge, Side::Client) => Close::TOO_BIG,
-            (Kind::Internal, Side::Gateway) => Close::INTERNAL,
-            (Kind::RateLimited | Kind::QuotaExhausted | Kind::ConcurrencyLimited, _) => Close::POLICY,
-            (kind, _) => status_code(kind.code()),
-        };
-        self.refuse(fault, code)
+        self.refuse(fault, fault_code(fault))
     }
 
     pub(super) fn refuse(&mut self, fault: &Fault, code: u16) -> Farewell {
@@ -170,6 +164,18 @@ pub(in crate::frontend::websocket) fn status_code(code: Code) -> u16 {
     }
 }
 
+/// The close code of a call that the gateway ends.
+fn fault_code(fault: &Fault) -> u16 {
+    match (fault.kind(), fault.side()) {
+        (Kind::MessageTooLarge, Side::Client) => Close::TOO_BIG,
+        (Kind::Internal, Side::Gateway) => Close::INTERNAL,
+        // The call hears that the token is revoked as the session does, and may hear it first.
+        (Kind::CredentialsExpired | Kind::CredentialsRevoked, _)
+        | (Kind::RateLimited | Kind::QuotaExhausted | Kind::ConcurrencyLimited, _) => Close::POLICY,
+        (kind, _) => status_code(kind.code()),
+    }
+}
+
 fn miscounted(what: &str) -> Fault {
     Fault::upstream(
         Kind::UpstreamProtocol,
@@ -184,4 +190,24 @@ fn not_json(error: &WireError) -> Fault {
         _ => Kind::UpstreamMessage,
     };
     Fault::upstream(kind, format!("in the upstream's answer, {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_session_has_one_close_code_whoever_hears_of_it_first() {
+        for (fault, code) in [
+            (Fault::client(Kind::CredentialsRevoked, ""), 1008),
+            (Fault::client(Kind::CredentialsExpired, ""), 1008),
+            (Fault::client(Kind::RateLimited, ""), 1008),
+            (Fault::client(Kind::MessageTooLarge, ""), 1009),
+            (Fault::gateway(Kind::Internal, ""), 1011),
+            (Fault::client(Kind::PermissionDenied, ""), 4007),
+            (Fault::upstream(Kind::UpstreamMessage, ""), 4013),
+        ] {
+            assert_eq!(fault_code(&fault), code, "{fault:?}");
+        }
+    }
 }
