@@ -2,12 +2,14 @@
 
 mod input;
 mod out;
+mod pipe;
 mod rewound;
 
 use std::cell::RefCell;
 
 pub(crate) use input::{Input, Sender};
 pub(crate) use out::Out;
+pub(crate) use pipe::{LEAST_PIPED, Pipe};
 pub(crate) use rewound::Rewound;
 
 /// What is gathered before it goes out in the middle of a turn. 64 KiB: with four frames of the usual size, a body of

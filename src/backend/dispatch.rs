@@ -28,7 +28,7 @@ use crate::policy::throttle::adaptive::Outstanding;
 use crate::policy::throttle::{Adaptive, Place, Room};
 use crate::route::relay::Page;
 use crate::translate::Tally;
-use crate::upstream::stream::SendError;
+use crate::upstream::stream::{SendError, Wanted};
 use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
 use crate::wire::ending::GRPC_STATUS;
@@ -79,6 +79,8 @@ pub(super) struct Asked<'c> {
     pub(super) is_unary: bool,
     /// Whether there is a fixed answer where nobody can give one.
     pub(super) has_answer: bool,
+    /// How the body of the answer is wanted.
+    pub(super) wanted: Wanted,
 }
 
 /// What became of a request.
@@ -502,6 +504,7 @@ impl Dispatch {
     {
         let leased = self.inner.balance.lease(asked.wish, avoid).await;
         let (lease, mut in_flight) = leased.map_err(Failed::Untaken)?;
+        let lease = lease.wanting(asked.wanted);
         asked.tally.sent_to(in_flight.endpoint().label());
         chosen.store(in_flight.number(), Ordering::Relaxed);
         let per_try = self.inner.balance.group().settings().per_try;

@@ -24,6 +24,7 @@ use crate::stack::deadline::expired;
 use crate::status::{Code, Status};
 use crate::translate::messages::Direction;
 use crate::translate::{Bounds, End, Messages, Tally};
+use crate::upstream::stream::Wanted;
 use crate::wire::body::Body;
 use crate::wire::{ending, timeout};
 
@@ -93,6 +94,7 @@ impl Grpc {
             ending: Ending::Status,
             is_unary: method.kind == MethodKind::Unary,
             has_answer: self.answer.is_some(),
+            wanted: Wanted::Read,
         };
         let head =
             |target: &Target, deadline: Option<Deadline>| request(&method, headers.clone(), deadline, target);

@@ -23,6 +23,7 @@ use crate::backend::replay::Replay;
 use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::{Handshake, Terms};
 use crate::balance::{Ending, Target, Wish};
+use crate::buffers::Pipe;
 use crate::call::metadata;
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
@@ -35,8 +36,9 @@ use crate::status::Code;
 use crate::translate::Tally;
 use crate::translate::tally::Outcome;
 use crate::upstream::dice;
+use crate::upstream::stream::Wanted;
 use crate::upstream::upgrade::Answered;
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Piped};
 
 /// Copies of requests that are under way at once, of one route and worker. Not measured: a mirror that is slow must not
 /// keep more of them than there are requests.
@@ -183,7 +185,7 @@ impl Relay {
             body
         } else {
             let timed = timed(body, None, self.idle_timeout, Arc::clone(&tally));
-            Body::stream(Answer {
+            Body::piped(Answer {
                 body: timed,
                 tally,
                 code,
@@ -199,9 +201,9 @@ impl Relay {
             body,
             path,
             captures,
+            secure,
             permit,
             tally,
-            ..
         } = relayed;
         if head.method == Method::CONNECT {
             return Err(Fault::client(
@@ -210,6 +212,11 @@ impl Relay {
             ));
         }
         let standing = permit.standing();
+        // Only HTTP/1.1 has no frames of its own, and what is held back or encrypted goes through memory.
+        let wanted = match standing {
+            None if !secure && head.version <= Version::HTTP_11 => Wanted::Piped,
+            _ => Wanted::Read,
+        };
         let mut outgoing = outgoing(plan, head, &path, &captures, &permit);
         // What is known to be whole can be sent again; its length is told, where it is no stream.
         let body = if body.is_end_stream() { Body::empty() } else { body };
@@ -226,6 +233,7 @@ impl Relay {
             ending: Ending::Any,
             is_unary: false,
             has_answer: share.page().is_some(),
+            wanted,
         };
         let place = share.enter()?;
         // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait for it.
@@ -306,6 +314,7 @@ impl Relay {
                     ending: Ending::Any,
                     is_unary: false,
                     has_answer: false,
+                    wanted: Wanted::Read,
                 };
                 let copy = Replay::once(copy);
                 let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
@@ -535,6 +544,22 @@ struct Answer {
     body: Body,
     tally: Arc<Tally>,
     code: Code,
+}
+
+impl Piped for Answer {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        let piped = ready!(Pin::new(&mut self.body).poll_pipe(cx, pipe));
+        match &piped {
+            Some(Err(fault)) => self.tally.end(Outcome::Gateway(fault.kind(), fault.side())),
+            Some(Ok(_)) if self.body.is_end_stream() => self.tally.end(Outcome::Upstream(self.code)),
+            Some(Ok(_)) | None => {}
+        }
+        Poll::Ready(piped)
+    }
 }
 
 impl HttpBody for Answer {

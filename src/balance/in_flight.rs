@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::balance::breaker::Leave;
 use crate::balance::{Endpoint, Target, View};
+use crate::buffers::Pipe;
 use crate::fault::{Fault, Side};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Piped};
 
 /// How the body of a whole answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,7 @@ impl InFlight {
             self.succeeded();
             return body;
         }
-        Body::stream(Answer {
+        Body::piped(Answer {
             body,
             in_flight: Some(self),
             ending,
@@ -189,6 +190,32 @@ impl Answer {
             in_flight.failed();
         }
     }
+
+    fn broken(&mut self, fault: &Fault) {
+        // What breaks the client's side off says nothing about the endpoint.
+        if fault.side() == Side::Upstream {
+            self.ended(false);
+        } else {
+            self.in_flight = None;
+        }
+    }
+}
+
+impl Piped for Answer {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        let this = &mut *self;
+        let piped = ready!(Pin::new(&mut this.body).poll_pipe(cx, pipe));
+        match &piped {
+            Some(Err(fault)) => this.broken(fault),
+            Some(Ok(_)) if this.ending == Ending::Any && this.body.is_end_stream() => this.ended(true),
+            Some(Ok(_)) | None => {}
+        }
+        Poll::Ready(piped)
+    }
 }
 
 impl HttpBody for Answer {
@@ -202,9 +229,7 @@ impl HttpBody for Answer {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
-            // What breaks the client's side off says nothing about the endpoint.
-            Some(Err(fault)) if fault.side() == Side::Upstream => this.ended(false),
-            Some(Err(_)) => this.in_flight = None,
+            Some(Err(fault)) => this.broken(fault),
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     let status = trailers.get("grpc-status").map(|status| status.as_bytes());

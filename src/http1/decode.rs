@@ -91,6 +91,13 @@ impl Decoder {
         }
     }
 
+    /// So many bytes of a body of known length have gone another way.
+    pub(crate) fn pass(&mut self, bytes: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     /// The next piece; `None` until more has come. What is malformed stays so, however often it is asked for.
     pub(crate) fn next(&mut self, input: &mut Input) -> Result<Option<Piece>, Malformed> {
         let next = self.advance(input);

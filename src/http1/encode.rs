@@ -59,6 +59,22 @@ impl Encoder {
         Ok(())
     }
 
+    /// How much is to come, if the head has said that.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked { .. } | Self::UntilClose | Self::Nothing => None,
+        }
+    }
+
+    /// So many bytes of a body of known length go another way.
+    pub(crate) fn pass(&mut self, bytes: u64) -> Result<(), Mismatch> {
+        if let Self::Length(left) = self {
+            *left = left.checked_sub(bytes).ok_or(Mismatch)?;
+        }
+        Ok(())
+    }
+
     /// Writes the end.
     pub(crate) fn end(self, trailers: Option<&HeaderMap>, out: &mut Out) -> Result<(), Mismatch> {
         match self {

@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 
+use crate::buffers::Pipe;
 use crate::fault::{Fault, Kind};
 use crate::listen::counters::Counters;
 use crate::listen::drain::Drain;
@@ -24,7 +25,7 @@ use crate::listen::pressure::Level;
 use crate::listen::tunnel::{Switching, Tunnel};
 use crate::listen::{Settings, answer, forwarded, head};
 use crate::peer::Peer;
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Piped};
 use crate::wire::received::Received;
 use crate::wire::screen;
 
@@ -201,6 +202,38 @@ impl Tracked {
     }
 }
 
+impl Tracked {
+    /// What `next` brings of the body.
+    fn poll_safely<T>(
+        &mut self,
+        next: impl FnOnce(Pin<&mut Body>) -> Poll<Option<Result<T, Fault>>>,
+    ) -> Poll<Option<Result<T, Fault>>> {
+        let polled = catch_unwind(AssertUnwindSafe(|| next(Pin::new(&mut self.body))));
+        polled.unwrap_or_else(|panic| {
+            self.open.link.counters().panicked(&*panic);
+            self.body = Body::empty();
+            let fault = Fault::gateway(Kind::Internal, "the gateway failed to go on with its answer");
+            Poll::Ready(Some(Err(fault)))
+        })
+    }
+}
+
+impl Piped for Tracked {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        let polled = self.poll_safely(|body| body.poll_pipe(cx, pipe));
+        match &polled {
+            Poll::Ready(Some(Err(_))) => self.open.complete = true,
+            Poll::Ready(Some(Ok(_))) => self.open.complete = self.body.is_end_stream(),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+}
+
 impl HttpBody for Tracked {
     type Data = Bytes;
     type Error = Fault;
@@ -209,19 +242,12 @@ impl HttpBody for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let me = &mut *self;
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut me.body).poll_frame(cx)));
-        let polled = polled.unwrap_or_else(|panic| {
-            me.open.link.counters().panicked(&*panic);
-            me.body = Body::empty();
-            let fault = Fault::gateway(Kind::Internal, "the gateway failed to go on with its answer");
-            Poll::Ready(Some(Err(fault)))
-        });
+        let polled = self.poll_safely(|body| body.poll_frame(cx));
         match &polled {
-            Poll::Ready(None | Some(Err(_))) => me.open.complete = true,
+            Poll::Ready(None | Some(Err(_))) => self.open.complete = true,
             // A body that says so is not polled again, and the last frame of trailers ends every body.
             Poll::Ready(Some(Ok(frame))) => {
-                me.open.complete = frame.is_trailers() || me.body.is_end_stream();
+                self.open.complete = frame.is_trailers() || self.body.is_end_stream();
             }
             Poll::Pending => {}
         }

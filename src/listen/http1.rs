@@ -17,7 +17,7 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 
-use crate::buffers::{Input, Out, Sender};
+use crate::buffers::{Input, LEAST_PIPED, Out, Pipe, Sender};
 use crate::fault::{Fault, Kind};
 use crate::http1::{self, Asked, Decoder, Encoder, Feed, Framing, HeadError, Heads, Mismatch, Piece};
 use crate::limits::Limits;
@@ -27,6 +27,7 @@ use crate::listen::link::Link;
 use crate::listen::stream::Watched;
 use crate::listen::tunnel::Switching;
 use crate::listen::{Settings, answer, head};
+use crate::wire::body::Piped as _;
 use crate::wire::received::Received;
 
 /// Turns before others have theirs.
@@ -87,6 +88,8 @@ pub(crate) struct Http1<B, X> {
     settings: Arc<Settings>,
     input: Input,
     out: Out,
+    /// What goes out after that, from the socket of an upstream.
+    pipe: Pipe,
     heads: Heads,
     begin: B,
     /// Room for what makes an answer, while requests come one after the other.
@@ -114,6 +117,7 @@ where
             settings,
             input: Input::new(Sender::Client),
             out: Out::default(),
+            pipe: Pipe::default(),
             begin,
             answer: None,
             stage: Stage::Head,
@@ -190,7 +194,9 @@ where
     fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             match &mut self.stage {
-                Stage::Head | Stage::Sending(..) if self.out.is_full() => return true,
+                Stage::Head | Stage::Sending(..) if self.out.is_full() || !self.pipe.is_empty() => {
+                    return true;
+                }
                 Stage::Head => match self.heads.request(&mut self.input) {
                     Ok(Some(head)) => self.ask(head, cx),
                     Ok(None) => {
@@ -218,37 +224,19 @@ where
                     self.respond(response, switching);
                 }
                 Stage::Sending(body, encoder) => {
-                    let polled = Pin::new(&mut *body).poll_frame(cx);
-                    let sent = match polled {
+                    let is_piped = self.io.socket().is_some() && encoder.left() >= Some(LEAST_PIPED);
+                    let pipe = is_piped.then_some(&mut self.pipe);
+                    match poll_send(body, encoder, (&mut self.out, pipe), cx) {
                         Poll::Pending => return false,
-                        Poll::Ready(None) => encoder.end(None, &mut self.out).map(|()| true),
-                        Poll::Ready(Some(Err(fault))) => {
-                            let ended = Some(Ended::Failed(fault));
-                            self.stage = match encoder {
-                                Encoder::UntilClose => Stage::Breaking(ended),
-                                Encoder::Length(_) | Encoder::Chunked { .. } | Encoder::Nothing => {
-                                    Stage::Closing(ended)
-                                }
+                        Poll::Ready(Ok(false)) => {}
+                        Poll::Ready(Ok(true)) => self.complete(),
+                        Poll::Ready(Err(ended)) => {
+                            let is_until_close = *encoder == Encoder::UntilClose;
+                            self.stage = match ended {
+                                Ended::Failed(_) if is_until_close => Stage::Breaking(Some(ended)),
+                                _ => Stage::Closing(Some(ended)),
                             };
-                            continue;
                         }
-                        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                            Ok(bytes) => encoder.data(bytes, &mut self.out).and_then(|()| {
-                                if !body.is_end_stream() {
-                                    return Ok(false);
-                                }
-                                encoder.end(None, &mut self.out).map(|()| true)
-                            }),
-                            Err(frame) => match frame.into_trailers() {
-                                Ok(trailers) => encoder.end(Some(&trailers), &mut self.out).map(|()| true),
-                                Err(_neither) => Ok(false),
-                            },
-                        },
-                    };
-                    match sent {
-                        Ok(false) => {}
-                        Ok(true) => self.complete(),
-                        Err(mismatch) => self.stage = Stage::Closing(Some(mismatch.into())),
                     }
                 }
                 Stage::Closing(_) | Stage::Breaking(_) | Stage::Switching(_) => return false,
@@ -415,6 +403,10 @@ where
             self.is_dirty = true;
             ready!(self.out.poll_write(cx, &mut self.io))?;
         }
+        if !self.pipe.is_empty() {
+            self.is_dirty = true;
+            ready!(self.io.poll_drain(cx, &mut self.pipe))?;
+        }
         if self.is_dirty {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.is_dirty = false;
@@ -460,6 +452,45 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_turns(cx)
     }
+}
+
+/// Takes what comes next of the body of an answer; whether that is its end. With a `pipe`, it is moved there if it can be.
+fn poll_send(
+    body: &mut Tracked,
+    encoder: &mut Encoder,
+    (out, pipe): (&mut Out, Option<&mut Pipe>),
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool, Ended>> {
+    let moved = match pipe {
+        Some(pipe) => ready!(Pin::new(&mut *body).poll_pipe(cx, pipe)),
+        None => None,
+    };
+    let is_over = match moved {
+        Some(moved) => {
+            encoder.pass(moved.map_err(Ended::Failed)? as u64)?;
+            body.is_end_stream()
+        }
+        None => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            None => true,
+            Some(frame) => match frame.map_err(Ended::Failed)?.into_data() {
+                Ok(bytes) => {
+                    encoder.data(bytes, out)?;
+                    body.is_end_stream()
+                }
+                Err(frame) => {
+                    let Ok(trailers) = frame.into_trailers() else {
+                        return Poll::Ready(Ok(false));
+                    };
+                    encoder.end(Some(&trailers), out)?;
+                    return Poll::Ready(Ok(true));
+                }
+            },
+        },
+    };
+    if is_over {
+        encoder.end(None, out)?;
+    }
+    Poll::Ready(Ok(is_over))
 }
 
 /// Whether the client takes trailers. Source: RFC 9110, section 10.1.4.

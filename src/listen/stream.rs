@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::buffers::Rewound;
+use crate::buffers::{Pipe, Rewound};
 use crate::listen::link::{Link, Protocol};
 
 /// Bytes thrown away at a time while a closed connection lingers.
@@ -123,6 +123,27 @@ impl Watched {
         if let Err(error) = socket.set_zero_linger() {
             tracing::debug!(%error, "the connection could not be reset");
         }
+    }
+
+    /// The client's socket, if what is written is to go out on it as it is.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        match self.stream.get_ref() {
+            Stream::Plain(socket) => Some(socket),
+            Stream::Tls(_) => None,
+        }
+    }
+
+    /// Writes out what is in `pipe`. Over TLS nothing can be.
+    pub(crate) fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<()>> {
+        while !pipe.is_empty() {
+            let Some(socket) = self.socket() else {
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            };
+            let written = pipe.poll_drain(cx, socket);
+            self.after_write(&written);
+            ready!(written)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,11 +12,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::Service;
 
+use crate::buffers::Pipe;
 use crate::call::{Call, Deadline, Reply};
 use crate::fault::{Fault, Kind, Side};
 use crate::translate::Tally;
 use crate::translate::messages::{Part, PartStream};
-use crate::wire::body::Body;
+use crate::wire::body::{Body, Piped};
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ fn at_the_deadline(fault: Fault, deadline: Option<Deadline>) -> Fault {
 
 /// `body`, which breaks off at the deadline, or after too long a silence.
 pub fn timed(body: Body, deadline: Option<Deadline>, idle_timeout: Duration, tally: Arc<Tally>) -> Body {
-    Body::stream(TimedBody {
+    Body::piped(TimedBody {
         inner: body,
         patience: Patience::new(deadline, idle_timeout, tally),
     })
@@ -169,6 +170,36 @@ struct TimedBody {
     patience: Patience,
 }
 
+impl TimedBody {
+    /// What `next` brings of the body, if it comes in time.
+    fn poll_in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: impl FnOnce(Pin<&mut Body>, &mut Context<'_>) -> Poll<Option<Result<T, Fault>>>,
+    ) -> Poll<Option<Result<T, Fault>>> {
+        if let Poll::Ready(next) = next(Pin::new(&mut self.inner), cx) {
+            self.patience.heard = Instant::now();
+            let deadline = self.patience.deadline;
+            return Poll::Ready(next.map(|next| next.map_err(|fault| at_the_deadline(fault, deadline))));
+        }
+        self.patience.poll_due(cx).map(|fault| {
+            // Dropping it tells the peer at once.
+            self.inner = Body::empty();
+            Some(Err(fault))
+        })
+    }
+}
+
+impl Piped for TimedBody {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        self.poll_in_time(cx, |body, cx| body.poll_pipe(cx, pipe))
+    }
+}
+
 impl HttpBody for TimedBody {
     type Data = Bytes;
     type Error = Fault;
@@ -177,20 +208,7 @@ impl HttpBody for TimedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            this.patience.heard = Instant::now();
-            let deadline = this.patience.deadline;
-            return Poll::Ready(frame.map(|frame| frame.map_err(|fault| at_the_deadline(fault, deadline))));
-        }
-        match this.patience.poll_due(cx) {
-            Poll::Ready(fault) => {
-                // Dropping it tells the peer at once.
-                this.inner = Body::empty();
-                Poll::Ready(Some(Err(fault)))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        self.poll_in_time(cx, |body, cx| body.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

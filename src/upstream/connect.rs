@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::upstream::http1::{self, Below};
 use crate::upstream::http2::Connection;
@@ -117,8 +118,22 @@ enum Chosen {
 pub(crate) type Stream = Box<dyn Io>;
 
 /// A byte stream in both directions.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket, if its bytes are the stream's.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
+impl Io for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Io for TlsStream<TcpStream> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 impl Connector {
     /// A connector for `endpoint`, an `http` or `https` URL; `tls` is needed for the latter. `server_name` replaces the

@@ -1,6 +1,8 @@
 //! One call on a connection of HTTP/1.1, which is kept for the next one when both sides have said all they had to say.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,20 +12,32 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::buffers::{LEAST_PIPED, Pipe};
 use crate::fault::{Fault, Kind};
 use crate::http1::{self, Decoder, Framing, Piece};
 use crate::upstream::http1::{Broke, Connection};
 use crate::upstream::pool::Pool;
-use crate::upstream::stream::{Cause, SendError};
-use crate::wire::body::Body;
+use crate::upstream::stream::{Cause, SendError, Wanted};
+use crate::wire::body::{Body, Piped};
 
 /// A connection that one call has to itself. It is kept for another call if this one does not begin, and closed if it
 /// stops half-way: nobody can use it then.
-pub(super) struct Exchange(Option<(Connection, Pool)>);
+pub(super) struct Exchange {
+    /// `None` once it has begun.
+    place: Option<(Connection, Pool)>,
+    wanted: Wanted,
+}
 
 impl Exchange {
     pub(super) fn new(connection: Connection, pool: Pool) -> Self {
-        Self(Some((connection, pool)))
+        Self {
+            place: Some((connection, pool)),
+            wanted: Wanted::Read,
+        }
+    }
+
+    pub(super) fn wanting(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
     }
 
     pub(super) async fn send(
@@ -32,39 +46,46 @@ impl Exchange {
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
-        let Some((mut connection, pool)) = self.0.take() else {
+        let Some((mut connection, pool)) = self.place.take() else {
             return Err(SendError::Protocol("was not asked: its connection is gone"));
         };
         let (head, ()) = request.into_parts();
         connection.send(&head, body, tasks).await?;
         let to_head = head.method == Method::HEAD;
-        let head = connection.head().await?;
+        let head = connection.head(self.wanted).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Protocol("switched protocols without being asked"));
         }
-        answer(head, to_head, connection, Some(pool))
+        let framing = Framing::of_answer(&head, to_head).map_err(SendError::Protocol)?;
+        if self.wanted == Wanted::Piped
+            && let Framing::Length(length) = framing
+            && (1..LEAST_PIPED).contains(&length.saturating_sub(connection.input.len() as u64))
+        {
+            // What is left is not worth a pipe, and may be there.
+            let filled = poll_fn(|cx| Poll::Ready(connection.poll_fill(cx, usize::MAX))).await;
+            if let Poll::Ready(Err(Broke::Request(fault))) = filled {
+                return Err(SendError::Request(fault));
+            }
+        }
+        Ok(answer(head, framing, connection, Some(pool)))
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some((connection, pool)) = self.0.take() {
+        if let Some((connection, pool)) = self.place.take() {
             pool.keep(connection);
         }
     }
 }
 
 /// An answer whose head has come, and whose body comes on `connection`; `pool` keeps that afterwards.
-///
-/// # Errors
-/// [`SendError::Protocol`] if nobody can tell where the body ends.
 pub(super) fn answer(
     mut head: response::Parts,
-    to_head: bool,
+    framing: Framing,
     connection: Connection,
     pool: Option<Pool>,
-) -> Result<Response<Body>, SendError> {
-    let framing = Framing::of_answer(&head, to_head).map_err(SendError::Protocol)?;
+) -> Response<Body> {
     let is_kept = framing != Framing::UntilClose
         && !http1::has_more(&head)
         && http1::is_kept(head.version, &head.headers);
@@ -75,7 +96,7 @@ pub(super) fn answer(
         decoder: Decoder::new(framing),
         ahead: VecDeque::new(),
     };
-    Ok(Response::from_parts(head, answer.into_body()))
+    Response::from_parts(head, answer.into_body())
 }
 
 /// The body of an answer; its connection is free again when it has ended.
@@ -104,7 +125,7 @@ impl Answer {
             let Ok(true) = self.look() else { break };
         }
         if self.connection.is_some() {
-            return Body::stream(self);
+            return Body::piped(self);
         }
         let mut bytes = Bytes::new();
         while let Some(piece) = self.ahead.pop_front() {
@@ -155,6 +176,32 @@ impl Answer {
     }
 }
 
+impl Piped for Answer {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        let me = &mut *self;
+        let (Some(connection), Some(left @ 1..), true) =
+            (&mut me.connection, me.decoder.left(), me.ahead.is_empty())
+        else {
+            return Poll::Ready(None);
+        };
+        let moved = match ready!(connection.poll_pipe(cx, pipe, left)) {
+            None => return Poll::Ready(None),
+            Some(Ok(0)) => return Poll::Ready(Some(Err(me.broken(too_early())))),
+            Some(Ok(moved)) => moved,
+            Some(Err(error)) => return Poll::Ready(Some(Err(me.broken(error)))),
+        };
+        me.decoder.pass(moved as u64);
+        if me.decoder.left() == Some(0) {
+            me.end();
+        }
+        Poll::Ready(Some(Ok(moved)))
+    }
+}
+
 impl HttpBody for Answer {
     type Data = Bytes;
     type Error = Fault;
@@ -186,12 +233,9 @@ impl HttpBody for Answer {
             let Some(connection) = &mut me.connection else {
                 return Poll::Ready(None);
             };
-            match ready!(connection.poll_fill(cx)) {
+            match ready!(connection.poll_fill(cx, usize::MAX)) {
                 Ok(0) if me.decoder.ends_with_connection() => me.end(),
-                Ok(0) => {
-                    let end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(Some(Err(me.broken(end))));
-                }
+                Ok(0) => return Poll::Ready(Some(Err(me.broken(too_early())))),
                 Ok(_) => {}
                 // What broke the request off is why the answer did.
                 Err(Broke::Request(fault)) => {
@@ -218,4 +262,9 @@ impl HttpBody for Answer {
             _ => SizeHint::default(),
         }
     }
+}
+
+/// The connection ended, and the answer did not.
+fn too_early() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
 }

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use http::{StatusCode, request, response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead as _, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::TaskTracker;
 
-use crate::buffers::{Input, Out, Rewound, Sender};
+use crate::buffers::{Input, Out, Pipe, Rewound, Sender};
 use crate::fault::{Fault, Kind};
 use crate::http1::{self, Encoder, Heads, Mismatch};
 use crate::upstream::connect::{Http1, Stream};
-use crate::upstream::stream::{MAX_INFORMATIONAL, SendError, TOO_INFORMATIONAL};
+use crate::upstream::stream::{MAX_INFORMATIONAL, SendError, TOO_INFORMATIONAL, Wanted};
 use crate::wire::body::Body;
 
 /// A kept connection that was closed before its upstream saw the next request shows it within this time of that: a round
@@ -30,6 +30,10 @@ const STALE: Duration = Duration::from_secs(1);
 
 /// 400 lines: what fits into the header section counts, not how it is cut; each line costs memory, though.
 const MAX_HEADERS: usize = 400;
+
+/// What is read first of an answer whose body may go on from the socket: what is read can't. 8 KiB: most answers are
+/// smaller, and are there in one read.
+const FIRST: usize = 8 << 10;
 
 /// Why nothing more comes.
 #[derive(Debug)]
@@ -235,7 +239,11 @@ impl Connection {
     ///
     /// # Errors
     /// [`SendError`], which says whether trying again is safe.
-    pub(super) async fn head(&mut self) -> Result<response::Parts, SendError> {
+    pub(super) async fn head(&mut self, wanted: Wanted) -> Result<response::Parts, SendError> {
+        let most = match wanted {
+            Wanted::Read => usize::MAX,
+            Wanted::Piped => FIRST,
+        };
         let was_kept = std::mem::replace(&mut self.is_used, true);
         let mut informational = 0;
         loop {
@@ -251,7 +259,7 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return Err(SendError::Broken(error.into())),
             }
-            let error = match poll_fn(|cx| self.poll_fill(cx)).await {
+            let error = match poll_fn(|cx| self.poll_fill(cx, most)).await {
                 Ok(0) => io::Error::from(io::ErrorKind::UnexpectedEof),
                 Ok(_) => continue,
                 Err(Broke::Request(fault)) => return Err(SendError::Request(fault)),
@@ -266,8 +274,8 @@ impl Connection {
         }
     }
 
-    /// Reads once; 0 is the end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broke>> {
+    /// Reads once, and at most `most` bytes; 0 is the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<usize, Broke>> {
         if let Some(pump) = &mut self.pump
             && let Poll::Ready(outcome) = Pin::new(&mut pump.outcome).poll(cx)
         {
@@ -278,16 +286,33 @@ impl Connection {
                 Ok(Err(Stopped::Io(_))) | Err(_) => {}
             }
         }
-        let room = self.input.room();
+        let mut room = self.input.room().limit(most);
         let polled = match &mut self.half {
-            Half::Whole(stream) => poll_read_buf(Pin::new(stream), cx, room),
-            Half::Read(stream) => poll_read_buf(Pin::new(stream), cx, room),
+            Half::Whole(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
+            Half::Read(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
             Half::Lost => Poll::Ready(Ok(0)),
         };
         if polled.is_pending() {
             self.input.rest();
         }
         polled.map_err(Broke::Io)
+    }
+
+    /// Moves at most `most` bytes from the socket into `pipe`; 0 is the end. `None` if they are not to be had so.
+    pub(super) fn poll_pipe(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<Option<io::Result<usize>>> {
+        match &self.half {
+            // What was read before goes before.
+            Half::Whole(stream) if self.input.is_empty() => match stream.socket() {
+                Some(socket) => pipe.poll_fill(cx, socket, most),
+                None => Poll::Ready(None),
+            },
+            Half::Whole(_) | Half::Read(_) | Half::Lost => Poll::Ready(None),
+        }
     }
 
     fn join(&mut self, write: WriteHalf<Stream>) {

@@ -43,6 +43,15 @@ pub enum SendError {
     Request(#[source] Fault),
 }
 
+/// How the body of an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is read.
+    Read,
+    /// It may go on from its socket, if it is large, and is read otherwise.
+    Piped,
+}
+
 /// What the connection said.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,6 +78,15 @@ impl From<SendError> for Fault {
 }
 
 impl Lease {
+    /// The same place, for a request the body of whose answer is `wanted` so.
+    #[must_use]
+    pub fn wanting(mut self, wanted: Wanted) -> Self {
+        if let Place::Exchange(exchange) = &mut self.0 {
+            exchange.wanting(wanted);
+        }
+        self
+    }
+
     /// Sends `request` and waits for the head of the answer. A body that is not whole goes out on a task of `tasks`
     /// while the answer comes in.
     ///

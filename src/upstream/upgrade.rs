@@ -5,10 +5,11 @@ use http::{Request, Response, StatusCode};
 use tokio_util::task::TaskTracker;
 
 use crate::buffers::Rewound;
+use crate::http1::Framing;
 use crate::upstream::connect::{Connector, Stream};
 use crate::upstream::exchange::answer;
 use crate::upstream::http1::Connection;
-use crate::upstream::stream::SendError;
+use crate::upstream::stream::{SendError, Wanted};
 use crate::wire::body::Body;
 
 /// What an upstream says when it is asked.
@@ -35,9 +36,10 @@ pub(crate) async fn ask(
     let mut connection = Connection::new(stream, connector.below(), &connector.settings().http1);
     let (head, ()) = request.into_parts();
     connection.send(&head, Body::empty(), tasks).await?;
-    let head = connection.head().await?;
+    let head = connection.head(Wanted::Read).await?;
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return answer(head, false, connection, None).map(Answered::Refused);
+        let framing = Framing::of_answer(&head, false).map_err(SendError::Protocol)?;
+        return Ok(Answered::Refused(answer(head, framing, connection, None)));
     }
     let stream = connection
         .into_stream()

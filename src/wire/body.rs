@@ -9,12 +9,24 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use crate::buffers::Pipe;
 use crate::fault::{Fault, Kind, Side};
 use crate::http1::Unread;
 use crate::wire::received::{ReceiveError, Received};
 
 /// A body that is streamed, made by a frontend or a backend.
 pub type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Fault> + Send>>;
+
+/// A body whose bytes can go on without coming into memory.
+pub(crate) trait Piped: HttpBody<Data = Bytes, Error = Fault> {
+    /// Moves what comes next into `pipe`, which is empty; how many bytes that is. `None` if it is not to be had but as a
+    /// frame.
+    fn poll_pipe(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>>;
+}
 
 /// A request or response body.
 pub struct Body {
@@ -51,6 +63,8 @@ enum State {
     Incoming(Received, Side),
     /// Made on the way.
     Stream(BoxBody),
+    /// From a socket, or around one that is.
+    Piped(Pin<Box<dyn Piped + Send>>),
 }
 
 impl Body {
@@ -91,6 +105,11 @@ impl Body {
         Self::from_state(State::Stream(Box::pin(body)))
     }
 
+    /// A body whose bytes come from a socket and may go to another as they are.
+    pub(crate) fn piped(body: impl Piped + Send + 'static) -> Self {
+        Self::from_state(State::Piped(Box::pin(body)))
+    }
+
     const fn from_state(state: State) -> Self {
         Self {
             state,
@@ -126,7 +145,11 @@ impl Body {
         match &self.state {
             State::Empty => Some(Bytes::new()),
             State::Whole(bytes, None) => Some(bytes.clone()),
-            State::Whole(_, Some(_)) | State::Trailers(_) | State::Incoming(..) | State::Stream(_) => None,
+            State::Whole(_, Some(_))
+            | State::Trailers(_)
+            | State::Incoming(..)
+            | State::Stream(_)
+            | State::Piped(_) => None,
         }
     }
 }
@@ -139,6 +162,7 @@ impl fmt::Debug for Body {
             State::Trailers(_) => "Body::Trailers",
             State::Incoming(..) => "Body::Incoming",
             State::Stream(_) => "Body::Stream",
+            State::Piped(_) => "Body::Piped",
         })
     }
 }
@@ -166,6 +190,7 @@ impl HttpBody for Body {
             State::Whole(..) | State::Trailers(_) => false,
             State::Incoming(body, _) => body.is_end_stream(),
             State::Stream(body) => body.is_end_stream(),
+            State::Piped(body) => body.is_end_stream(),
         }
     }
 
@@ -177,7 +202,25 @@ impl HttpBody for Body {
             State::Whole(_, Some(_)) | State::Trailers(_) => SizeHint::default(),
             State::Incoming(body, _) => body.size_hint(),
             State::Stream(body) => body.size_hint(),
+            State::Piped(body) => body.size_hint(),
         }
+    }
+}
+
+impl Piped for Body {
+    fn poll_pipe(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        let State::Piped(body) = &mut self.state else {
+            return Poll::Ready(None);
+        };
+        let polled = body.as_mut().poll_pipe(cx, pipe);
+        if let (Some((counter, way)), Poll::Ready(Some(Ok(moved)))) = (&self.counter, &polled) {
+            counter.count(*way, *moved);
+        }
+        polled
     }
 }
 
@@ -189,6 +232,7 @@ impl Body {
                 Pin::new(body).poll_frame(cx).map_err(|error| broken(error, side))
             }
             State::Stream(body) => body.as_mut().poll_frame(cx),
+            State::Piped(body) => body.as_mut().poll_frame(cx),
             State::Empty | State::Whole(..) | State::Trailers(_) => Poll::Ready(self.take_next().map(Ok)),
         }
     }
@@ -203,7 +247,7 @@ impl Body {
                 Some(Frame::data(bytes))
             }
             State::Trailers(trailers) => Some(Frame::trailers(*trailers)),
-            State::Empty | State::Incoming(..) | State::Stream(_) => None,
+            State::Empty | State::Incoming(..) | State::Stream(_) | State::Piped(_) => None,
         }
     }
 }

@@ -37,6 +37,7 @@ mod grpc_web;
 mod health;
 mod idle;
 mod key_limits;
+mod large;
 mod limits;
 mod matrix;
 mod mutate;

@@ -27,6 +27,7 @@ use crate::fault::{Fault, Kind};
 use crate::route::entry::{FixedAnswer, OutboundRest};
 use crate::schema::{self, Idempotency, MethodKind};
 use crate::translate::{Bounds, Messages, Part};
+use crate::upstream::stream::Wanted;
 use crate::wire::body::Body;
 
 use answer::Answer;
@@ -87,6 +88,7 @@ impl Rest {
             ending: Ending::Any,
             is_unary: method.kind == MethodKind::Unary,
             has_answer: self.answer.is_some(),
+            wanted: Wanted::Read,
         };
         let head = |target: &Target, deadline: Option<Deadline>| prepared.head(target, deadline, told);
         let body = Replay::once(Body::whole(body));

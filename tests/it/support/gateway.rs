@@ -224,6 +224,15 @@ impl Gateway {
         let kib: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }
+
+    /// How many pipes the process has, standard output among them.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn pipes(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.child.id())).unwrap();
+        let names = open.filter_map(|one| std::fs::read_link(one.unwrap().path()).ok());
+        let pipes = names.filter(|name| name.to_string_lossy().starts_with("pipe:"));
+        pipes.collect::<std::collections::HashSet<_>>().len()
+    }
 }
 
 /// A program of this crate, with what it says on both of its outputs.
