@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -17,7 +16,7 @@ use crate::support::clients::rest::{self, Rest, Version, request};
 use crate::support::framing::envelope;
 use crate::support::gateway::Gateway;
 use crate::support::messages::{encode, method};
-use crate::support::within;
+use crate::support::{stalls, within};
 
 const DOWN: &str = "library.v1.Library/WatchBooks";
 const UP: &str = "library.v1.Library/ImportBooks";
@@ -29,22 +28,6 @@ const ALL: usize = 256 << 20;
 const ON_ITS_WAY: usize = 32 << 20;
 /// How much the gateway may grow: far less than what waits on the other side.
 const GROWTH: usize = 24 << 20;
-
-/// Waits until a counter moves no more.
-async fn stalls(count: &AtomicUsize) -> usize {
-    within("the stall", async {
-        let (mut last, mut quiet) = (0, 0);
-        // That nothing happens has no event to wait for: ten looks at the same number have to do.
-        while quiet < 10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = count.load(Ordering::Relaxed);
-            quiet = if now == last && now > 0 { quiet + 1 } else { 0 };
-            last = now;
-        }
-        last
-    })
-    .await
-}
 
 /// Sends as fast as the other side takes it; counts what was taken.
 async fn pour(body: &mut SendStream<Bytes>, bytes: Bytes, count: &AtomicUsize) -> Result<(), h2::Error> {

@@ -11,15 +11,15 @@ use tokio::net::TcpStream;
 use crate::support::clients::rest::{Rest, Version};
 use crate::support::gateway::Gateway;
 use crate::support::origin::{Answering, Origin, answer};
-use crate::support::within;
+use crate::support::{stalls, until, within};
 
 /// More than sockets and pipes hold.
 const MUCH: usize = 32 << 20;
 static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| body(MUCH));
-/// The pipes of a worker.
+/// The pipes of a gateway.
 #[cfg(target_os = "linux")]
 const MOST_PIPES: usize = 64;
-/// More than those.
+/// More clients than those.
 const MANY: usize = 70;
 
 async fn gateway(origin: &Origin) -> Gateway {
@@ -250,23 +250,16 @@ async fn a_client_that_does_not_read_holds_its_answer_back_and_loses_nothing() {
             .unwrap();
         sockets.push(socket);
     }
-    within("all to wait", async {
-        let (mut last, mut quiet) = (0, 0);
-        while quiet < 10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = taken.load(Ordering::Relaxed);
-            quiet = if now == last && now > 0 { quiet + 1 } else { 0 };
-            last = now;
-        }
-    })
-    .await;
-    let taken = taken.load(Ordering::Relaxed);
+    let taken = stalls(&taken).await;
     assert!(taken < MANY * MUCH * 3 / 4, "{taken}");
     let grown = gateway.resident_bytes().saturating_sub(before);
     assert!(grown < MANY * (512 << 10), "{grown}");
     // Some have a pipe, and some go through memory.
     #[cfg(target_os = "linux")]
-    assert_eq!(gateway.pipes() - pipes, MOST_PIPES);
+    until("the use of all pipes", async || {
+        gateway.pipes() - pipes == MOST_PIPES
+    })
+    .await;
     let mut got = vec![0; MUCH];
     for mut socket in [sockets.swap_remove(MANY - 1), sockets.swap_remove(0)] {
         head(&mut socket).await;
@@ -287,11 +280,6 @@ async fn a_client_that_goes_away_ends_a_large_answer() {
     head(&mut socket).await;
     socket.read_exact(&mut vec![0; 100_000]).await.unwrap();
     drop(socket);
-    within("the end", async {
-        while ended.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until("the end", async || ended.load(Ordering::Relaxed) > 0).await;
     gateway.says("\"fault_of\":\"client\"").await;
 }

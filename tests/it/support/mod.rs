@@ -14,6 +14,7 @@ pub(crate) mod script;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -41,6 +42,22 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
+}
+
+/// Waits until a counter moves no more.
+pub(crate) async fn stalls(count: &AtomicUsize) -> usize {
+    within("the stall", async {
+        let (mut last, mut quiet) = (0, 0);
+        // That nothing happens has no event to wait for: ten looks at the same number have to do.
+        while quiet < 10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = count.load(Ordering::Relaxed);
+            quiet = if now == last && now > 0 { quiet + 1 } else { 0 };
+            last = now;
+        }
+        last
+    })
+    .await
 }
 
 /// Waits until something is true, which is looked at again and again.
