@@ -43,17 +43,14 @@ impl Encoder {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.pass(bytes.len() as u64)?;
         match self {
-            Self::Length(left) => {
-                *left = left.checked_sub(bytes.len() as u64).ok_or(Mismatch)?;
-                out.piece(bytes);
-            }
             Self::Chunked { .. } => {
                 size(bytes.len(), out.buffer());
                 out.piece(bytes);
                 out.buffer().extend_from_slice(b"\r\n");
             }
-            Self::UntilClose => out.piece(bytes),
+            Self::Length(_) | Self::UntilClose => out.piece(bytes),
             Self::Nothing => {}
         }
         Ok(())

@@ -200,9 +200,7 @@ impl Tracked {
     pub(crate) fn is_whole(&self) -> bool {
         self.body.is_whole()
     }
-}
 
-impl Tracked {
     /// What `next` brings of the body.
     fn poll_safely<T>(
         &mut self,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::upstream::http1::{self, Below};
+use crate::upstream::http1;
 use crate::upstream::http2::Connection;
 
 /// Why an endpoint could not be dialled.
@@ -219,14 +219,6 @@ impl Connector {
         &self.prefix
     }
 
-    /// What connections run over.
-    pub(super) fn below(&self) -> Below {
-        match self.tls {
-            Some(_) => Below::Tls,
-            None => Below::Tcp,
-        }
-    }
-
     /// The settings of connections.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -273,7 +265,7 @@ impl Connector {
             (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
             // A server that knows nothing of ALPN speaks what was there before it.
             (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => Ok(Dialled::Http1(
-                http1::Connection::new(stream, self.below(), &self.settings.http1),
+                http1::Connection::new(stream, &self.settings.http1),
             )),
         }
     }

@@ -36,8 +36,15 @@ impl Exchange {
         }
     }
 
+    /// What can't go on from its socket is read, and read as what is read.
     pub(super) fn wanting(&mut self, wanted: Wanted) {
-        self.wanted = wanted;
+        if self
+            .place
+            .as_ref()
+            .is_some_and(|(connection, _)| connection.is_plain())
+        {
+            self.wanted = wanted;
+        }
     }
 
     pub(super) async fn send(

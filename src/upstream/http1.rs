@@ -46,7 +46,7 @@ pub(super) enum Broke {
 
 /// What a connection runs over: whether a write that failed says what went out before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Below {
+enum Below {
     /// Nothing did.
     Tcp,
     /// Records may have.
@@ -111,7 +111,11 @@ impl From<Mismatch> for Stopped {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, below: Below, settings: &Http1) -> Self {
+    pub(super) fn new(stream: Stream, settings: &Http1) -> Self {
+        let below = match stream.socket() {
+            Some(_) => Below::Tcp,
+            None => Below::Tls,
+        };
         Self {
             half: Half::Whole(stream),
             below,
@@ -133,6 +137,11 @@ impl Connection {
         // A task that has used up its turn would be told that there is nothing to read.
         let read = pin!(unconstrained(read));
         read.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Whether an answer may go on from the socket.
+    pub(super) fn is_plain(&self) -> bool {
+        self.below == Below::Tcp
     }
 
     /// It is nobody's from now on.

@@ -33,7 +33,7 @@ pub(crate) async fn ask(
     connector: &Connector,
     tasks: &TaskTracker,
 ) -> Result<Answered, SendError> {
-    let mut connection = Connection::new(stream, connector.below(), &connector.settings().http1);
+    let mut connection = Connection::new(stream, &connector.settings().http1);
     let (head, ()) = request.into_parts();
     connection.send(&head, Body::empty(), tasks).await?;
     let head = connection.head(Wanted::Read).await?;

@@ -218,12 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Happening::Answered(Ok(Some(Part::Message(message)))) => self.answer(&message),
                 Happening::Answered(Ok(Some(Part::End(end)))) => Some(self.end(end)),
                 Happening::Answered(Ok(None)) => Some(self.fail(&crate::translate::messages::no_status())),
-                Happening::Replied(Err(fault)) | Happening::Answered(Err(fault)) => Some(self.fail(&fault)),
+                Happening::Replied(Err(fault))
+                | Happening::Answered(Err(fault))
+                | Happening::Revoked(fault) => Some(self.fail(&fault)),
                 Happening::Due(due) => self.due(due),
-                Happening::Revoked(fault) => {
-                    self.standing = None;
-                    Some(self.fail(&fault))
-                }
                 Happening::Leaving => Some(self.go_away()),
             };
             if let Some(farewell) = done {
