@@ -30,7 +30,7 @@ use crate::policy::Permit;
 use crate::route::Captures;
 use crate::route::entry::WebSocket;
 use crate::route::relay::{Action, AskedHost, Carries, Page, PathRoute, Redirect, Relay as Plan, Rewrite};
-use crate::stack::deadline::timed;
+use crate::stack::deadline::TimedBody;
 use crate::stack::held::{held, held_body};
 use crate::status::Code;
 use crate::translate::Tally;
@@ -184,9 +184,8 @@ impl Relay {
             tally.end(Outcome::Upstream(code));
             body
         } else {
-            let timed = timed(body, None, self.idle_timeout, Arc::clone(&tally));
             Body::piped(Answer {
-                body: timed,
+                body: TimedBody::new(body, None, self.idle_timeout, Arc::clone(&tally)),
                 tally,
                 code,
             })
@@ -541,7 +540,7 @@ fn passed_on(frame: Frame<Bytes>) -> Frame<Bytes> {
 
 /// The body of an answer on its way to the client; notes how it ended.
 struct Answer {
-    body: Body,
+    body: TimedBody,
     tally: Arc<Tally>,
     code: Code,
 }

@@ -26,6 +26,11 @@ impl<S> Rewound<S> {
         &self.stream
     }
 
+    /// Whether all that was read before has been given back.
+    pub(crate) fn is_level(&self) -> bool {
+        self.before.is_empty()
+    }
+
     /// The stream alone.
     pub(crate) fn into_inner(self) -> S {
         self.stream

@@ -428,6 +428,7 @@ where
         if self.feed(cx) {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.io.poll_readable(cx))?;
         let read = ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.room()))?;
         if read > 0 {
             self.feed(cx);

@@ -133,6 +133,24 @@ impl Watched {
         }
     }
 
+    /// Waits until there may be something to read, so that nobody who waits needs a buffer. What TLS holds back does not
+    /// show.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look();
+        match self.stream.get_ref() {
+            Stream::Plain(socket) if self.stream.is_level() => socket.poll_read_ready(cx),
+            Stream::Plain(_) | Stream::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Notes that more is read for.
+    fn look(&mut self) {
+        if self.link.protocol() == Protocol::Http1 && self.link.settled() && !self.link.heard() {
+            // The next head is awaited, so the last request was read to its end.
+            self.lingers = false;
+        }
+    }
+
     /// Writes out what is in `pipe`. Over TLS nothing can be.
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<()>> {
         while !pipe.is_empty() {
@@ -174,10 +192,7 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        if me.link.protocol() == Protocol::Http1 && me.link.settled() && !me.link.heard() {
-            // The next head is awaited, so the last request was read to its end.
-            me.lingers = false;
-        }
+        me.look();
         let before = buf.filled().len();
         ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
         me.lingers = buf.filled().len() > before;

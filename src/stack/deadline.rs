@@ -62,7 +62,7 @@ where
             let made_of = Arc::clone(&tally);
             let messages = reply
                 .messages
-                .map_body(|body| timed(body, deadline, idle_timeout, tally))
+                .map_body(|body| Body::piped(TimedBody::new(body, deadline, idle_timeout, tally)))
                 .map_parts(|parts| {
                     Box::pin(TimedParts {
                         inner: Some(parts),
@@ -91,25 +91,19 @@ fn at_the_deadline(fault: Fault, deadline: Option<Deadline>) -> Fault {
     fault
 }
 
-/// `body`, which breaks off at the deadline, or after too long a silence.
-pub fn timed(body: Body, deadline: Option<Deadline>, idle_timeout: Duration, tally: Arc<Tally>) -> Body {
-    Body::piped(TimedBody {
-        inner: body,
-        patience: Patience::new(deadline, idle_timeout, tally),
-    })
-}
-
 /// How long a stream may go on, and be silent.
 ///
-/// One timer serves both: it is armed for the earlier instant, and a frame only notes when it came. A stream is silent
-/// when neither side says anything: a client that still uploads keeps its call alive.
+/// One timer serves both: it is armed for the earlier instant. What comes only notes that it did, and the clock is read
+/// when more is waited for. A stream is silent when neither side says anything: a client that still uploads keeps its call
+/// alive.
 struct Patience {
     deadline: Option<Deadline>,
     idle_timeout: Duration,
     tally: Arc<Tally>,
     /// What the client had sent when the timer was last armed.
     sent: u64,
-    heard: Instant,
+    /// When it was last waited for anew; `None` while nobody waits.
+    silent_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -121,14 +115,19 @@ impl Patience {
             idle_timeout,
             tally,
             sent,
-            heard: Instant::now(),
+            silent_since: None,
             timer: None,
         }
     }
 
+    /// Something came.
+    fn hear(&mut self) {
+        self.silent_since = None;
+    }
+
     /// When to look again.
-    fn due(&self) -> Instant {
-        let idle = self.heard + self.idle_timeout;
+    fn due(&self, silent_since: Instant) -> Instant {
+        let idle = silent_since + self.idle_timeout;
         self.deadline
             .map_or(idle, |deadline| deadline.instant().min(idle))
     }
@@ -136,7 +135,8 @@ impl Patience {
     /// Waits for the timer; the fault, once it is really due.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         loop {
-            let due = self.due();
+            let since = *self.silent_since.get_or_insert_with(Instant::now);
+            let due = self.due(since);
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
@@ -146,14 +146,13 @@ impl Patience {
                 return Poll::Ready(expired());
             }
             let sent = self.tally.request_bytes();
-            if sent != self.sent {
-                self.sent = sent;
-                self.heard = now;
-            }
-            if now >= self.heard + self.idle_timeout {
+            let since = if sent == self.sent { since } else { now };
+            self.sent = sent;
+            self.silent_since = Some(since);
+            if now >= since + self.idle_timeout {
                 return Poll::Ready(silent());
             }
-            let due = self.due();
+            let due = self.due(since);
             let Some(timer) = &mut self.timer else { continue };
             timer.as_mut().reset(due);
         }
@@ -164,13 +163,25 @@ fn silent() -> Fault {
     Fault::upstream(Kind::DeadlineExceeded, "the stream was silent for too long")
 }
 
-/// A body that breaks off in time.
-struct TimedBody {
+/// A body that breaks off at the deadline, or after too long a silence.
+pub(crate) struct TimedBody {
     inner: Body,
     patience: Patience,
 }
 
 impl TimedBody {
+    pub(crate) fn new(
+        body: Body,
+        deadline: Option<Deadline>,
+        idle_timeout: Duration,
+        tally: Arc<Tally>,
+    ) -> Self {
+        Self {
+            inner: body,
+            patience: Patience::new(deadline, idle_timeout, tally),
+        }
+    }
+
     /// What `next` brings of the body, if it comes in time.
     fn poll_in_time<T>(
         &mut self,
@@ -178,7 +189,7 @@ impl TimedBody {
         next: impl FnOnce(Pin<&mut Body>, &mut Context<'_>) -> Poll<Option<Result<T, Fault>>>,
     ) -> Poll<Option<Result<T, Fault>>> {
         if let Poll::Ready(next) = next(Pin::new(&mut self.inner), cx) {
-            self.patience.heard = Instant::now();
+            self.patience.hear();
             let deadline = self.patience.deadline;
             return Poll::Ready(next.map(|next| next.map_err(|fault| at_the_deadline(fault, deadline))));
         }
@@ -236,7 +247,7 @@ impl Stream for TimedParts {
             return Poll::Ready(None);
         };
         if let Poll::Ready(part) = inner.as_mut().poll_next(cx) {
-            this.patience.heard = Instant::now();
+            this.patience.hear();
             let deadline = this.patience.deadline;
             return Poll::Ready(part.map(|part| part.map_err(|fault| at_the_deadline(fault, deadline))));
         }

@@ -1,6 +1,5 @@
 //! One call on a connection of HTTP/1.1, which is kept for the next one when both sides have said all they had to say.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -9,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,9 @@ use crate::upstream::http1::{Broke, Connection};
 use crate::upstream::pool::Pool;
 use crate::upstream::stream::{Cause, SendError, Wanted};
 use crate::wire::body::{Body, Piped};
+
+/// Pieces of an answer that are looked at before they are asked for: one, and what says that it was the last.
+const AHEAD: usize = 2;
 
 /// A connection that one call has to itself. It is kept for another call if this one does not begin, and closed if it
 /// stops half-way: nobody can use it then.
@@ -101,7 +104,7 @@ pub(super) fn answer(
         connection: Some(connection),
         pool: pool.filter(|_| is_kept),
         decoder: Decoder::new(framing),
-        ahead: VecDeque::new(),
+        ahead: SmallVec::new(),
     };
     Response::from_parts(head, answer.into_body())
 }
@@ -112,8 +115,8 @@ struct Answer {
     connection: Option<Connection>,
     pool: Option<Pool>,
     decoder: Decoder,
-    /// What has come and was not asked for yet.
-    ahead: VecDeque<Piece>,
+    /// What has come and was not asked for yet, in order.
+    ahead: SmallVec<[Piece; AHEAD]>,
 }
 
 impl Answer {
@@ -128,14 +131,14 @@ impl Answer {
             return Body::whole(bytes);
         }
         // Of what is malformed, whoever reads hears.
-        for _ in 0..2 {
+        for _ in 0..AHEAD {
             let Ok(true) = self.look() else { break };
         }
         if self.connection.is_some() {
             return Body::piped(self);
         }
         let mut bytes = Bytes::new();
-        while let Some(piece) = self.ahead.pop_front() {
+        for piece in self.ahead.drain(..) {
             match piece {
                 Piece::Data(data) => bytes = data,
                 Piece::End(Some(trailers)) => return Body::with_trailers(bytes, *trailers),
@@ -158,9 +161,14 @@ impl Answer {
             self.end();
         }
         if !matches!(piece, Piece::End(None)) {
-            self.ahead.push_back(piece);
+            self.ahead.push(piece);
         }
         Ok(!is_end)
+    }
+
+    /// The first piece that was not asked for yet.
+    fn next(&mut self) -> Option<Piece> {
+        (!self.ahead.is_empty()).then(|| self.ahead.remove(0))
     }
 
     /// All has come: the connection is kept, if it can be.
@@ -224,7 +232,7 @@ impl HttpBody for Answer {
             {
                 return Poll::Ready(Some(Err(me.broken(malformed))));
             }
-            match me.ahead.pop_front() {
+            match me.next() {
                 Some(Piece::Data(bytes)) => {
                     if me.ahead.is_empty() {
                         // The last piece says that it is the last. What is malformed is found when it is read.

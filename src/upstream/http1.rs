@@ -34,6 +34,8 @@ const MAX_HEADERS: usize = 400;
 /// What is read first of an answer whose body may go on from the socket: what is read can't. 8 KiB: most answers are
 /// smaller, and are there in one read.
 const FIRST: usize = 8 << 10;
+/// The same after an answer whose body did: most of such heads are smaller, and the less is read, the less is copied.
+const FIRST_OF_LARGE: usize = 1 << 10;
 
 /// Why nothing more comes.
 #[derive(Debug)]
@@ -63,7 +65,9 @@ pub(crate) struct Connection {
     pump: Option<Pump>,
     /// It has carried a request before, or was kept for one for a while.
     is_used: bool,
-    /// Since when it is kept, or carries its request.
+    /// The last answer went on from the socket.
+    was_piped: bool,
+    /// Since when it is kept, or somebody's.
     since: Instant,
 }
 
@@ -123,6 +127,7 @@ impl Connection {
             heads: Heads::new(settings.max_header_bytes, MAX_HEADERS),
             pump: None,
             is_used: false,
+            was_piped: false,
             since: Instant::now(),
         }
     }
@@ -163,6 +168,7 @@ impl Connection {
     /// It is somebody's.
     pub(super) fn take(&mut self, now: Instant) {
         self.is_used |= self.age(now) >= STALE;
+        self.since = now;
     }
 
     /// Whether all that was to be said on it has been said, so that another call can use it.
@@ -201,7 +207,6 @@ impl Connection {
             below: self.below,
             has_sent: false,
         };
-        self.since = Instant::now();
         let stream = match std::mem::replace(&mut self.half, Half::Lost) {
             Half::Whole(stream) => stream,
             Half::Read(_) | Half::Lost => {
@@ -249,8 +254,10 @@ impl Connection {
     /// # Errors
     /// [`SendError`], which says whether trying again is safe.
     pub(super) async fn head(&mut self, wanted: Wanted) -> Result<response::Parts, SendError> {
-        let most = match wanted {
+        let was_piped = std::mem::take(&mut self.was_piped);
+        let mut most = match wanted {
             Wanted::Read => usize::MAX,
+            Wanted::Piped if was_piped => FIRST_OF_LARGE,
             Wanted::Piped => FIRST,
         };
         let was_kept = std::mem::replace(&mut self.is_used, true);
@@ -270,7 +277,10 @@ impl Connection {
             }
             let error = match poll_fn(|cx| self.poll_fill(cx, most)).await {
                 Ok(0) => io::Error::from(io::ErrorKind::UnexpectedEof),
-                Ok(_) => continue,
+                Ok(_) => {
+                    most = most.max(FIRST);
+                    continue;
+                }
                 Err(Broke::Request(fault)) => return Err(SendError::Request(fault)),
                 Err(Broke::Io(error)) => error,
             };
@@ -295,21 +305,31 @@ impl Connection {
                 Ok(Err(Stopped::Io(_))) | Err(_) => {}
             }
         }
-        let mut room = self.input.room().limit(most);
-        let polled = match &mut self.half {
-            Half::Whole(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
-            Half::Read(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
-            Half::Lost => Poll::Ready(Ok(0)),
-        };
+        let polled = self.poll_read(cx, most);
         if polled.is_pending() {
             self.input.rest();
         }
         polled.map_err(Broke::Io)
     }
 
+    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        // Who waits needs no buffer.
+        if let Half::Whole(stream) = &self.half
+            && let Some(socket) = stream.socket()
+        {
+            ready!(socket.poll_read_ready(cx))?;
+        }
+        let mut room = self.input.room().limit(most);
+        match &mut self.half {
+            Half::Whole(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
+            Half::Read(stream) => poll_read_buf(Pin::new(stream), cx, &mut room),
+            Half::Lost => Poll::Ready(Ok(0)),
+        }
+    }
+
     /// Moves at most `most` bytes from the socket into `pipe`; 0 is the end. `None` if they are not to be had so.
     pub(super) fn poll_pipe(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
         most: u64,
@@ -317,7 +337,10 @@ impl Connection {
         match &self.half {
             // What was read before goes before.
             Half::Whole(stream) if self.input.is_empty() => match stream.socket() {
-                Some(socket) => pipe.poll_fill(cx, socket, most),
+                Some(socket) => {
+                    self.was_piped = true;
+                    pipe.poll_fill(cx, socket, most)
+                }
                 None => Poll::Ready(None),
             },
             Half::Whole(_) | Half::Read(_) | Half::Lost => Poll::Ready(None),
