@@ -49,12 +49,16 @@ const COUNTED: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const BOOK: &str = "/v1/shelves/1/books/7";
+const BOOK_JSON: &str =
+    r#"{"name": "shelves/1/books/7", "title": "Dune", "author": "Frank Herbert", "pages": 412}"#;
 const GET_BOOK: &str = "/library.v1.Library/GetBook";
 const FAIL_LATER: &str = "/library.v1.Probe/FailLater";
 /// `library.v1.GetBookRequest { name: "shelves/1/books/7" }`.
 const GET_BOOK_REQUEST: &[u8] = b"\x0a\x11shelves/1/books/7";
 /// `library.v1.FailRequest { after: 20 }`: a stream of twenty messages that ends well.
 const FAIL_REQUEST: &[u8] = b"\x10\x14";
+/// A file that is large enough to go from socket to socket.
+const LARGE: usize = 100 << 10;
 const BODY: &str = r#"{"stringValue": "a word", "int64Value": "7", "boolValue": true, "doubleValue": 1.5}"#;
 
 /// Which HTTP a kind of call speaks.
@@ -147,6 +151,8 @@ fn kinds() -> Vec<Kind> {
         Kind::new("web_get", Http1, GET_BOOK).post(WEB, get_book.clone()),
         Kind::new("connect_get", Http1, GET_BOOK).post(CONNECT, GET_BOOK_REQUEST),
         Kind::new("http_get", Http1, "/files/a"),
+        Kind::new("http_post", Http1, "/files/a").post(JSON, BODY),
+        Kind::new("http_list", Http1, "/files/all"),
         Kind::new("sec_get", Http1, BOOK).secured(),
         Kind::new("rev_get", Http2, GET_BOOK)
             .post(GRPC, get_book)
@@ -234,18 +240,20 @@ impl Backends {
         tokio::spawn(demo::serve(listener, std::future::pending()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let files = listener.local_addr()?;
+        let large = Bytes::from(vec![b'x'; LARGE]);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = service_fn(|request: Request<Incoming>| async move {
-                    let body = if request.uri().path() == BOOK {
-                        r#"{"name": "shelves/1/books/7", "title": "Dune", "author": "Frank Herbert", "pages": 412}"#
-                    } else {
-                        "what is in the file"
+                let large = large.clone();
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let body = match request.uri().path() {
+                        BOOK => Bytes::from_static(BOOK_JSON.as_bytes()),
+                        "/files/all" => large.clone(),
+                        _ => Bytes::from_static(b"what is in the file"),
                     };
                     let response = Response::builder()
                         .header("content-type", "application/json")
-                        .body(Full::new(Bytes::from_static(body.as_bytes())));
-                    Ok::<_, Infallible>(response.unwrap_or_default())
+                        .body(Full::new(body));
+                    std::future::ready(Ok::<_, Infallible>(response.unwrap_or_default()))
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(connection.serve_connection(TokioIo::new(stream), answer));

@@ -3,10 +3,12 @@
 //! A call writes to its own worker's buffers and counters only; the log thread and the metrics page gather them.
 
 pub mod level;
+mod line;
 pub mod log;
 pub mod metrics;
 pub mod record;
 
+pub use line::Destination;
 pub use log::{Log, LogFormat};
 pub use metrics::{Metrics, Shard};
 pub use record::Record;

@@ -126,6 +126,30 @@ async fn a_large_answer_is_what_was_sent_and_its_connections_are_kept() {
 }
 
 #[tokio::test]
+async fn after_a_large_answer_comes_one_of_any_size() {
+    let origin = Origin::start(|seen| {
+        let mut answer = sized(&seen.line);
+        if seen.line.contains("/long/") {
+            let long = "x".repeat(6_000).try_into().unwrap();
+            answer.headers_mut().insert("x-long", long);
+        }
+        answer
+    })
+    .await;
+    let gateway = gateway(&origin).await;
+    let mut client = Rest::connect(gateway.address, Version::Http1).await;
+    for length in [0, 1, 700, 900, 1_100, 8_192, 33_000, 34_000, 100_000] {
+        for (path, long) in [("", 0), ("/long", 6_000)] {
+            assert!(client.get("/100000").await.body == body(100_000), "{length}");
+            let answer = client.get(&format!("{path}/{length}")).await;
+            assert!(answer.body == body(length), "{path}/{length}");
+            assert_eq!(answer.header("x-long").len(), long, "{path}/{length}");
+        }
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
 async fn each_piece_of_a_large_answer_is_passed_on_before_the_next_one_comes() {
     const SIZES: [usize; 8] = [1, 5_000, 100, 70_000, 1_448, 33_000, 140_000, 7];
     let told = Arc::new(Notify::new());
