@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fault::Side;
 use crate::observe::log::LogFormat;
+use crate::policy::time;
 use crate::route::{Entry, PathRoute};
 use crate::status::Code;
 use crate::translate::Lane;
@@ -287,7 +288,7 @@ fn push_time(out: &mut Vec<u8>, time: SystemTime) {
 
 fn push_second(out: &mut Vec<u8>, since: u64) {
     let (days, second) = (since / 86_400, since % 86_400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = time::date(days);
     for (number, digits, after) in [
         (year, 4, b'-'),
         (month, 2, b'-'),
@@ -299,25 +300,6 @@ fn push_second(out: &mut Vec<u8>, since: u64) {
         push_padded(out, number, digits);
         out.push(after);
     }
-}
-
-/// Year, month and day of a day counted from 1970-01-01.
-///
-/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -87,7 +87,9 @@ pub(super) fn days(year: u64, month: u64, day: u64) -> u64 {
 }
 
 /// The date of a day, counted from 1970-01-01: the inverse of the function above.
-pub(super) fn date(days: u64) -> (u64, u64, u64) {
+///
+/// Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+pub(crate) fn date(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

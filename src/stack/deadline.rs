@@ -257,3 +257,44 @@ impl Stream for TimedParts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_when_more_is_waited_for() {
+        let (pieces, mut taken) = mpsc::unbounded_channel();
+        let frames = stream::poll_fn(move |cx| {
+            let piece = taken.poll_recv(cx);
+            piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        });
+        let body = Body::stream(StreamBody::new(frames));
+        let mut body = TimedBody::new(body, None, IDLE, Arc::default());
+        // Whoever reads takes longer than the other side may be silent, before the first piece and after it.
+        for text in ["one", "another"] {
+            sleep(2 * IDLE).await;
+            let later = pieces.clone();
+            tokio::spawn(async move {
+                sleep(IDLE - Duration::from_secs(1)).await;
+                later.send(Bytes::from_static(text.as_bytes()))
+            });
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), text);
+        }
+        let began = Instant::now();
+        let fault = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(
+            (fault.kind(), began.elapsed().as_secs()),
+            (Kind::DeadlineExceeded, 5)
+        );
+        drop(pieces);
+    }
+}

@@ -338,8 +338,10 @@ impl Connection {
             // What was read before goes before.
             Half::Whole(stream) if self.input.is_empty() => match stream.socket() {
                 Some(socket) => {
-                    self.was_piped = true;
-                    pipe.poll_fill(cx, socket, most)
+                    let filled = pipe.poll_fill(cx, socket, most);
+                    // Where there are no pipes, all of it is read.
+                    self.was_piped |= matches!(filled, Poll::Ready(Some(Ok(_))));
+                    filled
                 }
                 None => Poll::Ready(None),
             },
