@@ -271,7 +271,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_counts_from_when_more_is_waited_for() {
-        let (pieces, mut taken) = mpsc::unbounded_channel();
+        let (pieces, mut taken) = mpsc::channel(1);
         let frames = stream::poll_fn(move |cx| {
             let piece = taken.poll_recv(cx);
             piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
@@ -281,12 +281,13 @@ mod tests {
         // Whoever reads takes longer than the other side may be silent, before the first piece and after it.
         for text in ["one", "another"] {
             sleep(2 * IDLE).await;
-            let later = pieces.clone();
-            tokio::spawn(async move {
+            let later = async {
                 sleep(IDLE - Duration::from_secs(1)).await;
-                later.send(Bytes::from_static(text.as_bytes()))
-            });
-            let frame = body.frame().await.unwrap().unwrap();
+                pieces.send(Bytes::from_static(text.as_bytes())).await
+            };
+            let (frame, sent) = tokio::join!(body.frame(), later);
+            sent.unwrap();
+            let frame = frame.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), text);
         }
         let began = Instant::now();
