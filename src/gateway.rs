@@ -418,7 +418,8 @@ impl Shared {
     }
 }
 
-/// A plan with its gates and stacks built for one worker. Calls keep the one they began with.
+/// A plan with its gates and stacks built for one worker. Calls keep the one they began with, and what they hold of it is
+/// the worker's own copy: to count holders in common would be a cache line that all workers write to in every call.
 struct Live {
     plan: Arc<Plan>,
     entries: Vec<LiveEntry>,
@@ -451,14 +452,14 @@ pub struct Gateway {
     worker: Worker,
 }
 
-/// What a worker keeps from plan to plan.
+/// What a worker keeps from plan to plan. Whatever a call holds of it is counted here, apart from other workers.
 struct Worker {
     pools: Arc<Pools>,
     desks: Mutex<Vec<Arc<Desk>>>,
     shedder: Mutex<Option<Arc<Shedder>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
-    log: Log,
+    log: Arc<Log>,
     health: Health,
 }
 
@@ -481,7 +482,7 @@ impl Gateway {
             shedder: Mutex::default(),
             tasks,
             shard,
-            log,
+            log: Arc::new(log),
             health: Health::new(drain),
         };
         let live = worker.build(prepared)?;
@@ -631,7 +632,7 @@ impl Gateway {
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
-            log: self.worker.log.clone(),
+            log: Arc::clone(&self.worker.log),
             tasks: self.worker.tasks.clone(),
             began: now,
             client: peer.ip(),
@@ -816,11 +817,12 @@ impl Worker {
             .entries
             .iter()
             .map(|entry| {
+                let entry = Arc::new(entry.apart());
                 let dispatch = backends
                     .get(entry.route.backend)
                     .cloned()
                     .ok_or_else(|| io::Error::other("a route names a backend that is not there"))?;
-                let throttle = throttle(prepared, entry);
+                let throttle = throttle(prepared, &entry);
                 let params = stack::Params {
                     hygiene: entry.route.hygiene,
                     revocable: is_revocable(entry.auth(), &prepared.auth),
@@ -854,7 +856,7 @@ impl Worker {
                     Answers::Health => stack::build(own_params, self.health.clone()),
                 };
                 // What is asked by those who look after the gateway.
-                self.entry(&own.entry, &desks, prepared, None, stack, None)
+                self.entry(Arc::new(own.entry.apart()), &desks, prepared, None, stack, None)
             })
             .collect();
         let balances: Vec<_> = backends
@@ -913,7 +915,7 @@ impl Worker {
 
     fn path(
         &self,
-        route: &Arc<PathRoute>,
+        route: &PathRoute,
         backends: &[Dispatch],
         desks: &[Arc<Desk>],
         prepared: &Prepared,
@@ -928,10 +930,10 @@ impl Worker {
                 }),
             Action::Redirect(_) => prepared.plan.limits.idle_timeout,
         };
-        let relay = Relay::new(Arc::clone(route), |at| backends.get(at).cloned(), idle_timeout)
+        let route = Arc::new(route.apart());
+        let relay = Relay::new(Arc::clone(&route), |at| backends.get(at).cloned(), idle_timeout)
             .map_err(|_| io::Error::other("a route names a backend that is not there"))?;
         Ok(LivePath {
-            route: Arc::clone(route),
             // What comes of a form is for the service behind to say.
             gate: gate(route.auth, route.access.as_ref(), None, desks)
                 .throttled_by_caller(own_throttles(prepared, route.auth))
@@ -949,12 +951,13 @@ impl Worker {
                 )),
             relay,
             series: self.all_series(&route.name, ""),
+            route,
         })
     }
 
     fn entry(
         &self,
-        entry: &Arc<Entry>,
+        entry: Arc<Entry>,
         desks: &[Arc<Desk>],
         prepared: &Prepared,
         throttle: Option<Arc<Throttle>>,
@@ -964,7 +967,6 @@ impl Worker {
         let rpc = entry.method.path.trim_start_matches('/');
         let series = self.all_series(&entry.route.name, rpc);
         LiveEntry {
-            entry: Arc::clone(entry),
             gate: gate(
                 entry.auth(),
                 entry.access.as_ref(),
@@ -977,6 +979,7 @@ impl Worker {
             .throttled_by_caller(own_throttles(prepared, entry.auth())),
             stack,
             series,
+            entry,
         }
     }
 

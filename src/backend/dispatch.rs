@@ -505,7 +505,7 @@ impl Dispatch {
         let leased = self.inner.balance.lease(asked.wish, avoid).await;
         let (lease, mut in_flight) = leased.map_err(Failed::Untaken)?;
         let lease = lease.wanting(asked.wanted);
-        asked.tally.sent_to(in_flight.endpoint().label());
+        asked.tally.sent_to(&in_flight.target().label);
         chosen.store(in_flight.number(), Ordering::Relaxed);
         let per_try = self.inner.balance.group().settings().per_try;
         let (response, patience) = match per_try {
@@ -569,7 +569,7 @@ impl Dispatch {
     ) -> Result<(Answered, InFlight), Fault> {
         let dialled = self.inner.balance.dial(wish).await;
         let (stream, mut in_flight) = dialled.map_err(|untaken| self.unavailable(untaken))?;
-        tally.sent_to(in_flight.endpoint().label());
+        tally.sent_to(&in_flight.target().label);
         let target = in_flight.target();
         let connector = target.pool.connector();
         let asked = upgrade::ask(stream, head(target)?, connector, &self.inner.tasks).await;

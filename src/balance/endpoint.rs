@@ -88,15 +88,12 @@ pub struct Endpoint {
     /// Where it is.
     pub uri: Uri,
     /// How records and metrics call it.
-    label: Arc<str>,
+    label: String,
     /// What no other endpoint of the process has.
     number: u64,
     /// What no other endpoint of the world has, by all likelihood, and every gateway computes alike.
     fingerprint: u64,
     state: AtomicU8,
-    in_flight: AtomicUsize,
-    /// Calls that began here, ever.
-    calls: AtomicU64,
     /// Failures since the last success.
     failures: AtomicU32,
     /// Ejections with no good stretch between them.
@@ -107,13 +104,25 @@ pub struct Endpoint {
     returned: AtomicU64,
     /// Milliseconds: since when it warms up; 0 once it is warm.
     warms_since: AtomicU64,
+    load: Load,
+    ejections: [AtomicU64; Ejection::ALL.len()],
+}
+
+/// What calls write, on one cache line with nothing else: all that workers have in common on the way of a call.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Load {
+    in_flight: AtomicUsize,
+    /// Calls that began here, ever.
+    calls: AtomicU64,
     /// Nanoseconds as an `f64`: the peak-sensitive moving average of its latency; 0 before the first observation.
     cost: AtomicU64,
     /// Microseconds: when the average was last moved.
     observed: AtomicU64,
     window: Window,
-    ejections: [AtomicU64; Ejection::ALL.len()],
 }
+
+const _: () = assert!(size_of::<Load>() == 64, "a load is one cache line");
 
 /// What happened since outliers were last looked for.
 #[derive(Debug, Default)]
@@ -128,29 +137,25 @@ impl Endpoint {
     /// An endpoint that nobody calls yet.
     pub fn new(uri: Uri) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let label: Arc<str> = uri.to_string().trim_end_matches('/').into();
+        let label = uri.to_string().trim_end_matches('/').to_owned();
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             fingerprint: hash::text(&label),
             label,
             uri,
             state: AtomicU8::new(0),
-            in_flight: AtomicUsize::new(0),
-            calls: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             returned: AtomicU64::new(0),
             warms_since: AtomicU64::new(0),
-            cost: AtomicU64::new(0),
-            observed: AtomicU64::new(0),
-            window: Window::default(),
+            load: Load::default(),
             ejections: Default::default(),
         }
     }
 
     /// How records and metrics call it.
-    pub fn label(&self) -> &Arc<str> {
+    pub fn label(&self) -> &str {
         &self.label
     }
 
@@ -166,23 +171,23 @@ impl Endpoint {
 
     /// Calls under way, from all workers.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.load.in_flight.load(Ordering::Relaxed)
     }
 
     /// Calls that began here, those that could not be sent among them.
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.load.calls.load(Ordering::Relaxed)
     }
 
     /// A call begins here.
     pub fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.load.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call ends here.
     pub fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether neither calls nor checks speak against it.
@@ -226,7 +231,7 @@ impl Endpoint {
     }
 
     pub(super) fn window(&self) -> &Window {
-        &self.window
+        &self.load.window
     }
 
     /// Forgets failures.
@@ -303,8 +308,8 @@ impl Endpoint {
     /// Two workers that do so at once may lose one of the observations, which the next one makes up for.
     pub fn observe(&self, took: Duration, now: Instant) {
         let micros = micros(now);
-        let then = self.observed.swap(micros, Ordering::Relaxed);
-        let before = f64::from_bits(self.cost.load(Ordering::Relaxed));
+        let then = self.load.observed.swap(micros, Ordering::Relaxed);
+        let before = f64::from_bits(self.load.cost.load(Ordering::Relaxed));
         let took = nanos(took);
         let after = if took >= before || before == 0.0 {
             took
@@ -312,7 +317,7 @@ impl Endpoint {
             let keeps = decay(micros.saturating_sub(then));
             before * keeps + took * (1.0 - keeps)
         };
-        self.cost.store(after.to_bits(), Ordering::Relaxed);
+        self.load.cost.store(after.to_bits(), Ordering::Relaxed);
     }
 
     /// Moves the average for a call that failed.
@@ -323,12 +328,12 @@ impl Endpoint {
     /// What a further call costs here, by latency and by what is under way.
     #[expect(clippy::cast_precision_loss, reason = "calls in flight are far below 2^52")]
     pub(super) fn cost(&self, now: Instant) -> f64 {
-        let average = f64::from_bits(self.cost.load(Ordering::Relaxed));
+        let average = f64::from_bits(self.load.cost.load(Ordering::Relaxed));
         if average == 0.0 {
             // Nobody knows: it is tried, by one call at a time.
             return ASSUMED * self.in_flight() as f64;
         }
-        let left = average * decay(micros(now).saturating_sub(self.observed.load(Ordering::Relaxed)));
+        let left = average * decay(micros(now).saturating_sub(self.load.observed.load(Ordering::Relaxed)));
         left * (self.in_flight() + 1) as f64
     }
 }

@@ -42,7 +42,7 @@ pub fn encode(groups: &[Arc<Group>], encoder: &mut DescriptorEncoder<'_>, now: I
         for member in group.members().list() {
             let labels = [
                 ("backend", &**group.name()),
-                ("endpoint", &**member.endpoint.label()),
+                ("endpoint", member.endpoint.label()),
             ];
             ConstCounter::new(member.endpoint.calls()).encode(family.encode_family(&labels)?)?;
         }
@@ -58,7 +58,7 @@ pub fn encode(groups: &[Arc<Group>], encoder: &mut DescriptorEncoder<'_>, now: I
             for why in Ejection::ALL {
                 let labels = [
                     ("backend", &**group.name()),
-                    ("endpoint", &**member.endpoint.label()),
+                    ("endpoint", member.endpoint.label()),
                     ("reason", why.name()),
                 ];
                 let count = member.endpoint.ejections(why);
@@ -95,7 +95,7 @@ fn endpoints(
         for member in group.members().list() {
             let labels = [
                 ("backend", &**group.name()),
-                ("endpoint", &**member.endpoint.label()),
+                ("endpoint", member.endpoint.label()),
             ];
             ConstGauge::new(read(&member.endpoint)).encode(family.encode_family(&labels)?)?;
         }

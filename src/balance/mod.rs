@@ -48,6 +48,8 @@ use crate::upstream::{Lease, Pool, Unreachable};
 pub struct Target {
     /// The shared figures.
     pub endpoint: Arc<Endpoint>,
+    /// How records call it: the worker's own copy, which is counted apart.
+    pub label: Arc<str>,
     /// The worker's own connections.
     pub pool: Pool,
 }
@@ -370,6 +372,7 @@ fn view(group: &Arc<Group>, pools: &Pools, dialling: &Dialling) -> View {
                 left.push(member.clone());
                 targets.push(Target {
                     endpoint: Arc::clone(&member.endpoint),
+                    label: member.endpoint.label().into(),
                     pool,
                 });
             }

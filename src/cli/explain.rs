@@ -82,6 +82,8 @@ fn ask(
     from: IpAddr,
 ) -> Result<(Decision, HeaderMap), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Desks have tasks.
+    let _entered = runtime.enter();
     let mut desks = Vec::new();
     for (at, setup) in plan.auth.iter().enumerate() {
         // The others are not asked; their place is kept.

@@ -20,8 +20,8 @@ use crate::wire::Dialect;
 /// A call that is being served; written when it is dropped.
 #[derive(Debug)]
 pub struct Record {
-    /// Where lines go.
-    pub log: Log,
+    /// Where lines go, as one worker holds it.
+    pub log: Arc<Log>,
     /// Who hands lines on.
     pub tasks: TaskTracker,
     /// When the request came.

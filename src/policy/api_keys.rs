@@ -18,7 +18,6 @@ use super::throttle::Allowance;
 use super::throttle::own::OwnLimits;
 use super::throttle::written::{Often, PerWindow};
 use super::time::Moment;
-use std::sync::Arc;
 
 /// What a key begins with, so that people and scanners of secrets know it for what it is.
 const PREFIX: &str = "sabir_";
@@ -200,7 +199,7 @@ impl KeyFile {
 /// The keys that are taken.
 #[derive(Debug, Default)]
 pub struct ApiKeys {
-    keys: AHashMap<Fingerprint, Arc<Identity>>,
+    keys: AHashMap<Fingerprint, Identity>,
     /// Of those keys that have some, in the order in which their identities count them.
     own: Vec<OwnLimits>,
 }
@@ -257,7 +256,7 @@ impl ApiKeys {
                 });
                 identity.with_own_limits(at)
             };
-            if keys.insert(print, Arc::new(identity)).is_some() {
+            if keys.insert(print, identity).is_some() {
                 return Err(KeyFileError::Twice(label));
             }
         }
@@ -269,9 +268,9 @@ impl ApiKeys {
         &self.own
     }
 
-    /// Whose key this is, expired or not. The digest is looked up, so the time that it takes says nothing about keys.
-    pub fn find(&self, key: &str) -> Option<&Arc<Identity>> {
-        self.keys.get(&fingerprint(key.as_bytes()))
+    /// Whose key has this digest, expired or not. Since digests are looked up, the time that it takes says nothing about keys.
+    pub(super) fn find(&self, print: &Fingerprint) -> Option<&Identity> {
+        self.keys.get(print)
     }
 }
 
@@ -345,11 +344,11 @@ mod tests {
             made.sha256.to_uppercase()
         );
         let keys = ApiKeys::new(KeyFile::parse(&text).unwrap()).unwrap();
-        let found = keys.find(&made.key).unwrap();
+        let found = keys.find(&fingerprint(made.key.as_bytes())).unwrap();
         assert_eq!(found.principal(), "app");
         assert_eq!(found.claims().expires, Some(1_798_761_600));
         for wrong in [&*other.key, "", &made.sha256, &made.key[..48]] {
-            assert!(keys.find(wrong).is_none(), "{wrong}");
+            assert!(keys.find(&fingerprint(wrong.as_bytes())).is_none(), "{wrong}");
         }
         assert!(!format!("{made:?}").contains(&made.key));
     }
@@ -424,7 +423,7 @@ mod tests {
             ]
         );
         let keys = ApiKeys::new(KeyFile::parse(&text).unwrap()).unwrap();
-        let at = |key: &str| keys.find(key).unwrap().own_limits();
+        let at = |key: &str| keys.find(&fingerprint(key.as_bytes())).unwrap().own_limits();
         assert_eq!(
             ["a", "b", "c", "d"].map(at),
             [None, Some(0), Some(1), Some(2)],

@@ -25,7 +25,7 @@ use super::introspection::{Inquiry, Introspection, Opinion};
 use super::jwt::{Disbelieved, Keys, TokenError, Verified, Verifier};
 use super::passwords::{Checked, Passwords};
 use super::refusal::{Refusal, quotable};
-use super::revocation::{Revocations, Standing};
+use super::revocation::{Bell, Revocations, Standing};
 use super::setup::Setup;
 use super::throttle::Limit;
 use super::tickets::{Ticket, Tickets};
@@ -247,7 +247,8 @@ impl Authenticator {
 #[derive(Debug)]
 pub(super) struct Proof {
     pub(super) identity: Arc<Identity>,
-    authenticator: Arc<Authenticator>,
+    /// Where it was proven.
+    desk: Arc<Desk>,
     /// The header that was checked, where it is passed on.
     checked: Option<(HeaderName, HeaderValue)>,
     /// Whether a cookie was the proof.
@@ -258,23 +259,23 @@ impl Proof {
     /// The limits that the caller brings with it.
     pub(super) fn own_limits(&self) -> &[Limit] {
         let at = self.identity.own_limits();
-        let own = at.and_then(|at| self.authenticator.own_limits.get(at));
+        let own = at.and_then(|at| self.desk.authenticator.own_limits.get(at));
         own.map_or(&[], Vec::as_slice)
     }
 
     /// By which what was begun goes on.
     pub(super) fn standing(&self) -> Option<Standing> {
-        let revocations = self.authenticator.revocations.as_ref()?;
-        Standing::new(revocations, &self.identity)
+        Standing::new(self.desk.bell.as_ref()?, &self.identity)
     }
 
     /// Takes out of metadata what could have said who calls, so that no backend learns a secret, and none takes for
     /// checked what was not; puts in who calls.
     pub(super) fn tell(&self, metadata: &mut HeaderMap) {
-        if self.authenticator.takes_authorization() {
+        let authenticator = &self.desk.authenticator;
+        if authenticator.takes_authorization() {
             metadata.remove(AUTHORIZATION);
         }
-        if let Some(name) = self.authenticator.key_header() {
+        if let Some(name) = authenticator.key_header() {
             metadata.remove(name);
         }
         if let Some((name, value)) = &self.checked {
@@ -284,7 +285,8 @@ impl Proof {
     }
 }
 
-/// One worker's desk: an authenticator, with what was proven before.
+/// One worker's desk: an authenticator, with what was proven before. Who was found is the worker's own copy, as is the bell
+/// for what is revoked, so that a call writes to nothing that another worker's calls write to.
 #[derive(Debug)]
 pub struct Desk {
     authenticator: Arc<Authenticator>,
@@ -293,6 +295,7 @@ pub struct Desk {
     doubted: Mutex<Cache<u64>>,
     inquiry: Option<Inquiry>,
     checkpoint: Option<Checkpoint>,
+    bell: Option<Arc<Bell>>,
 }
 
 #[derive(Clone, Debug)]
@@ -300,18 +303,23 @@ enum Known {
     Token(Verified),
     /// Somebody who is known by a certificate or a password.
     Caller(Arc<Identity>),
+    /// Somebody who is known by an API key.
+    Key(Arc<Identity>),
     /// Somebody who is known by an opaque token, and until when that is believed.
     Opaque(Arc<Identity>, u64),
 }
 
 impl Desk {
-    /// A desk at which nobody is known yet; what has to be asked outside is asked by `tasks`.
+    /// A desk at which nobody is known yet; what has to be asked outside is asked by `tasks`, which also listen for what is
+    /// revoked.
     pub fn new(authenticator: Arc<Authenticator>, tasks: &TaskTracker) -> Self {
         let introspection = authenticator.introspection.as_ref();
         let ext_authz = authenticator.ext_authz.as_ref();
+        let revocations = authenticator.revocations.as_ref();
         Self {
             inquiry: introspection.map(|it| Inquiry::new(it, tasks)),
             checkpoint: ext_authz.map(|it| Checkpoint::new(it, tasks)),
+            bell: revocations.map(|it| Arc::new(Bell::new(it, tasks))),
             authenticator,
             known: Mutex::default(),
             doubted: Mutex::default(),
@@ -332,7 +340,7 @@ impl Desk {
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn identify(
-        &self,
+        self: &Arc<Self>,
         head: &mut Parts,
         peer: &Peer,
         pages: &[HeaderValue],
@@ -350,10 +358,10 @@ impl Desk {
                 own_page(head, pages)?;
                 Box::pin(self.password(pair, now)).await?
             }
-            Credential::ApiKey(key) => it.api_key(key, now)?,
+            Credential::ApiKey(key) => self.api_key(key, now)?,
             Credential::Cookie(key) => {
                 own_page(head, pages)?;
-                it.api_key(key, now)?
+                self.api_key(key, now)?
             }
             Credential::Ticket(ticket) => it.redeem(ticket, now)?,
             Credential::Certificate => self.certificate(peer, now)?,
@@ -376,7 +384,7 @@ impl Desk {
         }
         Ok(Some(Proof {
             identity,
-            authenticator: Arc::clone(it),
+            desk: Arc::clone(self),
             checked,
             by_cookie,
         }))
@@ -388,10 +396,10 @@ impl Desk {
     }
 
     /// The proof of a caller whom the service outside has named.
-    pub(super) fn named(&self, passed: &Passed) -> Option<Proof> {
+    pub(super) fn named(self: &Arc<Self>, passed: &Passed) -> Option<Proof> {
         Some(Proof {
             identity: Arc::clone(passed.identity.as_ref()?),
-            authenticator: Arc::clone(&self.authenticator),
+            desk: Arc::clone(self),
             checked: None,
             by_cookie: false,
         })
@@ -407,6 +415,7 @@ impl Desk {
         self.doubts(&print, now, Refusal::Password)?;
         match passwords.check(name, password).await {
             Checked::Known(who) => {
+                let who = Arc::new(who.apart());
                 self.known.lock().put(print, Known::Caller(Arc::clone(&who)));
                 Ok(who)
             }
@@ -462,13 +471,13 @@ impl Desk {
         let known = self.known.lock().find(&print, |known| match known {
             Known::Token(verified) => verified.identity.holds(now) && tokens.is_current(verified),
             Known::Opaque(_, until) => now < *until,
-            Known::Caller(_) => false,
+            Known::Caller(_) | Known::Key(_) => false,
         });
         match known {
             Some(Known::Token(Verified { identity, .. }) | Known::Opaque(identity, _)) => {
                 return Ok(identity);
             }
-            Some(Known::Caller(_)) | None => {}
+            Some(Known::Caller(_) | Known::Key(_)) | None => {}
         }
         if let Some(inquiry) = &self.inquiry
             && (tokens.issuers.is_empty() || !is_signed(token))
@@ -519,12 +528,38 @@ impl Desk {
         }
     }
 
+    fn api_key(&self, key: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
+        let keys = self.authenticator.api_keys.as_ref().map(|(keys, _)| keys);
+        let keys = keys
+            .filter(|_| key.len() <= MAX_KEY_BYTES)
+            .ok_or(Refusal::UnknownKey)?;
+        let print = fingerprint(key.as_bytes());
+        let known = self
+            .known
+            .lock()
+            .find(&print, |known| matches!(known, Known::Key(_)));
+        let identity = match known {
+            Some(Known::Key(identity)) => identity,
+            Some(Known::Token(_) | Known::Caller(_) | Known::Opaque(..)) | None => {
+                let found = keys.find(&print).ok_or(Refusal::UnknownKey)?;
+                let identity = Arc::new(found.apart());
+                self.known.lock().put(print, Known::Key(Arc::clone(&identity)));
+                identity
+            }
+        };
+        if identity.holds(now) {
+            Ok(identity)
+        } else {
+            Err(Refusal::ExpiredKey)
+        }
+    }
+
     fn certificate(&self, peer: &Peer, now: u64) -> Result<Arc<Identity>, Refusal> {
         let leaf = peer.certificates().first().ok_or(Refusal::Certificate)?;
         let print = fingerprint(leaf);
         let known = self.known.lock().find(&print, |known| match known {
             Known::Caller(identity) => identity.holds(now),
-            Known::Token(_) | Known::Opaque(..) => false,
+            Known::Token(_) | Known::Opaque(..) | Known::Key(_) => false,
         });
         if let Some(Known::Caller(identity)) = known {
             return Ok(identity);
@@ -559,19 +594,6 @@ impl Authenticator {
             Ok(identity)
         } else {
             Err(Refusal::Ticket)
-        }
-    }
-
-    fn api_key(&self, key: &str, now: u64) -> Result<Arc<Identity>, Refusal> {
-        let keys = self.api_keys.as_ref().map(|(keys, _)| keys);
-        let found = keys
-            .filter(|_| key.len() <= MAX_KEY_BYTES)
-            .and_then(|keys| keys.find(key))
-            .ok_or(Refusal::UnknownKey)?;
-        if found.holds(now) {
-            Ok(Arc::clone(found))
-        } else {
-            Err(Refusal::ExpiredKey)
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+use crate::wire::apart;
+
 /// How a caller proved who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -96,7 +98,7 @@ impl Identity {
                 Some(Value::String(value)) => text(value),
                 Some(value) => text(&value.to_string()),
             };
-            headers.push((forwarded.header.clone(), value));
+            headers.push((apart::name(&forwarded.header), value));
         }
         let key = format!(
             "{}|{}|{}",
@@ -109,6 +111,15 @@ impl Identity {
             key,
             headers,
             own_limits: None,
+        }
+    }
+
+    /// A copy that is counted apart from this one, with what it tells backends: for one worker.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self {
+            headers: self.headers.iter().map(apart::field).collect(),
+            ..self.clone()
         }
     }
 

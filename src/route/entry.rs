@@ -324,6 +324,23 @@ pub enum ServerTimeout {
 }
 
 impl Entry {
+    /// A copy that is counted apart from this one, with all that its calls hold: for one worker.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self {
+            method: Arc::new(Method::clone(&self.method)),
+            outbound: match &self.outbound {
+                Outbound::Grpc => Outbound::Grpc,
+                Outbound::Rest(rest) => Outbound::Rest(Arc::new(OutboundRest::clone(rest))),
+            },
+            answer: self
+                .answer
+                .as_ref()
+                .map(|FixedAnswer(answer)| FixedAnswer(Bytes::copy_from_slice(answer))),
+            ..self.clone()
+        }
+    }
+
     /// The index of how callers of the method prove who they are, if they have to.
     pub fn auth(&self) -> Option<usize> {
         self.route.auth.filter(|_| !self.public)

@@ -14,6 +14,7 @@ use crate::policy::throttle::Checks;
 use crate::route::entry::WebSocket;
 use crate::route::{Captures, Host};
 use crate::schema::template::{Segment, Template};
+use crate::wire::apart;
 use crate::wire::screen::Screen;
 use crate::wire::url::{self, Keep};
 
@@ -45,6 +46,17 @@ pub struct PathRoute {
 }
 
 impl PathRoute {
+    /// A copy that is counted apart from this one, with the headers that it sets: for one worker.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let mut copy = self.clone();
+        copy.response_headers = copy.response_headers.apart();
+        if let Action::Relay(relay) = &mut copy.action {
+            relay.request_headers = relay.request_headers.apart();
+        }
+        copy
+    }
+
     /// How it takes WebSockets; nothing where it does not.
     pub fn websocket(&self) -> Option<&WebSocket> {
         match &self.action {
@@ -295,6 +307,15 @@ pub struct HeaderEdit {
 }
 
 impl HeaderEdit {
+    fn apart(&self) -> Self {
+        let fields = |fields: &[(HeaderName, HeaderValue)]| fields.iter().map(apart::field).collect();
+        Self {
+            remove: self.remove.iter().map(apart::name).collect(),
+            set: fields(&self.set),
+            add: fields(&self.add),
+        }
+    }
+
     /// Makes the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {

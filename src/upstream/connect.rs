@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::upstream::http1;
 use crate::upstream::http2::Connection;
+use crate::wire::apart;
 
 /// Why an endpoint could not be dialled.
 #[derive(Debug, Error)]
@@ -88,6 +89,7 @@ pub struct Http2 {
 #[derive(Clone, Debug)]
 pub struct Connector {
     scheme: Scheme,
+    /// Counted apart from that of other workers, since every request gets a clone.
     authority: Authority,
     host: String,
     port: u16,
@@ -187,7 +189,7 @@ impl Connector {
         };
         Ok(Self {
             scheme,
-            authority,
+            authority: apart::authority(&authority),
             host,
             port,
             tls,
@@ -199,8 +201,8 @@ impl Connector {
 
     /// The same connector, whose requests ask for another authority than the one that is dialled.
     #[must_use]
-    pub fn asking_for(mut self, authority: Authority) -> Self {
-        self.authority = authority;
+    pub fn asking_for(mut self, authority: &Authority) -> Self {
+        self.authority = apart::authority(authority);
         self
     }
 

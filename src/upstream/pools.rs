@@ -133,7 +133,7 @@ pub fn connector(uri: &Uri, how: &Dialling) -> io::Result<Connector> {
         how.settings,
     )?;
     Ok(match &how.authority {
-        Some(authority) => connector.asking_for(authority.clone()),
+        Some(authority) => connector.asking_for(authority),
         None => connector,
     })
 }

@@ -2,6 +2,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+pub mod apart;
 pub mod base64;
 pub mod body;
 pub mod compression;

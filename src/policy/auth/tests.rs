@@ -31,7 +31,7 @@ fn keys(secret: &[u8]) -> KeySet {
     KeySet::shared(secret, &[Algorithm::Hs256]).unwrap()
 }
 
-fn desk(store: &Arc<Store>) -> Desk {
+fn desk(store: &Arc<Store>) -> Arc<Desk> {
     let tokens = Verifier {
         issuers: vec![Issuer {
             name: "tests".into(),
@@ -61,7 +61,7 @@ fn desk(store: &Arc<Store>) -> Desk {
             ..Ways::default()
         },
     );
-    Desk::new(Arc::new(authenticator), &TaskTracker::new())
+    Arc::new(Desk::new(Arc::new(authenticator), &TaskTracker::new()))
 }
 
 fn head(headers: &[(&str, &str)]) -> Parts {
@@ -81,7 +81,7 @@ fn peer(certificates: Vec<Vec<u8>>) -> Peer {
     )
 }
 
-async fn asked(desk: &Desk, headers: &[(&str, &str)], now: u64) -> Result<(String, Source), Refusal> {
+async fn asked(desk: &Arc<Desk>, headers: &[(&str, &str)], now: u64) -> Result<(String, Source), Refusal> {
     let proof = desk
         .identify(&mut head(headers), &peer(Vec::new()), &[], now)
         .await?;

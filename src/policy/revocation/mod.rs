@@ -19,6 +19,8 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub use keeper::Keeper;
 use list::List;
@@ -69,7 +71,7 @@ pub struct Revocations {
     cluster: ArcSwap<List>,
     /// The second of Unix time in which Redis was heard last; 0 before the first.
     heard: AtomicU64,
-    /// Wakes what was begun with a token, when a list has changed.
+    /// Has every worker's bell rung when a list has changed.
     changed: watch::Sender<()>,
 }
 
@@ -185,21 +187,52 @@ impl fmt::Debug for Standing {
     }
 }
 
+/// What one worker hears of it when a list has changed: those who wait there are counted, and woken, apart from those of
+/// other workers.
+#[derive(Debug)]
+pub(super) struct Bell {
+    revocations: Arc<Revocations>,
+    rung: watch::Sender<()>,
+    /// Ends who rings it.
+    _ringing: DropGuard,
+}
+
+impl Bell {
+    /// A bell that a task of `tasks` rings.
+    pub(super) fn new(revocations: &Arc<Revocations>, tasks: &TaskTracker) -> Self {
+        let (rung, end) = (watch::Sender::new(()), CancellationToken::new());
+        let (mut changed, ring, until) = (revocations.changed.subscribe(), rung.clone(), end.clone());
+        tasks.spawn(until.run_until_cancelled_owned(async move {
+            while changed.changed().await.is_ok() {
+                ring.send_replace(());
+            }
+        }));
+        Self {
+            revocations: Arc::clone(revocations),
+            rung,
+            _ringing: end.drop_guard(),
+        }
+    }
+}
+
 impl Standing {
     /// Nothing for a caller who is not known by a token.
-    pub(super) fn new(revocations: &Arc<Revocations>, identity: &Arc<Identity>) -> Option<Self> {
+    pub(super) fn new(bell: &Arc<Bell>, identity: &Arc<Identity>) -> Option<Self> {
         if !is_token(identity) {
             return None;
         }
-        let (revocations, identity) = (Arc::clone(revocations), Arc::clone(identity));
-        let mut changed = revocations.changed.subscribe();
+        let (bell, identity) = (Arc::clone(bell), Arc::clone(identity));
+        let mut rung = bell.rung.subscribe();
         Some(Self(Box::pin(async move {
             loop {
                 // What came between the gate and here counts too. That nothing is heard ends no call that has begun.
-                if matches!(revocations.check(&identity, unix_now()), Err(Refusal::Revoked)) {
+                if matches!(
+                    bell.revocations.check(&identity, unix_now()),
+                    Err(Refusal::Revoked)
+                ) {
                     return Refusal::Revoked.fault("", &[]);
                 }
-                if changed.changed().await.is_err() {
+                if rung.changed().await.is_err() {
                     // The sender is in what this holds.
                     return std::future::pending().await;
                 }

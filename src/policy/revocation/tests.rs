@@ -80,21 +80,21 @@ async fn what_was_begun_with_a_token_ends_when_it_is_revoked() {
         })
         .unwrap(),
     );
-    let mut standings: Vec<_> = ["ada", "eve"]
-        .into_iter()
-        .map(|subject| Standing::new(&revocations, &identity(subject, Source::Token)).unwrap())
-        .collect();
+    let bell = Arc::new(Bell::new(&revocations, &TaskTracker::new()));
+    let mut standings =
+        ["ada", "eve"].map(|subject| Standing::new(&bell, &identity(subject, Source::Token)).unwrap());
     for standing in &mut standings {
         let polled = poll_fn(|cx| Poll::Ready(standing.poll_revoked(cx))).await;
         assert!(polled.is_pending());
     }
     revocations.told_by_file(list(r#"{"sub": "eve"}"#));
-    let mut ended = Vec::new();
-    for standing in &mut standings {
-        ended.push(poll_fn(|cx| Poll::Ready(standing.poll_revoked(cx).is_ready())).await);
-    }
-    assert_eq!(ended, [false, true]);
-    let mut late = Standing::new(&revocations, &identity("eve", Source::Token)).unwrap();
+    let [ada, eve] = standings.each_mut();
+    let fault = poll_fn(|cx| eve.poll_revoked(cx)).await;
+    assert_eq!(fault.kind(), crate::fault::Kind::CredentialsRevoked);
+    // The bell has been rung for both.
+    let polled = poll_fn(|cx| Poll::Ready(ada.poll_revoked(cx))).await;
+    assert!(polled.is_pending());
+    let mut late = Standing::new(&bell, &identity("eve", Source::Token)).unwrap();
     let fault = poll_fn(|cx| late.poll_revoked(cx)).await;
     assert_eq!(fault.kind(), crate::fault::Kind::CredentialsRevoked);
 }
