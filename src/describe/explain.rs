@@ -2,6 +2,7 @@
 //!
 //! It asks the same functions as the gateway does; nothing here decides where a request goes.
 
+mod instead;
 mod others;
 mod outgoing;
 
@@ -307,26 +308,31 @@ fn message(
 }
 
 fn seen(entry: &Entry, wire: Bytes) -> Result<Message, Fault> {
-    let text = shown(entry, &wire)?;
+    let value = value(entry, entry.method.input.full_name(), &wire)?;
+    let text = format!("{value:#}");
     Ok(Message::Seen { wire, text })
 }
 
-/// A message as indented JSON, however the route writes JSON.
-fn shown(entry: &Entry, wire: &[u8]) -> Result<String, Fault> {
+/// A message of this type in one line of JSON.
+fn compact(entry: &Entry, name: &str, wire: &[u8]) -> Result<String, Fault> {
+    value(entry, name, wire).map(|value| value.to_string())
+}
+
+/// A message of this type as JSON.
+fn value(entry: &Entry, name: &str, wire: &[u8]) -> Result<serde_json::Value, Fault> {
     let broken = |error: &dyn fmt::Display| {
         Fault::gateway(Kind::Internal, format!("the message can't be shown: {error}"))
     };
     let input = entry
         .json
-        .message(entry.method.input.full_name())
+        .message(name)
         .ok_or_else(|| broken(&"its type is not known"))?;
     let mut text = BytesMut::new();
     entry
         .json
         .write(Target::Message(input), None, wire, &mut text, usize::MAX)
         .map_err(|error| broken(&error))?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
-    Ok(format!("{value:#}"))
+    serde_json::from_slice(&text).map_err(|error| broken(&error))
 }
 
 impl fmt::Display for Explanation<'_> {
@@ -464,6 +470,8 @@ impl Explanation<'_> {
                         String::new()
                     };
                     facts.push(["to".to_owned(), format!("{to}{share}")]);
+                    let instead = backend.map_or_else(Vec::new, |backend| self.instead_of_request(backend));
+                    facts.extend(instead.into_iter().map(|who| ["or else".to_owned(), who]));
                 }
             }
         }

@@ -59,6 +59,9 @@ impl Explanation<'_> {
         };
         let to = backend.map_or_else(String::new, endpoints);
         writeln!(f, "\ncall {}\n  to {to}", rpc(&taken.entry.method))?;
+        for who in backend.map_or_else(Vec::new, |backend| self.instead_of_call(backend, taken)) {
+            writeln!(f, "  or else {who}")?;
+        }
         match (&taken.entry.outbound, request) {
             (Outbound::Grpc, _) => headers(f, &self.told(metadata)),
             (Outbound::Rest(rest), Some(request)) => {

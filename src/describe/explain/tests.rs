@@ -147,6 +147,37 @@ rate_limits:
     insta::assert_snapshot!(Explanation::new(&plan, &head, None).to_string());
 }
 
+#[test]
+fn who_answers_where_a_backend_can_not_is_told() {
+    let file = FILE.replace(
+        "\"http://127.0.0.1:2\"]}",
+        "\"http://127.0.0.1:2\"], fallback: {backend: other, answers: [{methods: [\"*\"], message: '{\"title\": \"Gone\"}'}]}}\n  \
+         shop: {protocol: rest, endpoints: [\"http://127.0.0.1:4\"], fallback: {backend: spare, page: {body: sorry}}}\n  \
+         spare: {protocol: rest, endpoints: [\"http://127.0.0.1:5\"]}",
+    ) + "  - {path: /shop/**, backend: shop}\n";
+    let plan = plan_of(&file);
+    let told = |path: &str| {
+        let (head, ()) = Request::get(path).body(()).unwrap().into_parts();
+        let told = Explanation::new(&plan, &head, None).to_string();
+        let lines = told.lines().filter(|line| line.contains("or else"));
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("/v1/shelves/1/books/7"),
+        [
+            "or else backend \"other\", http://127.0.0.1:3/",
+            "or else the fixed answer {\"title\":\"Gone\"}",
+        ]
+    );
+    assert_eq!(
+        told("/shop/7"),
+        [
+            "or else  backend \"spare\", http://127.0.0.1:5/",
+            "or else  the fixed answer 200 OK, 5 bytes of text/plain; charset=utf-8",
+        ]
+    );
+}
+
 /// The same services behind a backend that knows HTTP and JSON alone.
 #[track_caller]
 fn explained_to_rest(request: http::request::Builder, body: Option<&str>) -> String {
