@@ -11,16 +11,16 @@ use crate::support::gateway::Gateway;
 use crate::support::until;
 
 /// Sockets that are counted: so many that what all share is of no account, and fewer than a process may open.
-const SOCKETS: u64 = 400;
+const SOCKETS: usize = 400;
 
 /// Sockets before them, for which the process gets what it needs anyway.
-const BEFORE: u64 = 40;
+const BEFORE: usize = 40;
 
 /// What one of them may hold. 7 KiB were measured.
-const MOST: u64 = 16 << 10;
+const MOST: usize = 16 << 10;
 
 /// Opens a socket, and hears what it says itself from the room that it is in.
-async fn talk(gateway: SocketAddr, room: u64) -> Client {
+async fn talk(gateway: SocketAddr, room: usize) -> Client {
     let mut client = Client::open(gateway, &format!("/v1/rooms/{room}:chat"), "sabir.v1.json").await;
     client.say(&json!({"text": "here"})).await;
     client.hear().await;
@@ -36,12 +36,12 @@ async fn an_idle_websocket_with_a_call_holds_at_most_16_kib() {
     for room in 0..BEFORE {
         sockets.push(talk(gateway.address, room).await);
     }
-    let before = gateway.memory();
+    let before = gateway.resident_bytes();
     for room in BEFORE..BEFORE + SOCKETS {
         sockets.push(talk(gateway.address, room).await);
     }
     until("the end of what is only needed to open a socket", || {
-        ready(gateway.memory().saturating_sub(before) <= SOCKETS * MOST)
+        ready(gateway.resident_bytes().saturating_sub(before) <= SOCKETS * MOST)
     })
     .await;
     drop(sockets);

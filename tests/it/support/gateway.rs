@@ -186,17 +186,6 @@ impl Gateway {
         self.process.signal(name);
     }
 
-    /// Bytes of memory that the process has for itself and that are resident.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
-        let figure = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let figure = figure
-            .and_then(|figure| figure.trim().strip_suffix(" kB"))
-            .unwrap();
-        figure.parse::<u64>().unwrap() << 10
-    }
-
     /// What the gateway has said so far.
     pub(crate) fn said(&self) -> String {
         self.process.said()
