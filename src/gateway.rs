@@ -37,7 +37,7 @@ use crate::limits::Limits;
 use crate::listen::tunnel::Tunnel;
 use crate::listen::{Drain, forwarded, without_body};
 use crate::observe::metrics::{Key, Series};
-use crate::observe::{Destination, Log, Record, Shard};
+use crate::observe::{Destination, Journal, Log, Record, Shard};
 use crate::peer::Peer;
 use crate::policy::auth::Authenticator;
 use crate::policy::jwks::Keeper;
@@ -459,7 +459,7 @@ struct Worker {
     shedder: Mutex<Option<Arc<Shedder>>>,
     tasks: TaskTracker,
     shard: Arc<Shard>,
-    log: Arc<Log>,
+    journal: Arc<Journal>,
     health: Health,
 }
 
@@ -480,9 +480,9 @@ impl Gateway {
             pools: Arc::new(Pools::new(tasks.clone())),
             desks: Mutex::default(),
             shedder: Mutex::default(),
+            journal: Arc::new(Journal::new(log, tasks.clone())),
             tasks,
             shard,
-            log: Arc::new(log),
             health: Health::new(drain),
         };
         let live = worker.build(prepared)?;
@@ -512,21 +512,20 @@ impl Gateway {
         let spoken = identify(&head);
         let dialect = spoken.dialect;
         let mut record = self.record(&live, spoken, &head, &peer, now);
-        let tally = Arc::clone(&record.tally);
         let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
             record.enter(entry, spoken);
             // What needs no call is over, and well.
-            tally.end(Outcome::Upstream(Code::Ok));
+            record.tally.end(Outcome::Upstream(Code::Ok));
             no_content(allowed)
         } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
             match booth.give(&mut head, &peer, now).await {
                 Ok(response) => {
-                    tally.end(Outcome::Upstream(Code::Ok));
+                    record.tally.end(Outcome::Upstream(Code::Ok));
                     response
                 }
                 Err(fault) => {
                     read_off(&head, body).await;
-                    refused(spoken, &tally, &fault)
+                    refused(spoken, &record.tally, &fault)
                 }
             }
         } else {
@@ -545,7 +544,7 @@ impl Gateway {
                                 binding: found.binding,
                                 captures: found.captures,
                                 permit,
-                                tally,
+                                tally: Arc::clone(&record.tally),
                                 now,
                             };
                             let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
@@ -563,13 +562,13 @@ impl Gateway {
                                 entry: Arc::clone(&entry.entry),
                                 binding: found.binding,
                                 captures: found.captures,
-                                tally,
+                                tally: Arc::clone(&record.tally),
                             };
                             frontend::websocket::serve_unproven(unproven, entry.stack.clone())
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
-                            refused(spoken, &tally, &fault)
+                            refused(spoken, &record.tally, &fault)
                         }
                     };
                     if let Some(cors) = &entry.entry.route.cors {
@@ -586,31 +585,30 @@ impl Gateway {
                     match admitted {
                         Ok(mut permit) => {
                             let told = record.passed(&mut permit);
-                            let counted = Arc::clone(&tally) as _;
                             let relayed = Relayed {
                                 head,
-                                body: Body::incoming(body, Side::Client).counted(counted, Way::Request),
+                                body: Body::incoming(body, Side::Client).counted(&record.tally, Way::Request),
                                 path: found.path,
                                 captures: found.captures,
                                 secure: peer.secure(),
                                 permit,
-                                tally: Arc::clone(&tally),
+                                tally: Arc::clone(&record.tally),
                             };
                             let response = path.relay.serve(relayed).await;
                             telling(
                                 told,
-                                response.unwrap_or_else(|fault| refused(spoken, &tally, &fault)),
+                                response.unwrap_or_else(|fault| refused(spoken, &record.tally, &fault)),
                             )
                         }
                         Err(fault) => {
                             read_off(&head, body).await;
-                            refused(spoken, &tally, &fault)
+                            refused(spoken, &record.tally, &fault)
                         }
                     }
                 }
                 Err(fault) => {
                     read_off(&head, body).await;
-                    refused(spoken, &tally, &fault)
+                    refused(spoken, &record.tally, &fault)
                 }
             }
         };
@@ -623,8 +621,7 @@ impl Gateway {
         if record.method == Method::HEAD {
             without_body(&mut response);
         }
-        let counter = Arc::clone(&record.tally) as _;
-        response.map(|body| body.counted(counter, Way::Reply).holding(record))
+        response.map(|body| body.counted(&record.tally, Way::Reply).holding(record))
     }
 
     fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
@@ -632,8 +629,7 @@ impl Gateway {
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
         Record {
-            log: Arc::clone(&self.worker.log),
-            tasks: self.worker.tasks.clone(),
+            journal: Arc::clone(&self.worker.journal),
             began: now,
             client: peer.ip(),
             dialect,

@@ -117,10 +117,9 @@ impl Relay {
     /// # Cancel safety
     /// Dropping it, or the body of the answer, cancels the request upstream.
     pub async fn serve(&self, relayed: Relayed) -> Result<Response<Body>, Fault> {
-        let tally = Arc::clone(&relayed.tally);
         let mut response = match &self.route.action {
             Action::Redirect(redirect) => {
-                tally.end(Outcome::Upstream(Code::Ok));
+                relayed.tally.end(Outcome::Upstream(Code::Ok));
                 elsewhere(redirect, &relayed)?
             }
             Action::Relay(plan) => match &plan.carries {
@@ -224,28 +223,30 @@ impl Relay {
         }
         let body = self.mirrored(&outgoing, body);
         let share = self.any_share()?;
-        let asked = Asked {
-            twice: twice(&outgoing.method),
-            deadline: None,
-            tally: &tally,
-            wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
-            ending: Ending::Any,
-            is_unary: false,
-            has_answer: share.page().is_some(),
-            wanted,
-        };
         let place = share.enter()?;
-        // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait for it.
-        let sent = pin!(async {
-            let body = share.keep(body, Upload::Plain).await?;
-            share
-                .send(&asked, body, |target, _deadline| outgoing.head(target))
-                .await
-        });
-        let asked = patiently(sent, &tally, plan.patience);
-        let (sent, standing) = match standing {
-            None => (asked.await?, None),
-            Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
+        let (sent, standing) = {
+            let asked = Asked {
+                twice: twice(&outgoing.method),
+                deadline: None,
+                tally: &tally,
+                wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
+                ending: Ending::Any,
+                is_unary: false,
+                has_answer: share.page().is_some(),
+                wanted,
+            };
+            // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait for it.
+            let sent = pin!(async {
+                let body = share.keep(body, Upload::Plain).await?;
+                share
+                    .send(&asked, body, |target, _deadline| outgoing.head(target))
+                    .await
+            });
+            let asked = patiently(sent, &tally, plan.patience);
+            match standing {
+                None => (asked.await?, None),
+                Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
+            }
         };
         let mut response = match sent {
             Sent::Answered(response) => response,
@@ -254,7 +255,7 @@ impl Relay {
         if let Some(standing) = standing {
             response = response.map(|body| held_body(body, standing));
         }
-        Ok(self.answer(response, place, Arc::clone(&tally)))
+        Ok(self.answer(response, place, tally))
     }
 
     fn any_share(&self) -> Result<&Dispatch, Fault> {

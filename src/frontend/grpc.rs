@@ -128,7 +128,7 @@ pub(super) fn call(
     if let Some(accepted) = accepted {
         metadata.insert(GRPC_ACCEPT_ENCODING, accepted);
     }
-    let body = unwrap(Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request));
+    let body = unwrap(Body::incoming(body, Side::Client).counted(&tally, Way::Request));
     let messages = Messages::raw(body, encoding, Direction::Request, entry.route.bounds, tally);
     Ok(Call {
         method: Arc::clone(&entry.method),

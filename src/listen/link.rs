@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -203,6 +203,8 @@ pub(crate) struct Clock {
     sleep: Pin<Box<Sleep>>,
     /// When the sleep ends; `None` while nothing has a limit.
     armed: Option<Instant>,
+    /// Who is woken then.
+    watcher: Option<Waker>,
     stage: Stage,
     entry: u32,
     since: Instant,
@@ -217,6 +219,7 @@ impl Clock {
         Self {
             sleep: Box::pin(tokio::time::sleep_until(since)),
             armed: None,
+            watcher: None,
             stage: Stage::Head,
             entry: 0,
             since,
@@ -257,11 +260,24 @@ impl Clock {
                 (Some(deadline), armed) if armed.is_none_or(|armed| deadline < armed) => {
                     self.sleep.as_mut().reset(deadline);
                     self.armed = Some(deadline);
+                    self.watcher = None;
                 }
                 (None, None) => return Poll::Pending,
                 _ => {}
             }
-            std::task::ready!(self.sleep.as_mut().poll(cx));
+            // To tell the sleep again who waits costs about what it costs to make one.
+            let is_watched = self
+                .watcher
+                .as_ref()
+                .is_some_and(|watcher| watcher.will_wake(cx.waker()));
+            if is_watched && !self.sleep.is_elapsed() {
+                return Poll::Pending;
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                self.watcher = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.watcher = None;
             let fired = self.armed.take();
             if let (Some(deadline), Some(fired)) = (deadline, fired)
                 && fired >= deadline
@@ -308,6 +324,18 @@ mod tests {
         let idle = Expired::Stage(Stage::Idle);
         assert_eq!(expires(&mut clock, &link, &limits).await, (idle, 59));
         link.hear();
+        assert_eq!(expires(&mut clock, &link, &limits).await, (head, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asked_last_is_woken() {
+        let limits = Limits::default();
+        let link = Link::new(Protocol::Http1, Arc::default());
+        let mut clock = Clock::new(Instant::now(), None);
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(clock.poll(&mut nobody, &link, &limits, false).is_pending());
+        assert!(clock.poll(&mut nobody, &link, &limits, false).is_pending());
+        let head = Expired::Stage(Stage::Head);
         assert_eq!(expires(&mut clock, &link, &limits).await, (head, 10));
     }
 

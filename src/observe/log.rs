@@ -124,27 +124,6 @@ impl Log {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Adds a line to those of the worker. A task of `tasks` hands them on after a moment, if they are not many before.
-    pub(super) fn write(&self, tasks: &TaskTracker, line: Line) {
-        let (is_full, is_timed) = LINES.with_borrow_mut(|lines| {
-            lines.waiting.push(line);
-            if lines.waiting.len() >= BATCH {
-                lines.put(self.0.format);
-            }
-            (
-                lines.buffer.len() >= FULL,
-                std::mem::replace(&mut lines.is_timed, true),
-            )
-        });
-        if is_full {
-            self.flush();
-        }
-        if !is_timed {
-            let (log, watch) = (self.clone(), Watch);
-            tasks.spawn(async move { log.look_after(watch).await });
-        }
-    }
-
     /// Hands on the worker's buffer whenever it has not become full for a moment, until there is nothing to hand on.
     async fn look_after(&self, _watch: Watch) {
         let mut seen = LINES.with_borrow(|lines| lines.handed_on);
@@ -175,6 +154,41 @@ impl Log {
         }
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.0.sender.try_send(lines) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The log as one worker writes it. What its calls hold of it is counted apart from what other workers' calls hold.
+#[derive(Debug)]
+pub struct Journal {
+    log: Log,
+    tasks: TaskTracker,
+}
+
+impl Journal {
+    /// A journal whose lines are handed on by `tasks`.
+    pub fn new(log: Log, tasks: TaskTracker) -> Self {
+        Self { log, tasks }
+    }
+
+    /// Adds a line to those of the worker. A task hands them on after a moment, if they are not many before.
+    pub(super) fn write(&self, line: Line) {
+        let (is_full, is_timed) = LINES.with_borrow_mut(|lines| {
+            lines.waiting.push(line);
+            if lines.waiting.len() >= BATCH {
+                lines.put(self.log.0.format);
+            }
+            (
+                lines.buffer.len() >= FULL,
+                std::mem::replace(&mut lines.is_timed, true),
+            )
+        });
+        if is_full {
+            self.log.flush();
+        }
+        if !is_timed {
+            let (log, watch) = (self.log.clone(), Watch);
+            self.tasks.spawn(async move { log.look_after(watch).await });
         }
     }
 }
@@ -255,6 +269,7 @@ mod tests {
         let (told, heard) = channel();
         let (log, writer) = Log::writing(LogFormat::Json, Told(told)).unwrap();
         let tasks = TaskTracker::new();
+        let journal = Journal::new(log, tasks.clone());
         let long = FULL / BATCH;
         let size = |length: usize| {
             let mut text = Vec::new();
@@ -263,21 +278,21 @@ mod tests {
         };
         for _ in 0..BATCH {
             assert!(heard.try_recv().is_err());
-            log.write(&tasks, line(long));
+            journal.write(line(long));
         }
         assert_eq!(heard.recv().unwrap(), BATCH * size(long), "without a pause");
         for length in [7, 8] {
-            log.write(&tasks, line(length));
+            journal.write(line(length));
             tokio::time::sleep(2 * MOMENT + MOMENT / 2).await;
             assert_eq!(heard.recv().unwrap(), size(length));
         }
         // Nobody looks after lines that have not been there for a while; the next line finds somebody else.
         tasks.close();
         tasks.wait().await;
-        log.write(&tasks, line(9));
+        journal.write(line(9));
         tasks.wait().await;
         assert_eq!(heard.recv().unwrap(), size(9));
-        drop(log);
+        drop(journal);
         writer.join();
         assert!(heard.recv().is_err());
     }

@@ -23,7 +23,7 @@ use crate::observe::log::Log;
 use crate::policy::throttle::{Adaptive, Book, Priority, Shedder, Verdict};
 use crate::status::Code;
 use crate::translate::Tally;
-use crate::translate::tally::Outcome;
+use crate::translate::tally::{self, Outcome};
 
 /// The upper bounds of the latency histogram, in microseconds.
 const BOUNDS: [u64; 14] = [
@@ -42,7 +42,7 @@ pub struct Key {
     pub dialect: &'static str,
 }
 
-/// What one worker counts of one route, method and dialect.
+/// What one worker counts of one route, method and dialect. It alone writes here; everybody may read.
 #[derive(Debug)]
 pub struct Series {
     codes: [AtomicU64; Code::ALL.len()],
@@ -75,19 +75,24 @@ impl Default for Series {
 impl Series {
     /// A call began.
     pub fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.move_in_flight(1);
+    }
+
+    fn move_in_flight(&self, by: i64) {
+        let now = self.in_flight.load(Ordering::Relaxed).wrapping_add(by);
+        self.in_flight.store(now, Ordering::Relaxed);
     }
 
     /// It turned out to belong to another series.
     pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.move_in_flight(-1);
     }
 
     /// It ended.
     pub fn end(&self, outcome: Outcome, duration: Duration, tally: &Tally) {
         let add = |counter: Option<&AtomicU64>, amount| {
             if let Some(counter) = counter {
-                counter.fetch_add(amount, Ordering::Relaxed);
+                tally::add(counter, amount);
             }
         };
         add(self.codes.get(usize::from(outcome.code().number())), 1);
@@ -108,7 +113,7 @@ impl Series {
         add(Some(&self.reply_messages), tally.reply_messages());
         add(Some(&self.request_bytes), tally.request_bytes());
         add(Some(&self.reply_bytes), tally.reply_bytes());
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.move_in_flight(-1);
     }
 
     /// Adds another shard's counts.

@@ -9,6 +9,6 @@ pub mod metrics;
 pub mod record;
 
 pub use line::Destination;
-pub use log::{Log, LogFormat};
+pub use log::{Journal, Log, LogFormat};
 pub use metrics::{Metrics, Shard};
 pub use record::Record;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::fault::{Kind, Side};
 use crate::observe::line::{Destination, Line};
-use crate::observe::log::Log;
+use crate::observe::log::Journal;
 use crate::observe::metrics::Series;
 use crate::policy::throttle::Places;
 use crate::status::Code;
@@ -20,10 +19,8 @@ use crate::wire::Dialect;
 /// A call that is being served; written when it is dropped.
 #[derive(Debug)]
 pub struct Record {
-    /// Where lines go, as one worker holds it.
-    pub log: Arc<Log>,
-    /// Who hands lines on.
-    pub tasks: TaskTracker,
+    /// Where its line goes.
+    pub journal: Arc<Journal>,
     /// When the request came.
     pub began: Instant,
     /// The client.
@@ -91,7 +88,7 @@ impl Drop for Record {
             uri: std::mem::take(&mut self.uri),
             destination: self.destination.take(),
             lane: self.lane,
-            endpoint: tally.endpoint(),
+            endpoint: tally.take_endpoint(),
             retries: tally.retries(),
             http_status: self.http_status,
             outcome,
@@ -105,6 +102,6 @@ impl Drop for Record {
             duration,
             generation: self.generation,
         };
-        self.log.write(&self.tasks, line);
+        self.journal.write(line);
     }
 }

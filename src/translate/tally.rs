@@ -9,7 +9,16 @@ use crate::fault::{Kind, Side};
 use crate::status::Code;
 use crate::wire::body::{Count, Way};
 
-/// Counts of one call. All counts are relaxed: nobody decides by them.
+/// Adds to a counter that one thread alone writes to, as a worker does to those of its calls and its metrics: the price is that
+/// of a plain number, and not that of one that several write to.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(more),
+        Ordering::Relaxed,
+    );
+}
+
+/// Counts of one call. All counts are relaxed: nobody decides by them. All of a call is on one worker, which alone counts.
 #[derive(Debug, Default)]
 pub struct Tally {
     request_bytes: AtomicU64,
@@ -51,12 +60,12 @@ impl Outcome {
 impl Tally {
     /// Counts messages on their way up.
     pub fn add_request_messages(&self, messages: u64) {
-        self.request_messages.fetch_add(messages, Ordering::Relaxed);
+        add(&self.request_messages, messages);
     }
 
     /// Counts messages on their way down.
     pub fn add_reply_messages(&self, messages: u64) {
-        self.reply_messages.fetch_add(messages, Ordering::Relaxed);
+        add(&self.reply_messages, messages);
     }
 
     /// Notes how the call ended; the first word counts.
@@ -80,9 +89,9 @@ impl Tally {
         *self.endpoint.lock() = Some(Arc::clone(endpoint));
     }
 
-    /// The endpoint that the newest attempt went to, if there was one.
-    pub fn endpoint(&self) -> Option<Arc<str>> {
-        self.endpoint.lock().clone()
+    /// The endpoint that the newest attempt went to, if there was one: for the record, which asks once.
+    pub fn take_endpoint(&self) -> Option<Arc<str>> {
+        self.endpoint.lock().take()
     }
 
     /// Notes that the request is sent again.
@@ -151,6 +160,6 @@ impl Count for Tally {
             Way::Request => &self.request_bytes,
             Way::Reply => &self.reply_bytes,
         };
-        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        add(counter, bytes as u64);
     }
 }

@@ -118,10 +118,12 @@ impl Body {
         }
     }
 
-    /// The same body, each of whose data frames `counter` is told of.
+    /// The same body, each of whose data frames `counter` is told of, if there are any.
     #[must_use]
-    pub fn counted(mut self, counter: Arc<dyn Count>, way: Way) -> Self {
-        self.counter = Some((counter, way));
+    pub fn counted<C: Count + 'static>(mut self, counter: &Arc<C>, way: Way) -> Self {
+        if !matches!(self.state, State::Empty) {
+            self.counter = Some((Arc::clone(counter) as _, way));
+        }
         self
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
         ..
     } = admitted;
     let deadline = Deadline::earlier(now, deadline::connect(&head.headers)?, entry.timeout());
-    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request);
+    let body = Body::incoming(body, Side::Client).counted(&tally, Way::Request);
     let bounds = entry.route.bounds;
     let mut accepted = None;
     let messages = match (format.framing, format.codec) {

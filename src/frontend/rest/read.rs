@@ -38,7 +38,7 @@ pub(super) async fn read(admitted: Admitted) -> Result<Call, Fault> {
     let bound = entry.bound(binding);
     let asked = deadline::asked(&head.headers)?;
     let deadline = Deadline::earlier(now, asked, entry.timeout());
-    let body = Body::incoming(body, Side::Client).counted(Arc::clone(&tally) as _, Way::Request);
+    let body = Body::incoming(body, Side::Client).counted(&tally, Way::Request);
 
     let mut message = BytesMut::with_capacity(256);
     message.put_bytes(0, PREFIX);
