@@ -47,8 +47,8 @@ const BOOK: &str = "/v1/shelves/1/books/7";
 /// One of the two loads: a thread with clients and an example service, on one core.
 struct Load {
     service: SocketAddr,
-    /// Where to send the next round.
-    rounds: mpsc::Sender<SocketAddr>,
+    /// Where to send the next round: to each of these as many clients.
+    rounds: mpsc::Sender<Vec<SocketAddr>>,
     done: mpsc::Receiver<Result<(), Failure>>,
     _thread: JoinHandle<()>,
 }
@@ -56,7 +56,7 @@ struct Load {
 impl Load {
     fn start(core: usize) -> Result<Self, Failure> {
         let (told, services) = mpsc::channel();
-        let (rounds, orders) = mpsc::channel::<SocketAddr>();
+        let (rounds, orders) = mpsc::channel::<Vec<SocketAddr>>();
         let (finished, done) = mpsc::channel();
         let thread = std::thread::Builder::new().name("load".into()).spawn(move || {
             let run = || -> Result<(), Failure> {
@@ -73,8 +73,8 @@ impl Load {
                         loop {
                             let orders = Arc::clone(&orders);
                             let order = tokio::task::spawn_blocking(move || orders.lock().recv()).await?;
-                            let Ok(gateway) = order else { return Ok(()) };
-                            finished.send(round(gateway).await)?;
+                            let Ok(gateways) = order else { return Ok(()) };
+                            finished.send(round(&gateways).await)?;
                         }
                     };
                     tokio::select! {
@@ -98,10 +98,10 @@ impl Load {
 }
 
 /// Calls on all connections at once, one after the other on each.
-async fn round(gateway: SocketAddr) -> Result<(), Failure> {
+async fn round(gateways: &[SocketAddr]) -> Result<(), Failure> {
     let mut clients = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        clients.spawn(client(gateway));
+    for gateway in gateways.iter().cycle().take(CONNECTIONS) {
+        clients.spawn(client(*gateway));
     }
     while let Some(client) = clients.join_next().await {
         client??;
@@ -213,12 +213,14 @@ impl Arrangement {
         })
     }
 
-    /// A round from both loads: each to its own gateway, or both to the one there is.
+    /// A round from both loads. Each has half of its clients at each worker, in one gateway or in two, so that as much goes from
+    /// core to core.
     fn round(&self, loads: &[Load; 2]) -> Result<u64, Failure> {
         let spent = || self.gateways.iter().map(cpu_time).sum::<Result<u64, _>>();
         let before = spent()?;
-        for (load, gateway) in loads.iter().zip(self.gateways.iter().cycle()) {
-            load.rounds.send(gateway.address)?;
+        for load in loads {
+            load.rounds
+                .send(self.gateways.iter().map(|gateway| gateway.address).collect())?;
         }
         for load in loads {
             load.done.recv()??;

@@ -37,8 +37,13 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 
 /// A backend that speaks gRPC. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Grpc {
+pub struct Grpc(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     dispatch: Dispatch,
+    /// The rpc path, where the endpoint has no prefix.
+    path: Option<PathAndQuery>,
     /// Where its calls carry the key that they are balanced by.
     key: KeySource,
     twice: Twice,
@@ -49,19 +54,27 @@ pub struct Grpc {
 impl Grpc {
     /// Speaks gRPC to the endpoints of `dispatch`, in calls of `method`, with `answer` where none of them can give one.
     pub fn new(dispatch: Dispatch, method: &schema::Method, answer: Option<FixedAnswer>) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             answer,
             key: dispatch.key_source(Some(&method.input)),
+            path: PathAndQuery::try_from(&*method.path).ok(),
             twice: if method.may_be_repeated() {
                 Twice::Harmless
             } else {
                 Twice::Never
             },
             dispatch,
-        }
+        }))
     }
 
     async fn serve(self, call: Call) -> Result<Reply, Fault> {
+        let Inner {
+            dispatch,
+            path,
+            key,
+            twice,
+            answer,
+        } = &*self.0;
         let (bounds, tally) = (call.messages.bounds(), Arc::clone(call.messages.tally()));
         // Held until here: the gate's places are free again once the answer has begun to stream.
         let Call {
@@ -71,34 +84,35 @@ impl Grpc {
             messages,
             permit,
         } = call;
-        let mut wish = self.dispatch.wish(&self.key, &metadata, permit.identity());
+        let mut wish = dispatch.wish(key, &metadata, permit.identity());
         let encoding = messages.encoding().cloned();
         let relays = messages.is_raw();
-        let headers = request_headers(metadata, encoding, relays);
+        let headers = request_headers(metadata, encoding, relays, deadline.is_some());
         let body = messages.into_grpc_body();
         let upload = if method.kind.client_streams() {
             Upload::Stream
         } else {
             Upload::Message
         };
-        let mut body = self.dispatch.keep(body, upload).await?;
-        if let KeySource::Message(_) = &self.key {
+        let mut body = dispatch.keep(body, upload).await?;
+        if let KeySource::Message(_) = key {
             let message = body.first_message().await?;
-            wish.key = message.and_then(|message| self.key.of_message(&message));
+            wish.key = message.and_then(|message| key.of_message(&message));
         }
         let asked = Asked {
-            twice: self.twice,
+            twice: *twice,
             deadline,
             tally: &tally,
             wish,
             ending: Ending::Status,
             is_unary: method.kind == MethodKind::Unary,
-            has_answer: self.answer.is_some(),
+            has_answer: answer.is_some(),
             wanted: Wanted::Read,
         };
-        let head =
-            |target: &Target, deadline: Option<Deadline>| request(&method, headers.clone(), deadline, target);
-        match (self.dispatch.send(&asked, body, head).await?, &self.answer) {
+        let head = |target: &Target, deadline: Option<Deadline>| {
+            request((&method, path.as_ref()), headers.clone(), deadline, target)
+        };
+        match (dispatch.send(&asked, body, head).await?, answer) {
             (Sent::Answered(response), _) => read(response, deadline, bounds, tally),
             (Sent::Unanswered, answer) => fixed(answer.as_ref(), bounds, tally),
         }
@@ -129,7 +143,12 @@ pub(super) fn fixed(answer: Option<&FixedAnswer>, bounds: Bounds, tally: Arc<Tal
 }
 
 /// The headers of the request, less what changes with each attempt.
-fn request_headers(metadata: HeaderMap, encoding: Option<HeaderValue>, relays: bool) -> HeaderMap {
+fn request_headers(
+    metadata: HeaderMap,
+    encoding: Option<HeaderValue>,
+    relays: bool,
+    is_timed: bool,
+) -> HeaderMap {
     let mut headers = metadata;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -138,6 +157,10 @@ fn request_headers(metadata: HeaderMap, encoding: Option<HeaderValue>, relays: b
         .or_insert(HeaderValue::from_static("sabir"));
     if let Some(encoding) = encoding {
         headers.insert(GRPC_ENCODING, encoding);
+    }
+    if is_timed {
+        // What is left differs with each attempt; with its place, no copy has to grow.
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(""));
     }
     if !relays {
         // Messages that are decoded anyway are cheaper uncompressed; gzip is still understood.
@@ -148,7 +171,7 @@ fn request_headers(metadata: HeaderMap, encoding: Option<HeaderValue>, relays: b
 
 /// The request for one attempt: to this endpoint, with what is left of the deadline.
 fn request(
-    method: &schema::Method,
+    (method, path): (&schema::Method, Option<&PathAndQuery>),
     mut headers: HeaderMap,
     deadline: Option<Deadline>,
     target: &Target,
@@ -165,7 +188,7 @@ fn request(
     parts.scheme = Some(connector.scheme().clone());
     parts.authority = Some(connector.authority().clone());
     parts.path_and_query = match connector.prefix() {
-        "" => PathAndQuery::try_from(&*method.path).ok(),
+        "" => path.cloned(),
         prefix => PathAndQuery::try_from(format!("{prefix}{}", method.path)).ok(),
     };
     let uri = Uri::from_parts(parts).map_err(|error| {

@@ -50,8 +50,17 @@ fn is_reserved(name: &str) -> bool {
 
 /// Whether gRPC allows the name. Source: gRPC over HTTP/2, "Header-Name".
 fn is_grpc_name(name: &str) -> bool {
-    name.bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'_' | b'-' | b'.'))
+    /// By byte, since to compare with one range after the other costs a branch for each.
+    const ALLOWED: [bool; 256] = {
+        let (letters, mut allowed) = (b"0123456789abcdefghijklmnopqrstuvwxyz_-.", [false; 256]);
+        let mut at = 0;
+        while at < letters.len() {
+            allowed[letters[at] as usize] = true;
+            at += 1;
+        }
+        allowed
+    };
+    name.bytes().all(|byte| ALLOWED[usize::from(byte)])
 }
 
 /// What becomes of a request's header as metadata.

@@ -121,13 +121,7 @@ impl Encoder {
         match *request.method() {
             Method::GET => out.push(0x82),
             Method::POST => out.push(0x83),
-            ref other => self.text(
-                b":method",
-                2,
-                other.as_str().as_bytes(),
-                Keeps::IfItComesAgain,
-                out,
-            ),
+            ref other => self.text(b":method", 2, other.as_str().as_bytes(), out),
         }
         let uri = request.uri();
         out.push(if uri.scheme() == Some(&Scheme::HTTPS) {
@@ -136,35 +130,46 @@ impl Encoder {
             0x86
         });
         if let Some(authority) = uri.authority() {
-            self.text(
-                b":authority",
-                1,
-                authority.as_str().as_bytes(),
-                Keeps::IfItComesAgain,
-                out,
-            );
+            self.text(b":authority", 1, authority.as_str().as_bytes(), out);
         }
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        self.text(b":path", 4, path.as_bytes(), Keeps::IfItComesAgain, out);
+        self.text(b":path", 4, path.as_bytes(), out);
     }
 
     /// Writes a header field.
     pub(crate) fn field(&mut self, name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
+        let (bytes, text) = (name.as_str().as_bytes(), value.as_bytes());
+        // Most fields are in the table, and no secret is. What else there is to know is looked up for the others alone.
+        if !value.is_sensitive() && self.known(bytes, text, out) {
+            return;
+        }
         let secret = value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE].contains(name);
         let keeps = if secret {
             Keeps::Never
         } else {
             Keeps::IfItComesAgain
         };
-        let place = fields::place(name).unwrap_or(0);
-        self.text(name.as_str().as_bytes(), place, value.as_bytes(), keeps, out);
+        self.literal(bytes, fields::place(name).unwrap_or(0), text, keeps, out);
     }
 
-    /// Writes a field, whose name is at `place` in the static table, or not in it if that is 0.
-    fn text(&mut self, bytes: &[u8], place: usize, text: &[u8], keeps: Keeps, out: &mut Vec<u8>) {
-        if let Some(at) = self.entries.iter().position(|entry| entry.is(bytes, text)) {
-            return number(0x80, 7, at + fields::KNOWN + 1, out);
+    /// Writes what a request asks for, whose name is at `place` in the static table.
+    fn text(&mut self, name: &[u8], place: usize, text: &[u8], out: &mut Vec<u8>) {
+        if !self.known(name, text, out) {
+            self.literal(name, place, text, Keeps::IfItComesAgain, out);
         }
+    }
+
+    /// Writes a field by its place in the table, if it is there.
+    fn known(&self, name: &[u8], text: &[u8], out: &mut Vec<u8>) -> bool {
+        let at = self.entries.iter().position(|entry| entry.is(name, text));
+        if let Some(at) = at {
+            number(0x80, 7, at + fields::KNOWN + 1, out);
+        }
+        at.is_some()
+    }
+
+    /// Writes a field that is not in the table, and whose name is at `place` in the static one, or not in it if that is 0.
+    fn literal(&mut self, bytes: &[u8], place: usize, text: &[u8], keeps: Keeps, out: &mut Vec<u8>) {
         let named = match place {
             0 => self.place(bytes),
             place => place,
