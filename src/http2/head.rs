@@ -28,6 +28,9 @@ pub(super) fn is_of_connection(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
+/// Fields for which the map of a request has room at once: those of most clients, with what the gateway adds on the way.
+const OF_A_REQUEST: usize = 12;
+
 /// The fields of one message as they are read, within a limit.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -102,6 +105,9 @@ impl Fields {
     }
 
     fn header(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Malformed> {
+        if !self.has_header && self.method.is_some() {
+            self.headers.reserve(OF_A_REQUEST);
+        }
         self.has_header = true;
         if is_of_connection(&name) {
             return Err(Malformed("a header field speaks of the connection"));

@@ -6,7 +6,7 @@
 use crate::http2::hpack::HpackError;
 
 /// Bits of each symbol's code; the last symbol ends a string and is never written.
-const LENGTHS: [u8; 257] = [
+pub(super) const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28,
     28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6,
     6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7,
@@ -77,11 +77,18 @@ const fn tables() -> Tables {
     tables
 }
 
+/// The symbol that the lowest ten bits begin with, and the bits of its code; `None` if that is longer.
+#[expect(clippy::cast_possible_truncation, reason = "ten bits are what is wanted")]
+fn quick(bits: u64) -> Option<(u8, u32)> {
+    let found = *TABLES.quick.get(bits as usize & ((1 << QUICK) - 1))?;
+    let [_, symbol] = (found >> 4).to_be_bytes();
+    (found != 0).then_some((symbol, u32::from(found & 15)))
+}
+
 /// The symbol that `window` begins with, and the bits of its code.
 fn symbol(window: u32) -> Option<(u16, u32)> {
-    let quick = *TABLES.quick.get((window >> (32 - QUICK)) as usize)?;
-    if quick != 0 {
-        return Some((quick >> 4, u32::from(quick & 15)));
+    if let Some((symbol, bits)) = quick(u64::from(window >> (32 - QUICK))) {
+        return Some((u16::from(symbol), bits));
     }
     let longer = TABLES.beyond.iter().enumerate().skip(QUICK as usize + 1);
     let (length, _) = longer
@@ -100,13 +107,33 @@ fn symbol(window: u32) -> Option<(u16, u32)> {
 /// [`HpackError::Huffman`] for the symbol that ends a string, and for an end that is more than seven bits or other than
 /// ones.
 pub(super) fn decode(code: &[u8], text: &mut Vec<u8>) -> Result<(), HpackError> {
-    let mut bytes = code.iter();
+    let mut rest = code;
     let (mut held, mut bits) = (0_u64, 0_u32);
     loop {
-        while bits <= 56 {
-            let Some(byte) = bytes.next() else { break };
+        if bits <= 32
+            && let Some((word, after)) = rest.split_first_chunk()
+        {
+            held = held << 32 | u64::from(u32::from_be_bytes(*word));
+            bits += 32;
+            rest = after;
+        }
+        // All of most texts. Where ten bits are held, a code that is found by them is there whole.
+        while let Some(unseen) = bits.checked_sub(QUICK) {
+            let Some((symbol, length)) = quick(held >> unseen) else {
+                break;
+            };
+            text.push(symbol);
+            bits -= length;
+        }
+        if bits < 32 && rest.len() >= size_of::<u32>() {
+            continue;
+        }
+        while bits <= 56
+            && let Some((byte, after)) = rest.split_first()
+        {
             held = held << 8 | u64::from(*byte);
             bits += 8;
+            rest = after;
         }
         if bits == 0 {
             return Ok(());

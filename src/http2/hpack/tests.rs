@@ -46,6 +46,40 @@ fn every_byte_has_its_code() {
     assert_eq!(text, (0..=255).collect::<Vec<u8>>());
 }
 
+/// Where a code falls on the words that are read must not matter, nor what is before it: every byte between others of short
+/// and long codes, at every place.
+#[test]
+fn a_code_is_read_wherever_it_stands() {
+    let every = bytes(EVERY_BYTE);
+    let mut bits = every
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+    let codes: Vec<Vec<u8>> = huffman::LENGTHS[..256]
+        .iter()
+        .map(|length| bits.by_ref().take(usize::from(*length)).collect())
+        .collect();
+    let mut text = Vec::new();
+    for before in 0..9 {
+        for neighbour in *b"a~\x0a\xff" {
+            for byte in 0..=u8::MAX {
+                let wanted = [vec![b'e'; before], vec![neighbour, byte, neighbour, byte]].concat();
+                let mut bits: Vec<u8> = wanted
+                    .iter()
+                    .flat_map(|byte| codes[usize::from(*byte)].clone())
+                    .collect();
+                bits.resize(bits.len().next_multiple_of(8), 1);
+                let code: Vec<u8> = bits
+                    .chunks(8)
+                    .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit))
+                    .collect();
+                text.clear();
+                huffman::decode(&code, &mut text).unwrap();
+                assert_eq!(text, wanted);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_not_in_the_code_is_refused() {
     let table: [(&str, bool); 8] = [
