@@ -125,6 +125,30 @@ async fn what_was_proven_is_remembered_until_it_ends_or_the_keys_change() {
 }
 
 #[tokio::test]
+async fn who_has_an_api_key_is_found_once_at_each_desk_and_every_time_while_the_key_holds() {
+    let desk = desk(&store());
+    let other = Arc::new(Desk::new(Arc::clone(desk.authenticator()), &TaskTracker::new()));
+    let mut found = Vec::new();
+    for desk in [&desk, &desk, &other] {
+        let mut head = head(&[("x-api-key", "the key")]);
+        let proof = desk.identify(&mut head, &peer(Vec::new()), &[], NOW).await;
+        found.push(proof.unwrap().unwrap().identity);
+    }
+    let [first, second, third] = found.try_into().unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    assert!(!Arc::ptr_eq(&first, &third));
+    assert_eq!(first.key(), third.key());
+    // The same text as a token is no key, and does not make the key unknown.
+    assert!(
+        asked(&desk, &[("authorization", "Bearer the key")], NOW)
+            .await
+            .is_err()
+    );
+    let (who, _) = asked(&desk, &[("x-api-key", "the key")], NOW).await.unwrap();
+    assert_eq!(who, first.principal());
+}
+
+#[tokio::test]
 async fn the_first_credential_decides_and_a_wrong_one_is_not_made_up_for() {
     let desk = desk(&store());
     let good = format!("bearer  {}", token(&[1; 32], NOW + 60));
