@@ -20,6 +20,7 @@ import http.client
 import http.server
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from iced_x86 import Decoder, InstructionInfoFactory, OpAccess, Register
 
 CALLS = 5  # that are traced of each worker
 WARM = 200  # calls before, so that caches and pools are filled
+TRIAL = 20  # calls that tell which worker has a connection
 STARTING = 60  # seconds that the gateway may take to listen
 PATIENCE = 120  # seconds that one call may take
 LINE = 64  # bytes
@@ -44,7 +46,7 @@ routes: [{{path: /**, backend: upstream}}]
 """
 
 # Of <sys/ptrace.h>.
-GETREGS, SINGLESTEP, DETACH, SEIZE, INTERRUPT = 12, 9, 17, 0x4206, 0x4207
+CONT, SINGLESTEP, GETREGS, DETACH, SEIZE, INTERRUPT = 7, 9, 12, 17, 0x4206, 0x4207
 ALL_THREADS = 0x40000000  # __WALL of <sys/wait.h>
 
 # user_regs_struct of <sys/user.h>.
@@ -128,8 +130,19 @@ def trace(memory, thread, work):
     if not stopped:
         ptrace(INTERRUPT, thread)
         os.waitpid(thread, ALL_THREADS)
+        if has_stepped(thread):
+            # The step ended at the same time: its signal is taken here, or it would end the process.
+            ptrace(CONT, thread)
+            os.waitpid(thread, ALL_THREADS)
     ptrace(DETACH, thread)
     return touched
+
+
+def has_stepped(thread):
+    """Whether the signal by which a step ends waits for a thread."""
+    with open(f"/proc/{thread}/status") as status:
+        pending = next(line for line in status if line.startswith("SigPnd:"))
+    return int(pending.split()[1], 16) >> (signal.SIGTRAP - 1) & 1 == 1
 
 
 class Symbols:
@@ -165,6 +178,8 @@ class Symbols:
 
 class Upstream(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
     def do_GET(self):
         body = b'{"id": 7}'
@@ -215,7 +230,7 @@ class Gateway:
         for _ in range(64):
             connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
             before = {worker: self.spent(worker) for worker in workers}
-            self.call(connection, WARM)
+            self.call(connection, TRIAL)
             found.setdefault(max(workers, key=lambda worker: self.spent(worker) - before[worker]), connection)
             if len(found) == len(workers):
                 return found
@@ -269,7 +284,7 @@ def main():
             memory = Memory(gateway.process.pid)
             traces = []
             for worker, connection in gateway.connections().items():
-                gateway.call(connection, 1)
+                gateway.call(connection, WARM)
                 traces.append(trace(memory, worker, lambda: gateway.call(connection, CALLS)))
             report(traces, Symbols(gateway.process.pid, program))
         finally:
