@@ -108,7 +108,7 @@ pub struct Endpoint {
     ejections: [AtomicU64; Ejection::ALL.len()],
 }
 
-/// What calls write, on one cache line with nothing else: all that workers have in common on the way of a call.
+/// What calls write of an endpoint, on one cache line with nothing else: workers have it in common.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Load {

@@ -70,10 +70,16 @@ impl Latencies {
 
     /// Which count is added to now. The first who comes into a new span empties it.
     fn turn(&self, now: Instant) -> usize {
-        let span = millis(now) / SPAN_MS;
-        let before = self.span.swap(span, Ordering::Relaxed);
+        // Whose time is a moment old belongs to the span that has begun.
+        let known = self.span.load(Ordering::Relaxed);
+        let span = (millis(now) / SPAN_MS).max(known);
         let at = usize::from(!span.is_multiple_of(2));
-        if before != span {
+        // Most calls find it begun, and write nothing here.
+        if known == span {
+            return at;
+        }
+        let before = self.span.fetch_max(span, Ordering::Relaxed);
+        if before < span {
             let empty = |counts: &[AtomicU32; SIZES]| {
                 for count in counts {
                     count.store(0, Ordering::Relaxed);
@@ -125,6 +131,19 @@ mod tests {
             None,
             "forgotten"
         );
+    }
+
+    #[test]
+    fn whoever_is_a_moment_late_takes_nothing_back() {
+        let latencies = Latencies::default();
+        let late = Instant::now() + Duration::from_millis(5 * SPAN_MS);
+        let now = late + Duration::from_millis(SPAN_MS);
+        for _ in 0..FEW {
+            latencies.observe(Duration::from_millis(3), now);
+        }
+        assert!(latencies.quantile(50, now).is_some());
+        latencies.observe(Duration::from_millis(3), late);
+        assert!(latencies.quantile(50, now).is_some());
     }
 
     #[test]

@@ -313,11 +313,6 @@ fn seen(entry: &Entry, wire: Bytes) -> Result<Message, Fault> {
     Ok(Message::Seen { wire, text })
 }
 
-/// A message of this type in one line of JSON.
-fn compact(entry: &Entry, name: &str, wire: &[u8]) -> Result<String, Fault> {
-    value(entry, name, wire).map(|value| value.to_string())
-}
-
 /// A message of this type as JSON.
 fn value(entry: &Entry, name: &str, wire: &[u8]) -> Result<serde_json::Value, Fault> {
     let broken = |error: &dyn fmt::Display| {

@@ -336,6 +336,28 @@ impl HeaderEdit {
 mod tests {
     use super::*;
 
+    #[test]
+    fn headers_of_a_copy_apart_are_the_same_and_elsewhere() {
+        let field = || {
+            (
+                HeaderName::from_static("x-served-by"),
+                HeaderValue::from_static("edge"),
+            )
+        };
+        let edit = HeaderEdit {
+            remove: vec![HeaderName::from_static("x-powered-by")],
+            set: vec![field()],
+            add: vec![field()],
+        };
+        let copy = edit.apart();
+        assert_eq!(copy, edit);
+        assert_ne!(copy.remove[0].as_str().as_ptr(), edit.remove[0].as_str().as_ptr());
+        for (one, other) in [(&copy.set, &edit.set), (&copy.add, &edit.add)] {
+            assert_ne!(one[0].0.as_str().as_ptr(), other[0].0.as_str().as_ptr());
+            assert_ne!(one[0].1.as_bytes().as_ptr(), other[0].1.as_bytes().as_ptr());
+        }
+    }
+
     fn template(text: &str) -> Template {
         Template::parse(text).unwrap()
     }

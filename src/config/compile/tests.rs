@@ -87,6 +87,15 @@ fn answers(plan: &Plan, host: Option<&str>, method: &str) -> Option<String> {
 }
 
 #[test]
+fn a_copy_of_an_entry_is_held_apart_from_it() {
+    let plan = plan("routes: [{services: [library.v1.Library], backend: a}]");
+    let entry = plan.entries.first().unwrap();
+    let copy = entry.apart();
+    assert_eq!(copy.method.path, entry.method.path);
+    assert!(!Arc::ptr_eq(&copy.method, &entry.method));
+}
+
+#[test]
 fn the_most_specific_pattern_has_a_method_whatever_the_order() {
     let orders = [
         "\

@@ -1,6 +1,6 @@
 //! Who answers where a backend can't.
 
-use super::{Explanation, Taken, compact, endpoints};
+use super::{Explanation, Taken, endpoints, value};
 use crate::config::plan::Backend;
 use crate::route::relay::Page;
 use crate::wire::envelope;
@@ -18,7 +18,9 @@ impl Explanation<'_> {
             let message = answer.0.get(envelope::PREFIX..)?;
             let output = taken.entry.method.output.full_name();
             // What can't be shown is there all the same.
-            Some(compact(taken.entry, output, message).unwrap_or_default())
+            Some(
+                value(taken.entry, output, message).map_or_else(|_| String::new(), |value| value.to_string()),
+            )
         });
         let fixed = fixed.map(|answer| format!("the fixed answer {answer}"));
         self.other(backend).into_iter().chain(fixed).collect()
