@@ -532,7 +532,8 @@ impl Gateway {
             match live.find(dialect, &head) {
                 Ok(Reached::Call(entry, found)) => {
                     record.enter(entry, spoken);
-                    let origin = head.headers.get(ORIGIN).cloned();
+                    let cors = entry.entry.route.cors.as_ref();
+                    let origin = cors.and_then(|_| head.headers.get(ORIGIN).cloned());
                     let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
                         Ok(mut permit) => {
                             let told = record.passed(&mut permit);
@@ -547,7 +548,10 @@ impl Gateway {
                                 tally: Arc::clone(&record.tally),
                                 now,
                             };
-                            let response = frontend::serve(dialect, admitted, entry.stack.clone()).await;
+                            let response = match stack::ready(&entry.stack).await {
+                                Ok(stack) => frontend::serve(dialect, admitted, stack).await,
+                                Err(fault) => refused(spoken, &record.tally, &fault),
+                            };
                             telling(told, response)
                         }
                         Err(fault)
@@ -571,7 +575,7 @@ impl Gateway {
                             refused(spoken, &record.tally, &fault)
                         }
                     };
-                    if let Some(cors) = &entry.entry.route.cors {
+                    if let Some(cors) = cors {
                         cors.share(origin.as_ref(), response.headers_mut());
                     }
                     response
@@ -791,7 +795,7 @@ fn prove(gate: Gate, mut head: Parts, peer: Peer) -> frontend::Prove {
 async fn admit(gate: &Gate, head: &mut Parts, peer: &Peer, now: Instant) -> Result<Permit, Fault> {
     let permit = gate.admit(head, peer, now).await?;
     let host = plan::host(head).and_then(|host| HeaderValue::from_str(host).ok());
-    forwarded::rewrite(&mut head.headers, peer, host.as_ref());
+    forwarded::rewrite(&mut head.headers, peer, host);
     Ok(permit)
 }
 

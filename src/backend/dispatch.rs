@@ -31,7 +31,7 @@ use crate::translate::Tally;
 use crate::upstream::stream::{SendError, Wanted};
 use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
-use crate::wire::ending::GRPC_STATUS;
+use crate::wire::ending::{self, GRPC_STATUS};
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
@@ -235,21 +235,29 @@ impl Dispatch {
         self.inner.balance.group().settings().hedge.is_some()
     }
 
-    /// Sends the request that `head` makes for an endpoint, and waits for the head of the answer. The body of the answer
-    /// counts as a call under way until it has ended.
+    /// Sends a request, into which `address` writes what an endpoint decides and what is left of the deadline, and waits for
+    /// the head of the answer. The body of the answer counts as a call under way until it has ended.
     ///
     /// # Errors
-    /// What `head` says, and an upstream fault where no endpoint can be reached or the answer does not come.
+    /// What `address` says, and an upstream fault where no endpoint can be reached or the answer does not come.
     ///
     /// # Cancel safety
     /// Dropping it cancels the request upstream.
-    pub(super) async fn send<H>(&self, asked: &Asked<'_>, mut body: Replay, head: H) -> Result<Sent, Fault>
+    pub(super) async fn send<A>(
+        &self,
+        asked: &Asked<'_>,
+        request: &mut Request<()>,
+        body: &mut Replay,
+        address: &A,
+    ) -> Result<Sent, Fault>
     where
-        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+        A: Fn(&mut Request<()>, &Target, Option<Deadline>) -> Result<(), Fault>,
     {
         let mut went_out = false;
         let outstanding = self.outstanding(asked, body.as_whole().is_some()).await?;
-        let tried = self.tries(asked, &mut body, &head, &mut went_out).await;
+        // As it is before anything is written into it for an endpoint here.
+        let mut spare = self.inner.fallback.as_ref().map(|_| request.clone());
+        let tried = self.tries(asked, request, body, address, &mut went_out).await;
         match (outstanding, &tried) {
             (Some(outstanding), Ok(_) | Err(Failed::Late(_))) => outstanding.answered(),
             (Some(outstanding), Err(_)) => outstanding.failed(),
@@ -263,7 +271,7 @@ impl Dispatch {
             Err(failed) => failed,
         };
         let is_upstreams = !matches!(failed, Failed::Unmade(_));
-        if let Some(fallback) = &self.inner.fallback
+        if let (Some(fallback), Some(request)) = (&self.inner.fallback, &mut spare)
             && is_upstreams
             && (!went_out || asked.twice == Twice::Harmless)
             && body.is_there()
@@ -272,7 +280,7 @@ impl Dispatch {
                 wish: Wish::default(),
                 ..*asked
             };
-            let elsewhere = fallback.tries(&asked, &mut body, &head, &mut went_out);
+            let elsewhere = fallback.tries(&asked, request, body, address, &mut went_out);
             // Boxed: a fallback is rare, and the room for it should not be in every call.
             if let Ok((response, in_flight)) = Box::pin(elsewhere).await {
                 body.commit();
@@ -315,7 +323,7 @@ impl Dispatch {
         }
         let ending = match asked.ending {
             // Trailers-only, or what is no gRPC at all: there is nothing more to wait for.
-            Ending::Status if response.headers().contains_key("grpc-status") => Ending::Any,
+            Ending::Status if ending::is_in(response.headers()) => Ending::Any,
             Ending::Status if response.status() != StatusCode::OK => Ending::Any,
             ending => ending,
         };
@@ -323,15 +331,16 @@ impl Dispatch {
     }
 
     /// Tries as often as it is safe, and the budget allows.
-    async fn tries<H>(
+    async fn tries<A>(
         &self,
         asked: &Asked<'_>,
+        request: &mut Request<()>,
         body: &mut Replay,
-        head: &H,
+        address: &A,
         went_out: &mut bool,
     ) -> Result<(Response<Body>, InFlight), Failed>
     where
-        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+        A: Fn(&mut Request<()>, &Target, Option<Deadline>) -> Result<(), Fault>,
     {
         let group = self.inner.balance.group();
         if group.settings().hedge.is_some()
@@ -340,7 +349,7 @@ impl Dispatch {
             && let Some(whole) = body.as_whole()
         {
             let whole = whole.clone();
-            return Box::pin(self.hedged(asked, &whole, head, went_out)).await;
+            return Box::pin(self.hedged(asked, request, &whole, address, went_out)).await;
         }
         let mut tried = Tried::new();
         let mut allowed: Option<Allowance> = None;
@@ -353,7 +362,8 @@ impl Dispatch {
                 )));
             };
             let chosen = AtomicU64::new(NOBODY);
-            let failed = match self.attempt(asked, &tried, &chosen, sending, head).await {
+            let attempt = self.attempt(asked, &tried, &chosen, request, sending, address);
+            let failed = match attempt.await {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
             };
@@ -411,22 +421,23 @@ impl Dispatch {
 
     /// Sends a request, and a second copy of it to another endpoint where the answer takes long; who answers first wins,
     /// and the other one is cancelled.
-    async fn hedged<H>(
+    async fn hedged<A>(
         &self,
         asked: &Asked<'_>,
+        request: &Request<()>,
         whole: &bytes::Bytes,
-        head: &H,
+        address: &A,
         went_out: &mut bool,
     ) -> Result<(Response<Body>, InFlight), Failed>
     where
-        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+        A: Fn(&mut Request<()>, &Target, Option<Deadline>) -> Result<(), Fault>,
     {
         let group = self.inner.balance.group();
         let mut tried = Tried::new();
         let mut allowed: Option<Allowance> = None;
         let mut retried = 0;
         loop {
-            let (outcome, hedged) = self.race(asked, whole, head, &mut tried).await;
+            let (outcome, hedged) = self.race(asked, request, whole, address, &mut tried).await;
             let failed = match outcome {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
@@ -448,22 +459,24 @@ impl Dispatch {
     }
 
     /// One race of a request with its copy; whether there was a copy.
-    async fn race<H>(
+    async fn race<A>(
         &self,
         asked: &Asked<'_>,
+        request: &Request<()>,
         whole: &bytes::Bytes,
-        head: &H,
+        address: &A,
         tried: &mut Tried,
     ) -> (Result<(Response<Body>, InFlight), Failed>, bool)
     where
-        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+        A: Fn(&mut Request<()>, &Target, Option<Deadline>) -> Result<(), Fault>,
     {
         let group = self.inner.balance.group();
         let (one, other) = (AtomicU64::new(NOBODY), AtomicU64::new(NOBODY));
         let began = Instant::now();
         let delay = group.hedge_delay(began);
         let avoid = tried.clone();
-        let mut first = pin!(self.attempt(asked, &avoid, &one, Body::whole(whole.clone()), head));
+        let (mut original, body) = (request.clone(), Body::whole(whole.clone()));
+        let mut first = pin!(self.attempt(asked, &avoid, &one, &mut original, body, address));
         let early = match delay {
             None => Some(first.as_mut().await),
             Some(delay) => timeout_at(began + delay, first.as_mut()).await.ok(),
@@ -480,7 +493,8 @@ impl Dispatch {
         group.retries().count(Why::Hedge);
         asked.tally.retry();
         let avoid = tried.clone();
-        let second = pin!(self.attempt(asked, &avoid, &other, Body::whole(whole.clone()), head));
+        let (mut copy, body) = (request.clone(), Body::whole(whole.clone()));
+        let second = pin!(self.attempt(asked, &avoid, &other, &mut copy, body, address));
         let outcome = match select(first, second).await {
             Either::Left((Ok(answered), _)) | Either::Right((Ok(answered), _)) => Ok(answered),
             Either::Left((Err(_), second)) => second.await,
@@ -491,16 +505,17 @@ impl Dispatch {
     }
 
     /// One attempt, rather not at an endpoint to `avoid`; the number of the one that it is made at goes into `chosen`.
-    async fn attempt<H>(
+    async fn attempt<A>(
         &self,
         asked: &Asked<'_>,
         avoid: &[u64],
         chosen: &AtomicU64,
+        request: &mut Request<()>,
         body: Body,
-        head: &H,
+        address: &A,
     ) -> Result<(Response<Body>, InFlight), Failed>
     where
-        H: Fn(&Target, Option<Deadline>) -> Result<Request<()>, Fault>,
+        A: Fn(&mut Request<()>, &Target, Option<Deadline>) -> Result<(), Fault>,
     {
         let leased = self.inner.balance.lease(asked.wish, avoid).await;
         let (lease, mut in_flight) = leased.map_err(Failed::Untaken)?;
@@ -510,7 +525,7 @@ impl Dispatch {
         let per_try = self.inner.balance.group().settings().per_try;
         let (response, patience) = match per_try {
             None => {
-                let request = head(in_flight.target(), asked.deadline).map_err(Failed::Unmade)?;
+                address(request, in_flight.target(), asked.deadline).map_err(Failed::Unmade)?;
                 (
                     Some(lease.send(request, body, &self.inner.tasks).await),
                     Duration::ZERO,
@@ -523,7 +538,7 @@ impl Dispatch {
                     (Some(one), Some(other)) => Some(one.min(other)),
                     (one, other) => one.or(other),
                 };
-                let request = head(in_flight.target(), deadline).map_err(Failed::Unmade)?;
+                address(request, in_flight.target(), deadline).map_err(Failed::Unmade)?;
                 let sent = lease.send(request, body, &self.inner.tasks);
                 (timeout_at(until, sent).await.ok(), patience)
             }
@@ -565,14 +580,16 @@ impl Dispatch {
         &self,
         wish: Wish,
         tally: &Tally,
-        head: impl Fn(&Target) -> Result<Request<()>, Fault>,
+        mut request: Request<()>,
+        address: impl Fn(&mut Request<()>, &Target) -> Result<(), Fault>,
     ) -> Result<(Answered, InFlight), Fault> {
         let dialled = self.inner.balance.dial(wish).await;
         let (stream, mut in_flight) = dialled.map_err(|untaken| self.unavailable(untaken))?;
         tally.sent_to(&in_flight.target().label);
         let target = in_flight.target();
         let connector = target.pool.connector();
-        let asked = upgrade::ask(stream, head(target)?, connector, &self.inner.tasks).await;
+        address(&mut request, target)?;
+        let asked = upgrade::ask(stream, &request, connector, &self.inner.tasks).await;
         match &asked {
             Ok(Answered::Refused(response)) if is_unavailable(response) => in_flight.failed(),
             Ok(_) => in_flight.succeeded(),
@@ -616,8 +633,8 @@ fn is_unavailable(response: &Response<Body>) -> bool {
         response.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    let status = response.headers().get(GRPC_STATUS);
-    gateway_class || status.is_some_and(|status| status == "14")
+    let headers = response.headers();
+    gateway_class || (ending::is_in(headers) && headers.get(GRPC_STATUS).is_some_and(|status| status == "14"))
 }
 
 /// Why an attempt could be made again, if anything speaks for it.

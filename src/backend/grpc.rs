@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
@@ -67,16 +67,9 @@ impl Grpc {
         }))
     }
 
-    async fn serve(self, call: Call) -> Result<Reply, Fault> {
-        let Inner {
-            dispatch,
-            path,
-            key,
-            twice,
-            answer,
-        } = &*self.0;
+    /// What can be made of the call at once is, so that no room for the call itself is in what waits.
+    fn serve(self, call: Call) -> impl Future<Output = Result<Reply, Fault>> + Send + use<> {
         let (bounds, tally) = (call.messages.bounds(), Arc::clone(call.messages.tally()));
-        // Held until here: the gate's places are free again once the answer has begun to stream.
         let Call {
             method,
             metadata,
@@ -84,37 +77,48 @@ impl Grpc {
             messages,
             permit,
         } = call;
-        let mut wish = dispatch.wish(key, &metadata, permit.identity());
-        let encoding = messages.encoding().cloned();
-        let relays = messages.is_raw();
-        let headers = request_headers(metadata, encoding, relays, deadline.is_some());
+        let mut wish = self.0.dispatch.wish(&self.0.key, &metadata, permit.identity());
+        let (encoding, relays) = (messages.encoding().cloned(), messages.is_raw());
+        let mut request = request(metadata, encoding, relays);
         let body = messages.into_grpc_body();
-        let upload = if method.kind.client_streams() {
-            Upload::Stream
-        } else {
-            Upload::Message
-        };
-        let mut body = dispatch.keep(body, upload).await?;
-        if let KeySource::Message(_) = key {
-            let message = body.first_message().await?;
-            wish.key = message.and_then(|message| key.of_message(&message));
-        }
-        let asked = Asked {
-            twice: *twice,
-            deadline,
-            tally: &tally,
-            wish,
-            ending: Ending::Status,
-            is_unary: method.kind == MethodKind::Unary,
-            has_answer: answer.is_some(),
-            wanted: Wanted::Read,
-        };
-        let head = |target: &Target, deadline: Option<Deadline>| {
-            request((&method, path.as_ref()), headers.clone(), deadline, target)
-        };
-        match (dispatch.send(&asked, body, head).await?, answer) {
-            (Sent::Answered(response), _) => read(response, deadline, bounds, tally),
-            (Sent::Unanswered, answer) => fixed(answer.as_ref(), bounds, tally),
+        async move {
+            let Inner {
+                dispatch,
+                path,
+                key,
+                twice,
+                answer,
+            } = &*self.0;
+            // Held until here: the gate's places are free again once the answer has begun to stream.
+            let _held = &permit;
+            let upload = if method.kind.client_streams() {
+                Upload::Stream
+            } else {
+                Upload::Message
+            };
+            let mut body = dispatch.keep(body, upload).await?;
+            if let KeySource::Message(_) = key {
+                let message = body.first_message().await?;
+                wish.key = message.and_then(|message| key.of_message(&message));
+            }
+            let asked = Asked {
+                twice: *twice,
+                deadline,
+                tally: &tally,
+                wish,
+                ending: Ending::Status,
+                is_unary: method.kind == MethodKind::Unary,
+                has_answer: answer.is_some(),
+                wanted: Wanted::Read,
+            };
+            let address = |request: &mut Request<()>, target: &Target, deadline: Option<Deadline>| {
+                address(request, (&method, path.as_ref()), deadline, target)
+            };
+            let sent = dispatch.send(&asked, &mut request, &mut body, &address);
+            match (sent.await?, answer) {
+                (Sent::Answered(response), _) => read(response, deadline, bounds, tally),
+                (Sent::Unanswered, answer) => fixed(answer.as_ref(), bounds, tally),
+            }
         }
     }
 }
@@ -142,13 +146,8 @@ pub(super) fn fixed(answer: Option<&FixedAnswer>, bounds: Bounds, tally: Arc<Tal
     })
 }
 
-/// The headers of the request, less what changes with each attempt.
-fn request_headers(
-    metadata: HeaderMap,
-    encoding: Option<HeaderValue>,
-    relays: bool,
-    is_timed: bool,
-) -> HeaderMap {
+/// The request, less what changes with each attempt.
+fn request(metadata: HeaderMap, encoding: Option<HeaderValue>, relays: bool) -> Request<()> {
     let mut headers = metadata;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -158,30 +157,30 @@ fn request_headers(
     if let Some(encoding) = encoding {
         headers.insert(GRPC_ENCODING, encoding);
     }
-    if is_timed {
-        // What is left differs with each attempt; with its place, no copy has to grow.
-        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(""));
-    }
     if !relays {
         // Messages that are decoded anyway are cheaper uncompressed; gzip is still understood.
         headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    headers
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = headers;
+    request
 }
 
-/// The request for one attempt: to this endpoint, with what is left of the deadline.
-fn request(
+/// Makes a request one for this endpoint, with what is left of the deadline.
+fn address(
+    request: &mut Request<()>,
     (method, path): (&schema::Method, Option<&PathAndQuery>),
-    mut headers: HeaderMap,
     deadline: Option<Deadline>,
     target: &Target,
-) -> Result<Request<()>, Fault> {
+) -> Result<(), Fault> {
     if let Some(deadline) = deadline {
         let left = deadline.left(Instant::now());
         if left.is_zero() {
             return Err(expired());
         }
-        headers.insert(GRPC_TIMEOUT, timeout::format(left));
+        request.headers_mut().insert(GRPC_TIMEOUT, timeout::format(left));
     }
     let connector = target.pool.connector();
     let mut parts = http::uri::Parts::default();
@@ -191,15 +190,10 @@ fn request(
         "" => path.cloned(),
         prefix => PathAndQuery::try_from(format!("{prefix}{}", method.path)).ok(),
     };
-    let uri = Uri::from_parts(parts).map_err(|error| {
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| {
         Fault::gateway(Kind::Internal, "the rpc path is no valid URL path").caused_by(error)
     })?;
-    let mut request = Request::new(());
-    *request.method_mut() = Method::POST;
-    *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
-    Ok(request)
+    Ok(())
 }
 
 /// What the upstream answered: never a success without its word.
@@ -212,14 +206,11 @@ fn read(
     let (mut head, body) = response.into_parts();
     let status = ending::take(&mut head.headers);
     let encoding = head.headers.remove(GRPC_ENCODING);
-    let is_grpc = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let content_type = head.headers.remove(CONTENT_TYPE);
+    let is_grpc = content_type
+        .as_ref()
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     metadata::from_upstream(&mut head.headers);
-    // It says when this hop answered, which each hop says for itself.
-    head.headers.remove(DATE);
     if let Some(status) = status {
         // Some servers keep the deadline too, and cancel the call a moment before it is over here.
         if status.code == Code::Cancelled && deadline.is_some_and(|deadline| deadline.is_over(Instant::now()))

@@ -3,6 +3,7 @@
 //! What belongs to one hop is taken off in both directions, every message is framed anew, and neither side can send more
 //! than the other one takes.
 
+use std::future::ready as at_once;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, TE, TRAILER};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -24,7 +27,7 @@ use crate::backend::tee::{self, Copy};
 use crate::backend::websocket::{Handshake, Terms};
 use crate::balance::{Ending, Target, Wish};
 use crate::buffers::Pipe;
-use crate::call::metadata;
+use crate::call::{Deadline, metadata};
 use crate::fault::{Fault, Kind};
 use crate::policy::Permit;
 use crate::route::Captures;
@@ -116,20 +119,27 @@ impl Relay {
     ///
     /// # Cancel safety
     /// Dropping it, or the body of the answer, cancels the request upstream.
-    pub async fn serve(&self, relayed: Relayed) -> Result<Response<Body>, Fault> {
-        let mut response = match &self.route.action {
+    pub fn serve(&self, relayed: Relayed) -> impl Future<Output = Result<Response<Body>, Fault>> + Send {
+        let answered = match &self.route.action {
             Action::Redirect(redirect) => {
                 relayed.tally.end(Outcome::Upstream(Code::Ok));
-                elsewhere(redirect, &relayed)?
+                Either::Left(Either::Left(at_once(elsewhere(redirect, &relayed))))
             }
             Action::Relay(plan) => match &plan.carries {
-                Carries::Http => self.forward(plan, relayed).await?,
+                Carries::Http => match self.forward(plan, relayed) {
+                    Ok(forwarded) => Either::Right(forwarded),
+                    Err(fault) => Either::Left(Either::Left(at_once(Err(fault)))),
+                },
                 // Boxed: it is rare, and large.
-                Carries::WebSocket(options) => Box::pin(self.bridge(plan, options, relayed)).await?,
+                Carries::WebSocket(options) => {
+                    Either::Left(Either::Right(Box::pin(self.bridge(plan, options, relayed))))
+                }
             },
         };
-        self.route.response_headers.apply(response.headers_mut());
-        Ok(response)
+        answered.map_ok(|mut response| {
+            self.route.response_headers.apply(response.headers_mut());
+            response
+        })
     }
 
     /// Opens a WebSocket of the upstream for one of the client; the answer carries the tunnel between them.
@@ -142,13 +152,15 @@ impl Relay {
         let handshake = Handshake::read(&relayed, options)?;
         let tally = Arc::clone(&relayed.tally);
         let permit = relayed.permit;
-        let mut outgoing = outgoing(plan, relayed.head, &relayed.path, &relayed.captures, &permit);
-        outgoing.method = Method::GET;
-        handshake.ask(&mut outgoing.headers);
+        let (mut request, way) = outgoing(plan, relayed.head, &relayed.path, &relayed.captures, &permit);
+        *request.method_mut() = Method::GET;
+        handshake.ask(request.headers_mut());
         let share = self.any_share()?;
         let place = share.enter()?;
-        let wish = share.wish(&share.key_source(None), &outgoing.headers, permit.identity());
-        let asked = share.ask(wish, &tally, |target| outgoing.head(target));
+        let wish = share.wish(&share.key_source(None), request.headers(), permit.identity());
+        let asked = share.ask(wish, &tally, request, |request, target| {
+            way.address(request, target)
+        });
         let (answered, in_flight) = patiently(asked, &tally, plan.patience).await?;
         match answered {
             Answered::Switched(head, upstream) => {
@@ -193,7 +205,12 @@ impl Relay {
         Response::from_parts(head, body)
     }
 
-    async fn forward(&self, plan: &Plan, relayed: Relayed) -> Result<Response<Body>, Fault> {
+    /// Sends a request on. All that needs no waiting is done at once, so that no room for it is in what waits.
+    fn forward(
+        &self,
+        plan: &Plan,
+        relayed: Relayed,
+    ) -> Result<impl Future<Output = Result<Response<Body>, Fault>> + Send, Fault> {
         let Relayed {
             head,
             body,
@@ -215,47 +232,56 @@ impl Relay {
             None if !secure && head.version <= Version::HTTP_11 => Wanted::Piped,
             _ => Wanted::Read,
         };
-        let mut outgoing = outgoing(plan, head, &path, &captures, &permit);
+        let (mut request, way) = outgoing(plan, head, &path, &captures, &permit);
         // What is known to be whole can be sent again; its length is told, where it is no stream.
         let body = if body.is_end_stream() { Body::empty() } else { body };
         if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
-            outgoing.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            request
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let body = self.mirrored(&outgoing, body);
+        let body = self.mirrored(&request, &way, body);
         let share = self.any_share()?;
         let place = share.enter()?;
-        let (sent, standing) = {
-            let asked = Asked {
-                twice: twice(&outgoing.method),
-                deadline: None,
-                tally: &tally,
-                wish: share.wish(&share.key_source(None), &outgoing.headers, permit.identity()),
-                ending: Ending::Any,
-                is_unary: false,
-                has_answer: share.page().is_some(),
-                wanted,
+        let wish = share.wish(&share.key_source(None), request.headers(), permit.identity());
+        let patience = plan.patience;
+        Ok(async move {
+            let _held = &permit;
+            let (sent, standing) = {
+                let asked = Asked {
+                    twice: twice(request.method()),
+                    deadline: None,
+                    tally: &tally,
+                    wish,
+                    ending: Ending::Any,
+                    is_unary: false,
+                    has_answer: share.page().is_some(),
+                    wanted,
+                };
+                // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait
+                // for it.
+                let sent = pin!(async {
+                    let mut body = share.keep(body, Upload::Plain).await?;
+                    let address = |request: &mut Request<()>, target: &Target, _: Option<Deadline>| {
+                        way.address(request, target)
+                    };
+                    share.send(&asked, &mut request, &mut body, &address).await
+                });
+                let asked = patiently(sent, &tally, patience);
+                match standing {
+                    None => (asked.await?, None),
+                    Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
+                }
             };
-            // Pinned here and lent, so that there is one of it in this future and not one for each of those who wait for it.
-            let sent = pin!(async {
-                let body = share.keep(body, Upload::Plain).await?;
-                share
-                    .send(&asked, body, |target, _deadline| outgoing.head(target))
-                    .await
-            });
-            let asked = patiently(sent, &tally, plan.patience);
-            match standing {
-                None => (asked.await?, None),
-                Some(mut standing) => (held(&mut standing, asked).await?, Some(standing)),
+            let mut response = match sent {
+                Sent::Answered(response) => response,
+                Sent::Unanswered => instead(share.page()),
+            };
+            if let Some(standing) = standing {
+                response = response.map(|body| held_body(body, standing));
             }
-        };
-        let mut response = match sent {
-            Sent::Answered(response) => response,
-            Sent::Unanswered => instead(share.page()),
-        };
-        if let Some(standing) = standing {
-            response = response.map(|body| held_body(body, standing));
-        }
-        Ok(self.answer(response, place, tally))
+            Ok(self.answer(response, place, tally))
+        })
     }
 
     fn any_share(&self) -> Result<&Dispatch, Fault> {
@@ -284,7 +310,7 @@ impl Relay {
     }
 
     /// The body, which also goes to the mirror if this request is one of those that do.
-    fn mirrored(&self, outgoing: &Outgoing, body: Body) -> Body {
+    fn mirrored(&self, request: &Request<()>, way: &Way, body: Body) -> Body {
         let Some((mirror, percent)) = &self.mirror else {
             return body;
         };
@@ -301,7 +327,8 @@ impl Relay {
                 (body, Body::stream(copy))
             }
         };
-        let (dispatch, outgoing, idle) = (mirror.clone(), outgoing.clone(), self.idle_timeout);
+        let (dispatch, idle) = (mirror.clone(), self.idle_timeout);
+        let (request, way) = (request.clone(), way.clone());
         mirror.tasks().spawn(async move {
             let copied = async {
                 // Nobody counts what a copy does.
@@ -316,9 +343,11 @@ impl Relay {
                     has_answer: false,
                     wanted: Wanted::Read,
                 };
-                let copy = Replay::once(copy);
-                let sent = dispatch.send(&asked, copy, |target, _deadline| outgoing.head(target));
-                match sent.await {
+                let (mut request, mut copy) = (request, Replay::once(copy));
+                let address = |request: &mut Request<()>, target: &Target, _: Option<Deadline>| {
+                    way.address(request, target)
+                };
+                match dispatch.send(&asked, &mut request, &mut copy, &address).await {
                     Ok(Sent::Answered(response)) => drain(response.into_body()).await,
                     Ok(Sent::Unanswered) => {}
                     Err(error) => tracing::debug!(%error, "a mirror did not answer"),
@@ -345,8 +374,14 @@ fn instead(page: Option<&Page>) -> Response<Body> {
     response
 }
 
-/// What goes to the upstream of a request, less its body.
-fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permit: &Permit) -> Outgoing {
+/// What goes to the upstream of a request, less its body and what its endpoint decides.
+fn outgoing(
+    plan: &Plan,
+    mut head: Parts,
+    path: &str,
+    captures: &Captures,
+    permit: &Permit,
+) -> (Request<()>, Way) {
     let host = match plan.host {
         AskedHost::Endpoint => None,
         AskedHost::Client => asked_host(&head),
@@ -369,12 +404,10 @@ fn outgoing(plan: &Plan, mut head: Parts, path: &str, captures: &Captures, permi
         }
         _ => Asks::Made(written(&plan.rewrite, path, captures, head.uri.query())),
     };
-    Outgoing {
-        method: head.method,
-        headers: head.headers,
-        target,
-        host,
-    }
+    let mut request = Request::new(());
+    *request.method_mut() = head.method;
+    *request.headers_mut() = head.headers;
+    (request, Way { target, host })
 }
 
 /// The path that `path` becomes, with the query.
@@ -405,18 +438,17 @@ impl Asks {
     }
 }
 
-/// A request that is about to be sent, less what its endpoint decides.
+/// What a request asks for, at whichever endpoint.
 #[derive(Clone, Debug)]
-struct Outgoing {
-    method: Method,
-    headers: HeaderMap,
+struct Way {
     target: Asks,
     /// The host to ask for; nothing for that of the endpoint.
     host: Option<Authority>,
 }
 
-impl Outgoing {
-    fn head(&self, target: &Target) -> Result<Request<()>, Fault> {
+impl Way {
+    /// Makes a request one for this endpoint.
+    fn address(&self, request: &mut Request<()>, target: &Target) -> Result<(), Fault> {
         let connector = target.pool.connector();
         let path = match (connector.prefix(), &self.target) {
             ("", Asks::AsItCame(target)) => Ok(target.clone()),
@@ -430,11 +462,8 @@ impl Outgoing {
         parts.scheme = Some(connector.scheme().clone());
         parts.authority = Some(self.host.clone().unwrap_or_else(|| connector.authority().clone()));
         parts.path_and_query = Some(path.map_err(|error| unfit(error.into()))?);
-        let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| unfit(error.into()))?;
-        *request.headers_mut() = self.headers.clone();
-        Ok(request)
+        Ok(())
     }
 }
 

@@ -136,7 +136,8 @@ impl Balance {
         let mut leave = self.enter()?;
         match self.try_all(wish, avoid, &mut leave).await {
             Ok(found) => Ok(found),
-            Err(untaken) => self.wait(wish, avoid, leave, untaken).await,
+            // Boxed: it is rare, and the room for it should not be in every call.
+            Err(untaken) => Box::pin(self.wait(wish, avoid, leave, untaken)).await,
         }
     }
 
@@ -207,7 +208,8 @@ impl Balance {
             let in_flight = InFlight::begin(&view, at);
             let leased = match target.pool.try_lease() {
                 Some(lease) => Ok(lease),
-                None => target.pool.lease().await,
+                // Likewise.
+                None => Box::pin(target.pool.lease()).await,
             };
             match leased {
                 Ok(lease) => return Ok((lease, in_flight.with(leave.take()))),

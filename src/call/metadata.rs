@@ -169,7 +169,7 @@ fn is_broken(name: &HeaderName, value: &HeaderValue) -> bool {
 /// Takes out of an upstream's headers or trailers what is not metadata.
 pub fn from_upstream(headers: &mut HeaderMap) {
     let named = connection_options(headers);
-    let unwanted: Vec<HeaderName> = headers
+    let unwanted: SmallVec<[HeaderName; 4]> = headers
         .keys()
         .filter(|name| {
             let text = name.as_str();
@@ -283,7 +283,8 @@ pub fn from_origin(headers: &mut HeaderMap) {
 
 /// The headers that `Connection` names; what frames or identifies the request can't be taken away by it.
 fn connection_options(headers: &HeaderMap) -> Vec<String> {
-    if !headers.contains_key(header::CONNECTION) {
+    // Most messages have few fields, which are sooner looked at than the name is hashed.
+    if headers.keys().all(|name| *name != header::CONNECTION) {
         return Vec::new();
     }
     headers
@@ -298,7 +299,9 @@ fn connection_options(headers: &HeaderMap) -> Vec<String> {
 
 /// Whether gRPC allows the value: visible ASCII and spaces.
 fn is_text(value: &HeaderValue) -> bool {
-    value.as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~'))
+    // To the end, since then many bytes are looked at together.
+    let is_text = |fits, byte: &u8| fits & matches!(byte, b' '..=b'~');
+    value.as_bytes().iter().fold(true, is_text)
 }
 
 fn is_binary(value: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
-use tower::ServiceExt;
+use tower::Service as _;
 
 use crate::call::{Call, Deadline, Reply, metadata};
 use crate::fault::{Fault, Kind, Side};
@@ -32,22 +32,33 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 ///
 /// # Cancel safety
 /// Dropping it cancels the call upstream.
-pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
+pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output = Response<Body>> + Send {
     let tally = Arc::clone(&admitted.tally);
-    if admitted.head.version != Version::HTTP_2 {
-        return not_grpc(StatusCode::HTTP_VERSION_NOT_SUPPORTED, &tally);
+    // What waits holds neither the request nor the call.
+    let asked = shape(&admitted.head)
+        .map_err(|status| not_grpc(status, &tally))
+        .and_then(|()| {
+            let call = call(admitted, metadata::Headers::Grpc, |body| body);
+            call.map_err(|fault| refused(&tally, &fault))
+        })
+        .map(|call| stack.call(call));
+    async move {
+        match asked {
+            Ok(answering) => match answering.await {
+                Ok(reply) => write(reply, &tally).await,
+                Err(fault) => refused(&tally, &fault),
+            },
+            Err(response) => response,
+        }
     }
-    if let Err(status) = shape(&admitted.head, b"application/grpc") {
-        return not_grpc(status, &tally);
+}
+
+/// Whether the head is one of a gRPC call.
+fn shape(head: &Parts) -> Result<(), StatusCode> {
+    if head.version != Version::HTTP_2 {
+        return Err(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
     }
-    let outcome = match call(admitted, metadata::Headers::Grpc, |body| body) {
-        Ok(call) => stack.oneshot(call).await,
-        Err(fault) => Err(fault),
-    };
-    match outcome {
-        Ok(reply) => write(reply, &tally).await,
-        Err(fault) => refused(&tally, &fault),
-    }
+    is_call(head, b"application/grpc")
 }
 
 fn refused(tally: &Tally, fault: &Fault) -> Response<Body> {
@@ -79,7 +90,7 @@ pub(super) fn not_grpc(status: StatusCode, tally: &Tally) -> Response<Body> {
 }
 
 /// Whether the head is one of a gRPC call with protobuf messages, in this media type.
-pub(super) fn shape(head: &Parts, media_type: &[u8]) -> Result<(), StatusCode> {
+pub(super) fn is_call(head: &Parts, media_type: &[u8]) -> Result<(), StatusCode> {
     if head.method != Method::POST {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -115,15 +126,24 @@ pub(super) fn call(
         now,
         ..
     } = admitted;
-    let asked = match head.headers.get(GRPC_TIMEOUT) {
+    let (mut patience, mut encoding, mut accepted) = (None, None, None);
+    // There are few fields, which are sooner looked at than three names are hashed. Of several of a name the first counts.
+    for (name, value) in &head.headers {
+        let place = match name {
+            name if *name == GRPC_TIMEOUT => &mut patience,
+            name if *name == GRPC_ENCODING => &mut encoding,
+            name if *name == GRPC_ACCEPT_ENCODING => &mut accepted,
+            _ => continue,
+        };
+        place.get_or_insert_with(|| value.clone());
+    }
+    let asked = match patience {
         Some(value) => Some(timeout::parse(value.as_bytes()).map_err(|error| {
             Fault::client(Kind::InvalidArgument, format!("header grpc-timeout: {error}"))
         })?),
         None => None,
     };
     let deadline = Deadline::earlier(now, asked, entry.timeout());
-    let encoding = head.headers.get(GRPC_ENCODING).cloned();
-    let accepted = head.headers.get(GRPC_ACCEPT_ENCODING).cloned();
     let mut metadata = metadata::from_request(head.headers, which)?;
     if let Some(accepted) = accepted {
         metadata.insert(GRPC_ACCEPT_ENCODING, accepted);

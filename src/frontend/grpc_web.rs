@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response};
-use tower::ServiceExt;
+use tower::Service as _;
 
 use crate::call::{Call, Reply, metadata};
 use crate::fault::Fault;
@@ -31,26 +31,32 @@ const TEXT: &str = "application/grpc-web-text";
 ///
 /// # Cancel safety
 /// Dropping it cancels the call upstream.
-pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
+pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output = Response<Body>> + Send {
     let tally = Arc::clone(&admitted.tally);
     let is_text = admitted.format == Format::GRPC_WEB_TEXT;
     let media_type = if is_text { TEXT } else { BINARY };
-    if let Err(status) = grpc::shape(&admitted.head, media_type.as_bytes()) {
-        return grpc::not_grpc(status, &tally);
-    }
     let answer = answer(&admitted.head, admitted.format);
     let is_unary = admitted.entry.method.kind == MethodKind::Unary;
     let unwrap = |body| match is_text {
         true => Body::stream(FromText::new(body)),
         false => body,
     };
-    let outcome = match grpc::call(admitted, metadata::Headers::Http, unwrap) {
-        Ok(call) => stack.oneshot(opened(call)).await,
-        Err(fault) => Err(fault),
-    };
-    match outcome {
-        Ok(reply) => write(reply, answer, is_unary).await,
-        Err(fault) => refused(&tally, answer, &fault),
+    // What waits holds neither the request nor the call.
+    let asked = grpc::is_call(&admitted.head, media_type.as_bytes())
+        .map_err(|status| grpc::not_grpc(status, &tally))
+        .and_then(|()| {
+            let call = grpc::call(admitted, metadata::Headers::Http, unwrap);
+            call.map_err(|fault| refused(&tally, answer, &fault))
+        })
+        .map(|call| stack.call(opened(call)));
+    async move {
+        match asked {
+            Ok(answering) => match answering.await {
+                Ok(reply) => write(reply, answer, is_unary).await,
+                Err(fault) => refused(&tally, answer, &fault),
+            },
+            Err(response) => response,
+        }
     }
 }
 

@@ -9,10 +9,11 @@ pub mod ticket;
 pub mod websocket;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use tokio::time::Instant;
@@ -133,17 +134,24 @@ pub fn prepare_relayed(dialect: Dialect, head: &Parts, peer: &Peer, route: &Path
     }
 }
 
-/// Serves a request in its dialect.
+/// Serves a request in its dialect by a stack that is ready for one call.
 ///
 /// # Cancel safety
 /// Dropping it cancels the call upstream.
-pub async fn serve(dialect: Dialect, admitted: Admitted, stack: CallService) -> Response<Body> {
-    match dialect {
-        // The large ones are boxed, or every call would have room for the largest.
-        Dialect::Rest => Box::pin(rest::serve(admitted, stack)).await,
-        Dialect::Grpc => grpc::serve(admitted, stack).await,
-        Dialect::WebSocket => websocket::serve(admitted, stack),
-        Dialect::Connect => Box::pin(connect::serve(admitted, stack)).await,
-        Dialect::GrpcWeb => grpc_web::serve(admitted, stack).await,
-    }
+pub fn serve(
+    dialect: Dialect,
+    admitted: Admitted,
+    stack: CallService,
+) -> impl Future<Output = Response<Body>> + Send {
+    // The large ones are boxed, or every call would have room for the largest.
+    let boxed: Serving = match dialect {
+        Dialect::Rest => Box::pin(rest::serve(admitted, stack)),
+        Dialect::Connect => Box::pin(connect::serve(admitted, stack)),
+        Dialect::WebSocket => Box::pin(ready(websocket::serve(admitted, stack))),
+        Dialect::Grpc => return Either::Right(Either::Left(grpc::serve(admitted, stack))),
+        Dialect::GrpcWeb => return Either::Right(Either::Right(grpc_web::serve(admitted, stack))),
+    };
+    Either::Left(boxed)
 }
+
+type Serving = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;

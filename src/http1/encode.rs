@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, response};
 
 use crate::buffers::Out;
 use crate::http1::framing;
@@ -161,27 +161,28 @@ pub(crate) fn answer(
 
 /// Writes the head of a request to an origin whose body has `exact` bytes, if that is known: the path alone in its first
 /// line, and the authority as its host.
-pub(crate) fn request(head: &request::Parts, exact: Option<u64>, out: &mut Vec<u8>) -> Encoder {
-    out.extend_from_slice(head.method.as_str().as_bytes());
+pub(crate) fn request(request: &Request<()>, exact: Option<u64>, out: &mut Vec<u8>) -> Encoder {
+    let (uri, headers) = (request.uri(), request.headers());
+    out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let authority = head.uri.authority();
+    let authority = uri.authority();
     if let Some(authority) = authority {
         out.extend_from_slice(b"host: ");
         out.extend_from_slice(authority.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    for (name, value) in &head.headers {
+    for (name, value) in headers {
         let is_host = *name == HOST && authority.is_some();
         if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && !is_host {
             field(name, value, out);
         }
     }
-    let declared = framing::length(&head.headers).ok().flatten();
+    let declared = framing::length(headers).ok().flatten();
     // Without it, some servers wait for a body of such a request, or answer 411.
-    let takes_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let takes_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let encoder = match exact.or(declared) {
         Some(0) if !takes_body => Encoder::Length(0),
         Some(length) => {

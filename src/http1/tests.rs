@@ -499,7 +499,7 @@ fn requests_say_how_long_they_are() {
         *request.uri_mut() = uri.parse().unwrap();
         *request.headers_mut() = headers(lines);
         let mut out = Vec::new();
-        let encoder = super::request(&request.into_parts().0, exact, &mut out);
+        let encoder = super::request(&request, exact, &mut out);
         (String::from_utf8(out).unwrap(), encoder)
     };
     let none = Encoder::Length(0);

@@ -67,7 +67,7 @@ fn parse(hop: &str) -> Option<IpAddr> {
 ///
 /// From an untrusted peer nothing of the kind is passed on; a trusted one's words are kept and its own address is
 /// added to them. `host` is what the client asked for.
-pub fn rewrite(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>) {
+pub fn rewrite(headers: &mut HeaderMap, peer: &Peer, host: Option<HeaderValue>) {
     if !peer.trusted() {
         strip(headers);
     }
@@ -87,7 +87,7 @@ pub fn rewrite(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>)
     let scheme = HeaderValue::from_static(if peer.secure() { "https" } else { "http" });
     headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
     if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
             ("x-other", "kept"),
         ]);
         let host = HeaderValue::from_static("example.com");
-        rewrite(&mut map, &peer("192.0.2.9", false), Some(&host));
+        rewrite(&mut map, &peer("192.0.2.9", false), Some(host));
         let expected = headers(&[
             ("x-other", "kept"),
             ("x-forwarded-for", "192.0.2.9"),
@@ -209,7 +209,7 @@ mod tests {
         rewrite(
             &mut map,
             &peer("10.0.0.1", true),
-            Some(&HeaderValue::from_static("inside")),
+            Some(HeaderValue::from_static("inside")),
         );
         let expected = headers(&[
             ("x-forwarded-for", "203.0.113.1, 10.0.0.2, 10.0.0.1"),

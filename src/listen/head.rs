@@ -62,9 +62,9 @@ pub(super) fn most_bytes(limits: &Limits) -> usize {
 pub fn check(head: &Parts, limits: &Limits) -> Result<(), Fault> {
     method(head)?;
     uri_size(head, limits)?;
-    headers(head, limits)?;
-    framing(head)?;
-    host(head)?;
+    let seen = headers(head, limits)?;
+    framing(head, seen)?;
+    host(head, seen)?;
     path(head)
 }
 
@@ -102,11 +102,22 @@ fn uri_size(head: &Parts, limits: &Limits) -> Result<(), Fault> {
     Ok(())
 }
 
+/// How often there are headers of which there may be one.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    lengths: usize,
+    codings: usize,
+    hosts: usize,
+}
+
 /// Sizes and names, in one pass.
-fn headers(head: &Parts, limits: &Limits) -> Result<(), Fault> {
-    let mut bytes = 0;
+fn headers(head: &Parts, limits: &Limits) -> Result<Seen, Fault> {
+    let (mut bytes, mut seen) = (0, Seen::default());
     for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len() + LINE_BYTES;
+        seen.lengths += usize::from(*name == CONTENT_LENGTH);
+        seen.codings += usize::from(*name == TRANSFER_ENCODING);
+        seen.hosts += usize::from(*name == HOST);
         if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
             plain_name(name)?;
         }
@@ -130,7 +141,7 @@ fn headers(head: &Parts, limits: &Limits) -> Result<(), Fault> {
             ),
         ));
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn plain_name(name: &HeaderName) -> Result<(), Fault> {
@@ -147,20 +158,17 @@ fn plain_name(name: &HeaderName) -> Result<(), Fault> {
     Ok(())
 }
 
-fn framing(head: &Parts) -> Result<(), Fault> {
-    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some() {
+fn framing(head: &Parts, seen: Seen) -> Result<(), Fault> {
+    if seen.lengths > 1 {
         return Err(bad("the request has more than one Content-Length; send one"));
     }
-    if length.is_some() && http1::length(&head.headers).is_err() {
+    if seen.lengths > 0 && http1::length(&head.headers).is_err() {
         return Err(bad("Content-Length is not a number of bytes in decimal digits"));
     }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
+    if seen.codings == 0 {
         return Ok(());
-    };
-    if length.is_some() {
+    }
+    if seen.lengths > 0 {
         return Err(bad(
             "the request has both Content-Length and Transfer-Encoding; send one of them",
         ));
@@ -168,7 +176,9 @@ fn framing(head: &Parts) -> Result<(), Fault> {
     if head.version != Version::HTTP_11 {
         return Err(bad("Transfer-Encoding exists in HTTP/1.1 only"));
     }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    let coding = head.headers.get(TRANSFER_ENCODING);
+    let is_chunked = coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if seen.codings > 1 || !is_chunked {
         return Err(bad(
             "the only Transfer-Encoding that is taken is a single \"chunked\"",
         ));
@@ -176,12 +186,14 @@ fn framing(head: &Parts) -> Result<(), Fault> {
     Ok(())
 }
 
-fn host(head: &Parts) -> Result<(), Fault> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let host = hosts.next().map(http::HeaderValue::as_bytes);
-    if hosts.next().is_some() {
+fn host(head: &Parts, seen: Seen) -> Result<(), Fault> {
+    if seen.hosts > 1 {
         return Err(bad("the request has more than one Host; send one"));
     }
+    let host = match seen.hosts {
+        0 => None,
+        _ => head.headers.get(HOST).map(http::HeaderValue::as_bytes),
+    };
     let authority = head
         .uri
         .authority()

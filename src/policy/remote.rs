@@ -171,7 +171,7 @@ impl Remote {
         *head.version_mut() = Version::HTTP_2;
         head.headers_mut().remove(HOST);
         let body = Body::whole(request.body().clone());
-        Ok(lease.send(head, body, &self.tasks).await?)
+        Ok(lease.send(&head, body, &self.tasks).await?)
     }
 
     /// Says what is wrong, and does not say it for each call.

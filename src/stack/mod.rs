@@ -6,9 +6,11 @@ pub mod judge;
 pub mod metered;
 pub mod paced;
 
-use tower::ServiceBuilder;
+use std::future::poll_fn;
+
 use tower::layer::layer_fn;
 use tower::util::BoxCloneSyncService;
+use tower::{Service as _, ServiceBuilder};
 
 use crate::call::{Call, Reply};
 use crate::fault::Fault;
@@ -37,6 +39,16 @@ pub struct Params {
 fn told(mut call: Call) -> Call {
     call.permit.tell(&mut call.metadata);
     call
+}
+
+/// A clone of a stack that takes one call now.
+///
+/// # Errors
+/// The backend takes none.
+pub async fn ready(stack: &CallService) -> Result<CallService, Fault> {
+    let mut stack = stack.clone();
+    poll_fn(|cx| stack.poll_ready(cx)).await?;
+    Ok(stack)
 }
 
 /// Builds the stack of a route over its backend.

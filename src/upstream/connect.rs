@@ -105,7 +105,7 @@ pub(crate) enum Dialled {
     /// Many requests at once.
     Http2(Box<Connection<Stream>>),
     /// One request after the other.
-    Http1(http1::Connection),
+    Http1(Box<http1::Connection>),
 }
 
 /// What ALPN has chosen.
@@ -266,9 +266,9 @@ impl Connector {
             ))),
             (Some(Chosen::Other), Speaks::Http2) => Err(ConnectError::NoHttp2),
             // A server that knows nothing of ALPN speaks what was there before it.
-            (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => Ok(Dialled::Http1(
+            (Some(Chosen::Other) | None, Speaks::Http1 | Speaks::Http1Alone) => Ok(Dialled::Http1(Box::new(
                 http1::Connection::new(stream, &self.settings.http1),
-            )),
+            ))),
         }
     }
 

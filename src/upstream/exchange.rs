@@ -27,12 +27,12 @@ const AHEAD: usize = 2;
 /// stops half-way: nobody can use it then.
 pub(super) struct Exchange {
     /// `None` once it has begun.
-    place: Option<(Connection, Pool)>,
+    place: Option<(Box<Connection>, Pool)>,
     wanted: Wanted,
 }
 
 impl Exchange {
-    pub(super) fn new(connection: Connection, pool: Pool) -> Self {
+    pub(super) fn new(connection: Box<Connection>, pool: Pool) -> Self {
         Self {
             place: Some((connection, pool)),
             wanted: Wanted::Read,
@@ -52,16 +52,15 @@ impl Exchange {
 
     pub(super) async fn send(
         mut self,
-        request: Request<()>,
+        request: &Request<()>,
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
         let Some((mut connection, pool)) = self.place.take() else {
             return Err(SendError::Protocol("was not asked: its connection is gone"));
         };
-        let (head, ()) = request.into_parts();
-        connection.send(&head, body, tasks).await?;
-        let to_head = head.method == Method::HEAD;
+        connection.send(request, body, tasks).await?;
+        let to_head = *request.method() == Method::HEAD;
         let head = connection.head(self.wanted).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(SendError::Protocol("switched protocols without being asked"));
@@ -93,7 +92,7 @@ impl Drop for Exchange {
 pub(super) fn answer(
     mut head: response::Parts,
     framing: Framing,
-    connection: Connection,
+    connection: Box<Connection>,
     pool: Option<Pool>,
 ) -> Response<Body> {
     let is_kept = framing != Framing::UntilClose
@@ -112,7 +111,7 @@ pub(super) fn answer(
 /// The body of an answer; its connection is free again when it has ended.
 struct Answer {
     /// `None` once all has come.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     pool: Option<Pool>,
     decoder: Decoder,
     /// What has come and was not asked for yet, in order.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes};
-use http::{StatusCode, request, response};
+use http::{Request, StatusCode, response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead as _, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
@@ -188,7 +188,7 @@ impl Connection {
     /// [`SendError`]: the body failed, or the upstream has closed the connection before it saw any of it.
     pub(super) async fn send(
         &mut self,
-        head: &request::Parts,
+        request: &Request<()>,
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<(), SendError> {
@@ -198,7 +198,7 @@ impl Connection {
             body.size_hint().exact()
         };
         let mut out = Out::default();
-        let encoder = http1::request(head, exact, out.buffer());
+        let encoder = http1::request(request, exact, out.buffer());
         let mut upload = Upload {
             out,
             encoder,

@@ -89,7 +89,7 @@ struct State {
     /// Of HTTP/2.
     connections: Vec<Connection>,
     /// Of HTTP/1.1, without a request; the one used last is last.
-    kept: Vec<http1::Connection>,
+    kept: Vec<Box<http1::Connection>>,
     /// The endpoint was found to speak HTTP/1.1.
     one_at_a_time: bool,
     /// Attempts under way: one, or one for each call that waits where a connection takes one at a time.
@@ -197,7 +197,7 @@ impl Pool {
     }
 
     /// Takes a connection back for the next call.
-    pub(super) fn keep(&self, connection: http1::Connection) {
+    pub(super) fn keep(&self, connection: Box<http1::Connection>) {
         let mut state = self.0.state.lock();
         state.keep(connection);
         self.0.sweep_in_time(&mut state);
@@ -307,7 +307,7 @@ impl Drop for Waiting<'_> {
 /// A connection that can be used.
 enum Running {
     Http2(Connection),
-    Http1(http1::Connection),
+    Http1(Box<http1::Connection>),
 }
 
 impl Inner {
@@ -401,14 +401,14 @@ impl Inner {
 
 impl State {
     /// Keeps a connection, where few are kept that nobody waits for.
-    fn keep(&mut self, connection: http1::Connection) {
+    fn keep(&mut self, connection: Box<http1::Connection>) {
         if self.kept.len() < MOST_KEPT + self.waiting {
             self.kept.push(connection);
         }
     }
 
     /// The connection used last: those that are not needed grow old and are closed.
-    fn take_kept(&mut self, idle: Duration) -> Option<http1::Connection> {
+    fn take_kept(&mut self, idle: Duration) -> Option<Box<http1::Connection>> {
         let now = Instant::now();
         while let Some(mut connection) = self.kept.pop() {
             if connection.age(now) < idle && !connection.is_closed() {
@@ -424,7 +424,7 @@ impl State {
         let now = Instant::now();
         self.kept
             .retain_mut(|kept| kept.age(now) < idle && !kept.is_closed());
-        self.kept.iter_mut().for_each(http1::Connection::rest);
+        self.kept.iter_mut().for_each(|kept| kept.rest());
         self.sweeping = !self.kept.is_empty();
         self.sweeping
     }

@@ -97,7 +97,7 @@ impl Lease {
     /// Dropping it resets the stream, or closes the connection.
     pub async fn send(
         self,
-        request: Request<()>,
+        request: &Request<()>,
         body: Body,
         tasks: &TaskTracker,
     ) -> Result<Response<Body>, SendError> {
@@ -112,17 +112,16 @@ impl Lease {
 async fn send(
     handle: Handle,
     place: Counted,
-    request: Request<()>,
+    request: &Request<()>,
     body: Body,
     tasks: &TaskTracker,
 ) -> Result<Response<Body>, SendError> {
     let ends_at_once = body.is_end_stream();
-    let mut answer = handle.ask(&request, ends_at_once).map_err(|gone| {
+    let mut answer = handle.ask(request, ends_at_once).map_err(|gone| {
         // It is closing: calls that are under way finish on it, new ones need another.
         place.retire();
         SendError::Unprocessed(gone.into())
     })?;
-    drop(request);
     let pump = if ends_at_once {
         None
     } else {

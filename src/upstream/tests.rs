@@ -77,7 +77,7 @@ async fn ask(pool: &Pool, uri: &http::Uri, tasks: &TaskTracker) -> Result<u16, S
     let request = Request::post(format!("{uri}a.B/C")).body(()).unwrap();
     let lease = pool.lease().await.unwrap();
     let response = lease
-        .send(request, Body::whole(Bytes::from_static(b"x")), tasks)
+        .send(&request, Body::whole(Bytes::from_static(b"x")), tasks)
         .await?;
     Ok(response.status().as_u16())
 }

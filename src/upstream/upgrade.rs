@@ -29,13 +29,12 @@ pub(crate) enum Answered {
 /// Dropping it closes the connection.
 pub(crate) async fn ask(
     stream: Stream,
-    request: Request<()>,
+    request: &Request<()>,
     connector: &Connector,
     tasks: &TaskTracker,
 ) -> Result<Answered, SendError> {
-    let mut connection = Connection::new(stream, &connector.settings().http1);
-    let (head, ()) = request.into_parts();
-    connection.send(&head, Body::empty(), tasks).await?;
+    let mut connection = Box::new(Connection::new(stream, &connector.settings().http1));
+    connection.send(request, Body::empty(), tasks).await?;
     let head = connection.head(Wanted::Read).await?;
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         let framing = Framing::of_answer(&head, false).map_err(SendError::Protocol)?;

@@ -31,7 +31,7 @@ use crate::upstream::stream::Wanted;
 use crate::wire::body::Body;
 
 use answer::Answer;
-use request::Prepared;
+use request::{Prepared, address};
 
 /// One method of a backend that speaks HTTP and JSON. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -78,10 +78,15 @@ impl Rest {
         let message = only(messages).await?;
         let mut wish = self.dispatch.wish(&self.key, &metadata, permit.identity());
         wish.key = wish.key.or_else(|| self.key.of_message(&message));
-        let (prepared, body) = Prepared::new(&self.outbound, rule, metadata, message, bounds)?;
+        let prepared = Prepared::new(&self.outbound, rule, metadata, message, bounds)?;
+        let Prepared {
+            mut request,
+            target: path,
+            body,
+        } = prepared;
         let told = self.outbound.options.server_timeout;
         let asked = Asked {
-            twice: twice(&method, prepared.method()),
+            twice: twice(&method, request.method()),
             deadline,
             tally: &tally,
             wish,
@@ -90,9 +95,12 @@ impl Rest {
             has_answer: self.answer.is_some(),
             wanted: Wanted::Read,
         };
-        let head = |target: &Target, deadline: Option<Deadline>| prepared.head(target, deadline, told);
-        let body = Replay::once(Body::whole(body));
-        let response = match self.dispatch.send(&asked, body, head).await? {
+        let address = |request: &mut Request<()>, target: &Target, deadline: Option<Deadline>| {
+            address(request, &path, target, deadline, told)
+        };
+        let mut body = Replay::once(Body::whole(body));
+        let sent = self.dispatch.send(&asked, &mut request, &mut body, &address);
+        let response = match sent.await? {
             Sent::Answered(response) => response,
             Sent::Unanswered => return fixed(self.answer.as_ref(), bounds, tally),
         };
@@ -130,8 +138,7 @@ pub fn request(
     let rule = outbound
         .rule_for(method)
         .map_err(|why| unimplemented(method, why))?;
-    let (prepared, body) = Prepared::new(outbound, rule, metadata, message, bounds)?;
-    prepared.unaddressed(body)
+    Ok(Prepared::new(outbound, rule, metadata, message, bounds)?.unaddressed())
 }
 
 impl Service<Call> for Rest {

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Request, Uri};
 use tokio::time::Instant;
 
 use crate::balance::Target;
@@ -21,24 +21,23 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 
 /// A request, less what its endpoint decides.
 pub(super) struct Prepared {
-    method: Method,
-    /// Path and query.
-    target: String,
-    headers: HeaderMap,
+    pub(super) request: Request<()>,
+    pub(super) target: PathAndQuery,
+    pub(super) body: Bytes,
 }
 
 impl Prepared {
-    /// The request for a message, and its body.
+    /// The request for a message.
     ///
     /// # Errors
-    /// A client fault for a message that does not fit the rule.
+    /// A client fault for a message that does not fit the rule, or into a URL.
     pub(super) fn new(
         outbound: &OutboundRest,
         rule: &OutboundRule,
         metadata: HeaderMap,
         message: Bytes,
         bounds: Bounds,
-    ) -> Result<(Self, Bytes), Fault> {
+    ) -> Result<Self, Fault> {
         let invalid = |said: String| Fault::client(Kind::InvalidArgument, said);
         let mut target = String::with_capacity(64);
         rule.outgoing
@@ -84,67 +83,57 @@ impl Prepared {
                 text.freeze()
             }
         };
-        let prepared = Self {
-            method: rule.outgoing.method.clone(),
-            target,
-            headers,
-        };
-        Ok((prepared, body))
-    }
-
-    pub(super) fn method(&self) -> &Method {
-        &self.method
+        let mut request = Request::new(());
+        *request.method_mut() = rule.outgoing.method.clone();
+        *request.headers_mut() = headers;
+        Ok(Self {
+            request,
+            target: PathAndQuery::try_from(target).map_err(unfit)?,
+            body,
+        })
     }
 
     /// The whole request, for no endpoint in particular.
-    ///
-    /// # Errors
-    /// The URL is more than can be sent.
-    pub(super) fn unaddressed(self, body: Bytes) -> Result<Request<Bytes>, Fault> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = Uri::try_from(self.target).map_err(unfit)?;
-        *request.headers_mut() = self.headers;
-        Ok(request)
+    pub(super) fn unaddressed(self) -> Request<Bytes> {
+        let mut request = self.request.map(|()| self.body);
+        *request.uri_mut() = Uri::from(self.target);
+        request
     }
+}
 
-    /// The request for one endpoint, with what is left of the deadline.
-    ///
-    /// # Errors
-    /// The deadline has passed, or the URL is more than can be sent.
-    pub(super) fn head(
-        &self,
-        target: &Target,
-        deadline: Option<Deadline>,
-        told: ServerTimeout,
-    ) -> Result<Request<()>, Fault> {
-        let mut headers = self.headers.clone();
-        if let Some(deadline) = deadline {
-            let left = deadline.left(Instant::now());
-            if left.is_zero() {
-                return Err(expired());
-            }
-            if told == ServerTimeout::Told {
-                let seconds = format!("{}.{:03}", left.as_secs(), left.subsec_millis().max(1));
-                headers.extend(HeaderValue::try_from(seconds).map(|value| (X_SERVER_TIMEOUT, value)));
+/// Makes a request for `path` one for this endpoint, with what is left of the deadline.
+///
+/// # Errors
+/// The deadline has passed, or the URL is more than can be sent.
+pub(super) fn address(
+    request: &mut Request<()>,
+    path: &PathAndQuery,
+    target: &Target,
+    deadline: Option<Deadline>,
+    told: ServerTimeout,
+) -> Result<(), Fault> {
+    if let Some(deadline) = deadline {
+        let left = deadline.left(Instant::now());
+        if left.is_zero() {
+            return Err(expired());
+        }
+        if told == ServerTimeout::Told {
+            let seconds = format!("{}.{:03}", left.as_secs(), left.subsec_millis().max(1));
+            if let Ok(value) = HeaderValue::try_from(seconds) {
+                request.headers_mut().insert(X_SERVER_TIMEOUT, value);
             }
         }
-        let connector = target.pool.connector();
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(connector.scheme().clone());
-        parts.authority = Some(connector.authority().clone());
-        let path = match connector.prefix() {
-            "" => PathAndQuery::try_from(self.target.as_str()),
-            prefix => PathAndQuery::try_from(format!("{prefix}{}", self.target)),
-        };
-        parts.path_and_query = Some(path.map_err(unfit)?);
-        let uri = Uri::from_parts(parts).map_err(unfit)?;
-        let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Ok(request)
     }
+    let connector = target.pool.connector();
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(connector.scheme().clone());
+    parts.authority = Some(connector.authority().clone());
+    parts.path_and_query = Some(match connector.prefix() {
+        "" => path.clone(),
+        prefix => PathAndQuery::try_from(format!("{prefix}{path}")).map_err(unfit)?,
+    });
+    *request.uri_mut() = Uri::from_parts(parts).map_err(unfit)?;
+    Ok(())
 }
 
 /// A message that makes more than a URL can be.

@@ -71,7 +71,7 @@ async fn ask(pool: &Pool, path: &'static str, service: &str, tasks: &TaskTracker
     // There is room for it.
     question.encode(&mut message).map_err(|_| Trouble::Request)?;
     let lease = pool.lease().await?;
-    let response: Response<Body> = lease.send(request, Body::whole(message.freeze()), tasks).await?;
+    let response: Response<Body> = lease.send(&request, Body::whole(message.freeze()), tasks).await?;
     if response.status() != StatusCode::OK {
         return Err(match response.status() {
             // What answers so is no gRPC server at that path.

@@ -265,7 +265,7 @@ impl Prober {
             .pool
             .lease()
             .await?
-            .send(request, Body::empty(), &self.tasks)
+            .send(&request, Body::empty(), &self.tasks)
             .await?;
         let status = response.status();
         let expected = |range: &(u16, u16)| (range.0..=range.1).contains(&status.as_u16());

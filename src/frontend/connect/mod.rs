@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use tower::ServiceExt;
+use tower::Service as _;
 
 use crate::fault::Fault;
 use crate::frontend::rest::takes_gzip;
@@ -36,10 +36,10 @@ const CONNECT_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("connect-acc
 ///
 /// # Cancel safety
 /// Dropping it cancels the call upstream.
-pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
+pub async fn serve(admitted: Admitted, mut stack: CallService) -> Response<Body> {
     let asked = Asked::of(&admitted);
     let outcome = match read::read(admitted).await {
-        Ok(call) => stack.oneshot(call).await,
+        Ok(call) => stack.call(call).await,
         Err(fault) => Err(fault),
     };
     let response = match outcome {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, TE};
 use http::request::Parts;
 use http::{Method, Response, Version};
-use tower::ServiceExt;
+use tower::Service as _;
 
 use crate::fault::Fault;
 use crate::frontend::{Admitted, refuse};
@@ -35,10 +35,10 @@ use crate::wire::{Codec, Dialect, Format, Spoken};
 ///
 /// # Cancel safety
 /// Dropping it cancels the call upstream.
-pub async fn serve(admitted: Admitted, stack: CallService) -> Response<Body> {
+pub async fn serve(admitted: Admitted, mut stack: CallService) -> Response<Body> {
     let asked = Asked::of(&admitted);
     let outcome = match read::read(admitted).await {
-        Ok(call) => stack.oneshot(call).await,
+        Ok(call) => stack.call(call).await,
         Err(fault) => Err(fault),
     };
     let response = match outcome {

@@ -71,6 +71,8 @@ pub(crate) struct Encoder {
     noted: [u16; NOTED],
     /// Where the next is noted.
     next: usize,
+    /// The entry that is looked at first.
+    likely: usize,
 }
 
 impl Encoder {
@@ -83,6 +85,7 @@ impl Encoder {
             resized: Some((ROOM, ROOM)),
             noted: [0; NOTED],
             next: 0,
+            likely: 0,
         }
     }
 
@@ -160,12 +163,19 @@ impl Encoder {
     }
 
     /// Writes a field by its place in the table, if it is there.
-    fn known(&self, name: &[u8], text: &[u8], out: &mut Vec<u8>) -> bool {
-        let at = self.entries.iter().position(|entry| entry.is(name, text));
-        if let Some(at) = at {
-            number(0x80, 7, at + fields::KNOWN + 1, out);
-        }
-        at.is_some()
+    fn known(&mut self, name: &[u8], text: &[u8], out: &mut Vec<u8>) -> bool {
+        let is = |entry: &Entry| entry.is(name, text);
+        let at = match self.entries.get(self.likely) {
+            Some(entry) if is(entry) => self.likely,
+            Some(_) | None => match self.entries.iter().position(is) {
+                Some(at) => at,
+                None => return false,
+            },
+        };
+        number(0x80, 7, at + fields::KNOWN + 1, out);
+        // Fields come in one order, message for message, and went into the table in it: after the newest comes the oldest.
+        self.likely = at.checked_sub(1).unwrap_or(self.entries.len() - 1);
+        true
     }
 
     /// Writes a field that is not in the table, and whose name is at `place` in the static one, or not in it if that is 0.

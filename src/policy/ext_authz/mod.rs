@@ -171,7 +171,7 @@ fn told(head: &Parts, peer: &Peer, caller: Option<&Identity>) -> HeaderMap {
         headers.remove(name);
     }
     let host = host(head).and_then(|host| HeaderValue::from_str(host).ok());
-    forwarded::rewrite(&mut headers, peer, host.as_ref());
+    forwarded::rewrite(&mut headers, peer, host);
     if let Some(caller) = caller {
         caller.tell(&mut headers);
     }
