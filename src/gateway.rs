@@ -505,134 +505,146 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// Dropping it, or the body of the response, cancels the call upstream.
-    pub async fn handle(&self, request: Request<Received>, peer: Peer) -> Response<Body> {
+    pub fn handle(
+        self: Arc<Self>,
+        request: Request<Received>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Body>> + Send {
         let now = Instant::now();
-        let live = self.live.load_full();
         let (mut head, body) = request.into_parts();
-        let spoken = identify(&head);
-        let dialect = spoken.dialect;
-        let mut record = self.record(&live, spoken, &head, &peer, now);
-        let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
-            record.enter(entry, spoken);
-            // What needs no call is over, and well.
-            record.tally.end(Outcome::Upstream(Code::Ok));
-            no_content(allowed)
-        } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
-            match booth.give(&mut head, &peer, now).await {
-                Ok(response) => {
-                    record.tally.end(Outcome::Upstream(Code::Ok));
-                    response
-                }
-                Err(fault) => {
-                    read_off(&head, body).await;
-                    refused(spoken, &record.tally, &fault)
-                }
-            }
-        } else {
-            match live.find(dialect, &head) {
-                Ok(Reached::Call(entry, found)) => {
-                    record.enter(entry, spoken);
-                    let cors = entry.entry.route.cors.as_ref();
-                    let origin = cors.and_then(|_| head.headers.get(ORIGIN).cloned());
-                    let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
-                        Ok(mut permit) => {
-                            let told = record.passed(&mut permit);
-                            let admitted = Admitted {
-                                head,
-                                body,
-                                format: spoken.format,
-                                entry: Arc::clone(&entry.entry),
-                                binding: found.binding,
-                                captures: found.captures,
-                                permit,
-                                tally: Arc::clone(&record.tally),
-                                now,
-                            };
-                            let response = match stack::ready(&entry.stack).await {
-                                Ok(stack) => frontend::serve(dialect, admitted, stack).await,
-                                Err(fault) => refused(spoken, &record.tally, &fault),
-                            };
-                            telling(told, response)
-                        }
-                        Err(fault)
-                            if fault.kind() == Kind::CredentialsMissing
-                                && entry.gate.takes_first_message()
-                                && frontend::proves_later(dialect, &head) =>
-                        {
-                            let unproven = frontend::Unproven {
-                                prove: prove(entry.gate.clone(), head.clone(), peer),
-                                head,
-                                body,
-                                entry: Arc::clone(&entry.entry),
-                                binding: found.binding,
-                                captures: found.captures,
-                                tally: Arc::clone(&record.tally),
-                            };
-                            frontend::websocket::serve_unproven(unproven, entry.stack.clone())
-                        }
-                        Err(fault) => {
-                            read_off(&head, body).await;
-                            refused(spoken, &record.tally, &fault)
-                        }
-                    };
-                    if let Some(cors) = cors {
-                        cors.share(origin.as_ref(), response.headers_mut());
+        async move {
+            let live = self.live.load_full();
+            let spoken = identify(&head);
+            let dialect = spoken.dialect;
+            let mut record = self.record(&live, spoken, &head, &peer, now);
+            let mut response = if let Some((entry, allowed)) = live.preflight(&head) {
+                record.enter(entry, spoken);
+                // What needs no call is over, and well.
+                record.tally.end(Outcome::Upstream(Code::Ok));
+                no_content(allowed)
+            } else if let Some(booth) = live.booths.iter().find(|booth| booth.is_asked(&head)) {
+                match booth.give(&mut head, &peer, now).await {
+                    Ok(response) => {
+                        record.tally.end(Outcome::Upstream(Code::Ok));
+                        response
                     }
-                    response
-                }
-                Ok(Reached::Path(path, found)) => {
-                    record.relay(path, dialect);
-                    let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
-                        Ok(()) => admit(&path.gate, &mut head, &peer, now).await,
-                        Err(fault) => Err(fault),
-                    };
-                    match admitted {
-                        Ok(mut permit) => {
-                            let told = record.passed(&mut permit);
-                            let relayed = Relayed {
-                                head,
-                                body: Body::incoming(body, Side::Client).counted(&record.tally, Way::Request),
-                                path: found.path,
-                                captures: found.captures,
-                                secure: peer.secure(),
-                                permit,
-                                tally: Arc::clone(&record.tally),
-                            };
-                            let response = path.relay.serve(relayed).await;
-                            telling(
-                                told,
-                                response.unwrap_or_else(|fault| refused(spoken, &record.tally, &fault)),
-                            )
-                        }
-                        Err(fault) => {
-                            read_off(&head, body).await;
-                            refused(spoken, &record.tally, &fault)
-                        }
+                    Err(fault) => {
+                        read_off(&head, body).await;
+                        refused(spoken, &record.tally, &fault)
                     }
                 }
-                Err(fault) => {
-                    read_off(&head, body).await;
-                    refused(spoken, &record.tally, &fault)
+            } else {
+                match live.find(dialect, &head) {
+                    Ok(Reached::Call(entry, found)) => {
+                        record.enter(entry, spoken);
+                        let cors = entry.entry.route.cors.as_ref();
+                        let origin = cors.and_then(|_| head.headers.get(ORIGIN).cloned());
+                        let mut response = match entry.admit(dialect, &mut head, &peer, now).await {
+                            Ok(mut permit) => {
+                                let told = record.passed(&mut permit);
+                                let admitted = Admitted {
+                                    head,
+                                    body,
+                                    format: spoken.format,
+                                    entry: Arc::clone(&entry.entry),
+                                    binding: found.binding,
+                                    captures: found.captures,
+                                    permit,
+                                    tally: Arc::clone(&record.tally),
+                                    now,
+                                };
+                                let response = match stack::ready(&entry.stack).await {
+                                    Ok(stack) => frontend::serve(dialect, admitted, stack).await,
+                                    Err(fault) => refused(spoken, &record.tally, &fault),
+                                };
+                                telling(told, response)
+                            }
+                            Err(fault)
+                                if fault.kind() == Kind::CredentialsMissing
+                                    && entry.gate.takes_first_message()
+                                    && frontend::proves_later(dialect, &head) =>
+                            {
+                                let unproven = frontend::Unproven {
+                                    prove: prove(entry.gate.clone(), head.clone(), peer),
+                                    head,
+                                    body,
+                                    entry: Arc::clone(&entry.entry),
+                                    binding: found.binding,
+                                    captures: found.captures,
+                                    tally: Arc::clone(&record.tally),
+                                };
+                                frontend::websocket::serve_unproven(unproven, entry.stack.clone())
+                            }
+                            Err(fault) => {
+                                read_off(&head, body).await;
+                                refused(spoken, &record.tally, &fault)
+                            }
+                        };
+                        if let Some(cors) = cors {
+                            cors.share(origin.as_ref(), response.headers_mut());
+                        }
+                        response
+                    }
+                    Ok(Reached::Path(path, found)) => {
+                        record.relay(path, dialect);
+                        let admitted = match frontend::prepare_relayed(dialect, &head, &peer, &path.route) {
+                            Ok(()) => admit(&path.gate, &mut head, &peer, now).await,
+                            Err(fault) => Err(fault),
+                        };
+                        match admitted {
+                            Ok(mut permit) => {
+                                let told = record.passed(&mut permit);
+                                let relayed = Relayed {
+                                    head,
+                                    body: Body::incoming(body, Side::Client)
+                                        .counted(&record.tally, Way::Request),
+                                    path: found.path,
+                                    captures: found.captures,
+                                    secure: peer.secure(),
+                                    permit,
+                                    tally: Arc::clone(&record.tally),
+                                };
+                                let response = path.relay.serve(relayed).await;
+                                telling(
+                                    told,
+                                    response.unwrap_or_else(|fault| refused(spoken, &record.tally, &fault)),
+                                )
+                            }
+                            Err(fault) => {
+                                read_off(&head, body).await;
+                                refused(spoken, &record.tally, &fault)
+                            }
+                        }
+                    }
+                    Err(fault) => {
+                        read_off(&head, body).await;
+                        refused(spoken, &record.tally, &fault)
+                    }
                 }
+            };
+            record.http_status = response.status().as_u16();
+            if let Some(tunnel) = Tunnel::take(&mut response) {
+                // The call goes on after its answer, and is written when the tunnel has ended.
+                tunnel.holding(record.detached()).put(&mut response);
+                return response;
             }
-        };
-        record.http_status = response.status().as_u16();
-        if let Some(tunnel) = Tunnel::take(&mut response) {
-            // The call goes on after its answer, and is written when the tunnel has ended.
-            tunnel.holding(record.detached()).put(&mut response);
-            return response;
+            if record.method == Method::HEAD {
+                without_body(&mut response);
+            }
+            response.body_mut().wrap(|body| {
+                let body = body.counted(&record.tally, Way::Reply);
+                body.holding_boxed(record)
+            });
+            response
         }
-        if record.method == Method::HEAD {
-            without_body(&mut response);
-        }
-        response.map(|body| body.counted(&record.tally, Way::Reply).holding(record))
     }
 
-    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Record {
+    fn record(&self, live: &Live, spoken: Spoken, head: &Parts, peer: &Peer, now: Instant) -> Box<Record> {
         let Spoken { dialect, format } = spoken;
         let series = Arc::clone(live.nowhere.get(dialect));
         series.begin();
-        Record {
+        // In its place from the first on: it is held until the answer has gone out.
+        Box::new(Record {
             journal: Arc::clone(&self.worker.journal),
             began: now,
             client: peer.ip(),
@@ -646,7 +658,7 @@ impl Gateway {
             tally: Arc::default(),
             series,
             places: Places::default(),
-        }
+        })
     }
 }
 

@@ -327,7 +327,8 @@ impl Dispatch {
             Ending::Status if response.status() != StatusCode::OK => Ending::Any,
             ending => ending,
         };
-        response.map(|body| in_flight.watch(body, ending))
+        response.body_mut().wrap(|body| in_flight.watch(body, ending));
+        response
     }
 
     /// Tries as often as it is safe, and the budget allows.

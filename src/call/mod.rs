@@ -11,7 +11,7 @@ pub use deadline::Deadline;
 
 use crate::policy::Permit;
 use crate::schema::Method;
-use crate::translate::{Hygiene, Messages};
+use crate::translate::Messages;
 
 /// A request, whatever the dialect it came in.
 #[derive(Debug)]
@@ -35,15 +35,4 @@ pub struct Reply {
     pub metadata: HeaderMap,
     /// What the upstream sends; its last part is the end.
     pub messages: Messages,
-}
-
-impl Reply {
-    /// The same answer, whose end says no more than this lets it.
-    #[must_use]
-    pub fn screened(self, hygiene: Hygiene) -> Self {
-        Self {
-            messages: self.messages.screened(hygiene),
-            ..self
-        }
-    }
 }

@@ -53,40 +53,46 @@ where
         Open::new(&self.link)
     }
 
-    /// Answers one request; with what the connection, or the stream, is to become after the answer.
+    /// Answers one request; with what the connection, or the stream, is to become after the answer. The request is the
+    /// handler's at once, so that no room for it is in what waits.
     ///
     /// # Cancel safety
     /// Dropping it drops the handler's future; the call counts as broken off by the client.
-    pub(crate) async fn answer(
-        &self,
+    pub(crate) fn answer(
+        self: Arc<Self>,
         open: Open,
-        request: Request<Received>,
-    ) -> (Response<Tracked>, Option<Switching>) {
-        let (head, body) = request.into_parts();
-        if let Err(fault) = self.check(&head) {
-            return (open.track(self.refuse(&head, &fault)), None);
-        }
+        head: Parts,
+        body: Received,
+    ) -> impl Future<Output = (Response<Tracked>, Option<Switching>)> + use<H, F> {
         // What a refusal is rendered from, should the handler panic: the head itself is the handler's.
         let version = head.version;
         let content_type = head.headers.get(CONTENT_TYPE).cloned();
-        let handled = AssertUnwindSafe(async {
-            (self.handler)(Request::from_parts(head, body), self.peer.clone()).await
-        })
-        .catch_unwind()
-        .await;
-        let mut response = handled.unwrap_or_else(|panic| {
-            self.link.counters().panicked(&*panic);
-            let mut head = answer::unknown_head(version);
-            head.headers
-                .extend(content_type.map(|value| (CONTENT_TYPE, value)));
-            let fault = Fault::gateway(Kind::Internal, "the gateway failed to handle the request");
-            (self.settings.refuse)(&head, &fault)
-        });
-        let switching = Tunnel::take(&mut response).map(|tunnel| Switching {
-            tunnel,
-            open: self.open(),
-        });
-        (open.track(response), switching)
+        let handling = match self.check(&head) {
+            Ok(()) => Ok(catch_unwind(AssertUnwindSafe(|| {
+                (self.handler)(Request::from_parts(head, body), self.peer.clone())
+            }))),
+            Err(fault) => Err(self.refuse(&head, &fault)),
+        };
+        async move {
+            let handled = match handling {
+                Ok(Ok(handling)) => AssertUnwindSafe(handling).catch_unwind().await,
+                Ok(Err(panic)) => Err(panic),
+                Err(refusal) => return (open.track(refusal), None),
+            };
+            let mut response = handled.unwrap_or_else(|panic| {
+                self.link.counters().panicked(&*panic);
+                let mut head = answer::unknown_head(version);
+                head.headers
+                    .extend(content_type.map(|value| (CONTENT_TYPE, value)));
+                let fault = Fault::gateway(Kind::Internal, "the gateway failed to handle the request");
+                (self.settings.refuse)(&head, &fault)
+            });
+            let switching = Tunnel::take(&mut response).map(|tunnel| Switching {
+                tunnel,
+                open: self.open(),
+            });
+            (open.track(response), switching)
+        }
     }
 
     fn check(&self, head: &Parts) -> Result<(), Fault> {

@@ -162,10 +162,7 @@ where
     ) -> Option<(Io, Switching)> {
         let client = calls.peer.address();
         let mut driver = Driver::new(link, &self.settings, &self.drain, Clock::new(since, None));
-        let begin = move |request| {
-            let calls = Arc::clone(&calls);
-            async move { calls.answer(calls.open(), request).await }
-        };
+        let begin = move |head, body| Arc::clone(&calls).answer(calls.open(), head, body);
         let mut connection = Box::new(Http1::new(
             io,
             Arc::clone(link),

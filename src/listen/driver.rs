@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Request;
+use http::request;
 use tokio::time::Instant;
 
 use crate::http2::ConnectionError;
@@ -47,7 +47,7 @@ pub(crate) trait Finish: Future<Output = Result<(), Self::Error>> {
 
 impl<B, X> Finish for Http1<B, X>
 where
-    B: Fn(Request<Received>) -> X + Unpin,
+    B: Fn(request::Parts, Received) -> X + Unpin,
     X: Future<Output = Answer>,
 {
     type Error = Ended;

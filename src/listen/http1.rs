@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{EXPECT, TE};
-use http::{HeaderMap, Method, Request, Response, Version, request};
+use http::{HeaderMap, Method, Response, Version, request};
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
@@ -105,7 +105,7 @@ pub(crate) struct Http1<B, X> {
 
 impl<B, X> Http1<B, X>
 where
-    B: Fn(Request<Received>) -> X,
+    B: Fn(request::Parts, Received) -> X,
     X: Future<Output = Answer>,
 {
     pub(crate) fn new(io: Watched, link: Arc<Link>, settings: Arc<Settings>, begin: B) -> Self {
@@ -258,7 +258,7 @@ where
             None | Some(Framing::Nothing) => Received::nothing(),
             Some(framing) => self.receive(framing, &head, cx),
         };
-        let answer = (self.begin)(Request::from_parts(head, body));
+        let answer = (self.begin)(head, body);
         let room = self.answer.get_or_insert_with(|| Box::pin(None));
         room.as_mut().set(Some(answer));
         self.stage = Stage::Answering;
@@ -445,7 +445,7 @@ where
 
 impl<B, X> Future for Http1<B, X>
 where
-    B: Fn(Request<Received>) -> X + Unpin,
+    B: Fn(request::Parts, Received) -> X + Unpin,
     X: Future<Output = Answer>,
 {
     type Output = Result<(), Ended>;

@@ -67,7 +67,7 @@ use crate::wire::screen::Screen;
 /// ```
 #[derive(Debug)]
 pub struct Permit {
-    proof: Option<Proof>,
+    proof: Option<Box<Proof>>,
     /// What an authorization service has changed.
     grant: Option<Arc<Grant>>,
     /// What the first message has to say before the call goes anywhere.
@@ -219,7 +219,7 @@ impl Decision {
 
     /// The limits that the caller brings with it.
     pub fn own_limits(&self) -> &[Limit] {
-        let proof = self.permit.proof.as_ref();
+        let proof = self.permit.proof.as_deref();
         proof.map_or(&[], Proof::own_limits)
     }
 
@@ -253,7 +253,7 @@ impl Found<'_> {
             (Some(Ruling::ByMessage(..) | Ruling::Allowed(_)) | None, _) => None,
         };
         Permit {
-            proof: self.proof,
+            proof: self.proof.map(Box::new),
             grant: self.grant,
             pending,
             pass: None,

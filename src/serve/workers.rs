@@ -216,10 +216,7 @@ impl Share {
             };
             for socket in sockets {
                 let gateway = Arc::clone(&gateway);
-                let handler = roomed(move |request, peer| {
-                    let gateway = Arc::clone(&gateway);
-                    async move { gateway.handle(request, peer).await }
-                });
+                let handler = roomed(move |request, peer| Arc::clone(&gateway).handle(request, peer));
                 let connections = Arc::clone(&self.connections);
                 serving.spawn(listen::serve(
                     socket,

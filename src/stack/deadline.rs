@@ -52,7 +52,7 @@ where
         let tally = Arc::clone(call.messages.tally());
         let reply = self.inner.call(call);
         Box::pin(async move {
-            let reply = match deadline {
+            let mut reply = match deadline {
                 Some(deadline) => match timeout_at(deadline.instant(), reply).await {
                     Ok(reply) => reply.map_err(|fault| at_the_deadline(fault, Some(deadline)))?,
                     Err(_) => return Err(expired()),
@@ -60,16 +60,16 @@ where
                 None => reply.await?,
             };
             let made_of = Arc::clone(&tally);
-            let messages = reply
+            reply
                 .messages
-                .map_body(|body| Body::piped(TimedBody::new(body, deadline, idle_timeout, tally)))
-                .map_parts(|parts| {
-                    Box::pin(TimedParts {
-                        inner: Some(parts),
-                        patience: Patience::new(deadline, idle_timeout, made_of),
-                    })
-                });
-            Ok(Reply { messages, ..reply })
+                .wrap_body(|body| Body::piped(TimedBody::new(body, deadline, idle_timeout, tally)));
+            reply.messages.wrap_parts(|parts| {
+                Box::pin(TimedParts {
+                    inner: Some(parts),
+                    patience: Patience::new(deadline, idle_timeout, made_of),
+                })
+            });
+            Ok(reply)
         })
     }
 }

@@ -50,22 +50,20 @@ where
         };
         let reply = self.inner.call(call);
         Either::Right(Box::pin(async move {
-            let reply = held(&mut standing, reply).await?;
+            let mut reply = held(&mut standing, reply).await?;
             let mut standing = Some(standing);
-            let messages = reply
-                .messages
-                .map_body(|body| match standing.take() {
-                    Some(standing) => held_body(body, standing),
-                    None => body,
-                })
-                .map_parts(|parts| match standing.take() {
-                    Some(standing) => Box::pin(HeldParts {
-                        inner: Some(parts),
-                        standing,
-                    }),
-                    None => parts,
-                });
-            Ok(Reply { messages, ..reply })
+            reply.messages.wrap_body(|body| match standing.take() {
+                Some(standing) => held_body(body, standing),
+                None => body,
+            });
+            reply.messages.wrap_parts(|parts| match standing.take() {
+                Some(standing) => Box::pin(HeldParts {
+                    inner: Some(parts),
+                    standing,
+                }),
+                None => parts,
+            });
+            Ok(reply)
         }))
     }
 }

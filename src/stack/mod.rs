@@ -5,6 +5,8 @@ pub mod held;
 pub mod judge;
 pub mod metered;
 pub mod paced;
+pub mod screened;
+pub mod told;
 
 use std::future::poll_fn;
 
@@ -33,12 +35,6 @@ pub struct Params {
     pub asks_messages: bool,
     /// How fast the messages of a client may come.
     pub pace: Option<Pace>,
-}
-
-/// The call, with the metadata by which a backend is told who calls.
-fn told(mut call: Call) -> Call {
-    call.permit.tell(&mut call.metadata);
-    call
 }
 
 /// A clone of a stack that takes one call now.
@@ -71,11 +67,11 @@ where
         // Before anything is sent, and before anything is sent twice.
         .layer_fn(|inner| judge::Judged::new(inner, params.idle_timeout))
         // Whatever comes between, it sees what clients do.
-        .map_result(move |reply: Result<Reply, Fault>| reply.map(|reply| reply.screened(params.hygiene)))
+        .layer_fn(|inner| screened::Screened::new(inner, params.hygiene))
         // What the gate has left for when the first message is there.
         .option_layer(params.asks_messages.then(|| layer_fn(metered::Metered::new)))
         // Innermost: whatever backend answers, it learns who calls, and only from the gate.
-        .map_request(told)
+        .layer_fn(told::Told::new)
         .service(backend);
     // Boxed here and nowhere else on the call path.
     BoxCloneSyncService::new(stack)

@@ -49,21 +49,19 @@ where
         if call.method.kind.client_streams() {
             let pace = self.pace;
             let limit = call.messages.bounds().max_message_bytes;
-            call.messages = call
-                .messages
-                .map_body(|inner| {
-                    Body::stream(PacedBody {
-                        inner,
-                        watch: Watch::new(limit),
-                        brake: Brake::new(pace),
-                    })
+            call.messages.wrap_body(|inner| {
+                Body::stream(PacedBody {
+                    inner,
+                    watch: Watch::new(limit),
+                    brake: Brake::new(pace),
                 })
-                .map_parts(|inner| {
-                    Box::pin(PacedParts {
-                        inner: Some(inner),
-                        brake: Brake::new(pace),
-                    })
-                });
+            });
+            call.messages.wrap_parts(|inner| {
+                Box::pin(PacedParts {
+                    inner: Some(inner),
+                    brake: Brake::new(pace),
+                })
+            });
         }
         self.inner.call(call)
     }

@@ -142,8 +142,9 @@ enum Source {
 pub(crate) struct Raw {
     pub(crate) body: Body,
     /// `grpc-encoding`, if it is not identity.
-    pub(crate) encoding: Option<HeaderValue>,
-    reader: Reader,
+    encoding: Option<Box<HeaderValue>>,
+    /// Of messages that are passed on nobody needs one.
+    reader: Option<Box<Reader>>,
 }
 
 impl Messages {
@@ -190,12 +191,11 @@ impl Messages {
         tally: Arc<Tally>,
     ) -> Self {
         let encoding = encoding.filter(|value| value.as_bytes() != b"identity");
-        let reader = Reader::new(bounds.max_message_bytes);
         Self {
             source: Source::Raw(Raw {
                 body,
-                encoding,
-                reader,
+                encoding: encoding.map(Box::new),
+                reader: None,
             }),
             bounds,
             direction,
@@ -235,16 +235,14 @@ impl Messages {
         }
     }
 
-    /// The same reply, whose end says no more than this lets it.
-    #[must_use]
-    pub fn screened(mut self, hygiene: Hygiene) -> Self {
+    /// The end says no more than this lets it.
+    pub fn screen(&mut self, hygiene: Hygiene) {
         match &mut self.source {
             Source::Ended(end) | Source::Whole(_, Some(end)) => hygiene.clean(&mut end.status),
             Source::Done | Source::Whole(_, None) | Source::Raw(_) | Source::Stream(_) => {
                 self.hygiene = Some(hygiene);
             }
         }
-        self
     }
 
     /// What the end of a raw reply may not say.
@@ -282,7 +280,7 @@ impl Messages {
     /// The encoding of the peer's envelopes, while they are still as it sent them.
     pub fn encoding(&self) -> Option<&HeaderValue> {
         match &self.source {
-            Source::Raw(raw) => raw.encoding.as_ref(),
+            Source::Raw(raw) => raw.encoding.as_deref(),
             Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Stream(_) => None,
         }
     }
@@ -301,27 +299,25 @@ impl Messages {
     }
 
     /// Wraps the body as the peer sends it, for instance with a timer; messages that are whole stay as they are.
-    #[must_use]
-    pub fn map_body(mut self, wrap: impl FnOnce(Body) -> Body) -> Self {
+    pub fn wrap_body(&mut self, wrap: impl FnOnce(Body) -> Body) {
         if let Source::Raw(raw) = &mut self.source {
-            let body = std::mem::replace(&mut raw.body, Body::empty());
-            raw.body = wrap(body);
+            raw.body.wrap(wrap);
         }
-        self
     }
 
     /// Wraps parts that are made on the way, for instance with a timer.
-    #[must_use]
-    pub fn map_parts(mut self, wrap: impl FnOnce(PartStream) -> PartStream) -> Self {
-        self.source = match self.source {
-            Source::Stream(parts) => Source::Stream(wrap(parts)),
-            source @ (Source::Done | Source::Whole(..) | Source::Ended(_) | Source::Raw(_)) => source,
-        };
-        self
+    pub fn wrap_parts(&mut self, wrap: impl FnOnce(PartStream) -> PartStream) {
+        if let Source::Stream(parts) = &mut self.source {
+            let none: PartStream = Box::pin(futures_util::stream::empty());
+            *parts = wrap(std::mem::replace(parts, none));
+        }
     }
 
     /// A reply that is there in whole: its message in an envelope, and its end.
     pub fn take_answer(&mut self) -> Option<(Bytes, End)> {
+        if !matches!(self.source, Source::Whole(_, Some(_))) {
+            return None;
+        }
         match std::mem::replace(&mut self.source, Source::Done) {
             Source::Whole(enveloped, Some(end)) => {
                 self.tally.add_reply_messages(1);
@@ -470,7 +466,10 @@ impl Raw {
         direction: Direction,
     ) -> Poll<Result<Option<Part>, Fault>> {
         loop {
-            match self.reader.next_envelope() {
+            let reader = self
+                .reader
+                .get_or_insert_with(|| Box::new(Reader::new(bounds.max_message_bytes)));
+            match reader.next_envelope() {
                 Ok(Some(envelope)) => {
                     return Poll::Ready(
                         self.open(envelope, bounds, direction)
@@ -482,7 +481,7 @@ impl Raw {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.reader.push(data),
+                    Ok(data) => reader.push(data),
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers()
                             && direction == Direction::Reply
@@ -506,7 +505,7 @@ impl Raw {
             limit: bounds.max_message_bytes,
             ratio: bounds.max_decompression_ratio,
         };
-        match self.encoding.as_ref().map(HeaderValue::as_bytes) {
+        match self.encoding.as_deref().map(HeaderValue::as_bytes) {
             Some(b"gzip") => compression::gunzip(&envelope.payload, growth),
             Some(other) => Err(CompressionError::Unknown(
                 String::from_utf8_lossy(other).into_owned(),
@@ -517,7 +516,7 @@ impl Raw {
     }
 
     fn end(&self, mut trailers: HeaderMap, direction: Direction) -> Result<Part, Fault> {
-        self.reader.finish().map_err(|error| direction.fault(&error))?;
+        self.finish(direction)?;
         match ending::take(&mut trailers) {
             Some(status) => Ok(Part::End(End {
                 status,
@@ -528,10 +527,18 @@ impl Raw {
     }
 
     fn stop(&self, direction: Direction) -> Result<Option<Part>, Fault> {
-        self.reader.finish().map_err(|error| direction.fault(&error))?;
+        self.finish(direction)?;
         match direction {
             Direction::Request => Ok(None),
             Direction::Reply => Err(no_status()),
+        }
+    }
+
+    /// Whether all that has come are whole messages.
+    fn finish(&self, direction: Direction) -> Result<(), Fault> {
+        match &self.reader {
+            None => Ok(()),
+            Some(reader) => reader.finish().map_err(|error| direction.fault(&error)),
         }
     }
 }

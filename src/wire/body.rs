@@ -137,6 +137,21 @@ impl Body {
         self
     }
 
+    /// The same for what has its place already.
+    #[must_use]
+    pub fn holding_boxed(mut self, thing: Box<dyn Send>) -> Self {
+        self.held = Some(match self.held {
+            Some(earlier) => Box::new((earlier, thing)),
+            None => thing,
+        });
+        self
+    }
+
+    /// What `wrap` makes of the body, in its place: to move the head around it as well costs more than this does.
+    pub fn wrap(&mut self, wrap: impl FnOnce(Self) -> Self) {
+        *self = wrap(std::mem::replace(self, Self::empty()));
+    }
+
     /// Whether the body is known whole and has no trailers.
     pub fn is_whole(&self) -> bool {
         matches!(self.state, State::Empty | State::Whole(_, None))

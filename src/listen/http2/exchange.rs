@@ -55,40 +55,44 @@ where
 ///
 /// # Cancel safety
 /// The connection is over if this is dropped, and so is the call.
-async fn exchange<H, F>(calls: Arc<Calls<H>>, line: Line, opened: Opened)
+fn exchange<H, F>(calls: Arc<Calls<H>>, line: Line, opened: Opened) -> impl Future<Output = ()>
 where
     H: Fn(Request<Received>, Peer) -> F,
     F: Future<Output = Response<Body>> + Send,
 {
     let Opened { stream, head, body } = opened;
+    let (head, ()) = head.into_parts();
     // Before it is known whether the client still wants it, so that what it resets is counted.
     let open = calls.open();
     // The body of CONNECT is not the request's but that of whatever the stream becomes.
     let (body, below) = match body {
-        Some(body) if head.method() == Method::CONNECT => (Received::nothing(), Some(body)),
+        Some(body) if head.method == Method::CONNECT => (Received::nothing(), Some(body)),
         Some(body) => (Received::from(body), None),
         None => (Received::nothing(), None),
     };
-    let answer = {
-        let mut answering = pin!(calls.answer(open, head.map(|()| body)));
-        poll_fn(|cx| match line.watch(cx, stream) {
-            Ok(()) => answering.as_mut().poll(cx).map(Ok),
-            Err(Gone) => Poll::Ready(Err(Gone)),
-        })
-        .await
-    };
-    // What is gone is not answered.
-    let Ok((response, switching)) = answer else { return };
-    if let (Some(switching), Some(below)) = (switching, below) {
-        let (head, _) = response.into_parts();
-        if line.head(stream, &head, &date(), false).is_ok() {
-            let io = Io::http2(Duplex::new(line, below));
-            calls.tasks.spawn(switching.run(io, calls.drain.clone()));
+    let answering = Arc::clone(&calls).answer(open, head, body);
+    async move {
+        let answer = {
+            let mut answering = pin!(answering);
+            poll_fn(|cx| match line.watch(cx, stream) {
+                Ok(()) => answering.as_mut().poll(cx).map(Ok),
+                Err(Gone) => Poll::Ready(Err(Gone)),
+            })
+            .await
+        };
+        // What is gone is not answered.
+        let Ok((response, switching)) = answer else { return };
+        if let (Some(switching), Some(below)) = (switching, below) {
+            let (head, _) = response.into_parts();
+            if line.head(stream, &head, &date(), false).is_ok() {
+                let io = Io::http2(Duplex::new(line, below));
+                calls.tasks.spawn(switching.run(io, calls.drain.clone()));
+            }
+            return;
         }
-        return;
-    }
-    if let Err(Ended::Failed(reason)) = send(&line, stream, response).await {
-        line.reset(stream, reason);
+        if let Err(Ended::Failed(reason)) = send(&line, stream, response).await {
+            line.reset(stream, reason);
+        }
     }
 }
 
