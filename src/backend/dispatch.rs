@@ -256,7 +256,7 @@ impl Dispatch {
         let mut went_out = false;
         let outstanding = self.outstanding(asked, body.as_whole().is_some()).await?;
         // As it is before anything is written into it for an endpoint here.
-        let mut spare = self.inner.fallback.as_ref().map(|_| request.clone());
+        let mut spare = self.inner.fallback.as_ref().map(|_| Box::new(request.clone()));
         let tried = self.tries(asked, request, body, address, &mut went_out).await;
         match (outstanding, &tried) {
             (Some(outstanding), Ok(_) | Err(Failed::Late(_))) => outstanding.answered(),

@@ -36,10 +36,10 @@ pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output =
     let tally = Arc::clone(&admitted.tally);
     // What waits holds neither the request nor the call.
     let asked = shape(&admitted.head)
-        .map_err(|status| not_grpc(status, &tally))
+        .map_err(|status| Box::new(not_grpc(status, &tally)))
         .and_then(|()| {
             let call = call(admitted, metadata::Headers::Grpc, |body| body);
-            call.map_err(|fault| refused(&tally, &fault))
+            call.map_err(|fault| Box::new(refused(&tally, &fault)))
         })
         .map(|call| stack.call(call));
     async move {
@@ -48,7 +48,7 @@ pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output =
                 Ok(reply) => write(reply, &tally).await,
                 Err(fault) => refused(&tally, &fault),
             },
-            Err(response) => response,
+            Err(response) => *response,
         }
     }
 }
@@ -170,12 +170,31 @@ async fn write(reply: Reply, tally: &Tally) -> Response<Body> {
         ending::put(&end.status, &mut headers);
         return respond(headers, Body::empty());
     }
-    let (headers, body) = relayed(reply).await;
-    respond(headers, body)
+    let (headers, mut body) = relayed(reply);
+    respond(headers, body.settled().await)
+}
+
+/// The body of a reply on its way to the client.
+pub(super) enum Relayed {
+    Whole(Body),
+    Open(Gathered<relay::Reply>),
+}
+
+impl Relayed {
+    /// The body, known whole if all of it is ready and small; nothing is left here.
+    pub(super) async fn settled(&mut self) -> Body {
+        if let Self::Open(body) = self {
+            body.settle().await;
+        }
+        match std::mem::replace(self, Self::Whole(Body::empty())) {
+            Self::Whole(body) => body,
+            Self::Open(body) => body.into_body(),
+        }
+    }
 }
 
 /// Headers and body of a reply that ends in trailers, whatever happens to it.
-pub(super) async fn relayed(reply: Reply) -> (HeaderMap, Body) {
+pub(super) fn relayed(reply: Reply) -> (HeaderMap, Relayed) {
     let Reply {
         metadata,
         mut messages,
@@ -184,14 +203,13 @@ pub(super) async fn relayed(reply: Reply) -> (HeaderMap, Body) {
         messages.tally().end(Outcome::Upstream(end.status.code));
         let mut trailers = end.metadata;
         ending::put(&end.status, &mut trailers);
-        return (metadata, Body::with_trailers(message, trailers));
+        return (metadata, Relayed::Whole(Body::with_trailers(message, trailers)));
     }
     let mut headers = metadata;
     if let Some(encoding) = messages.encoding() {
         headers.insert(GRPC_ENCODING, encoding.clone());
     }
-    let body = Gathered::new(relay::Reply::new(messages)).settled().await;
-    (headers, body)
+    (headers, Relayed::Open(Gathered::new(relay::Reply::new(messages))))
 }
 
 fn respond(mut headers: HeaderMap, body: Body) -> Response<Body> {

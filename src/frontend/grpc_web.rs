@@ -43,10 +43,10 @@ pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output =
     };
     // What waits holds neither the request nor the call.
     let asked = grpc::is_call(&admitted.head, media_type.as_bytes())
-        .map_err(|status| grpc::not_grpc(status, &tally))
+        .map_err(|status| Box::new(grpc::not_grpc(status, &tally)))
         .and_then(|()| {
             let call = grpc::call(admitted, metadata::Headers::Http, unwrap);
-            call.map_err(|fault| refused(&tally, answer, &fault))
+            call.map_err(|fault| Box::new(refused(&tally, answer, &fault)))
         })
         .map(|call| stack.call(opened(call)));
     async move {
@@ -55,7 +55,7 @@ pub fn serve(admitted: Admitted, mut stack: CallService) -> impl Future<Output =
                 Ok(reply) => write(reply, answer, is_unary).await,
                 Err(fault) => refused(&tally, answer, &fault),
             },
-            Err(response) => response,
+            Err(response) => *response,
         }
     }
 }
@@ -90,15 +90,17 @@ fn refused(tally: &Tally, format: Format, fault: &Fault) -> Response<Body> {
 
 /// The response that a reply becomes.
 async fn write(reply: Reply, format: Format, is_unary: bool) -> Response<Body> {
-    let (headers, body) = grpc::relayed(reply).await;
-    let body = Gathered::new(LastFrame::new(body, |trailers: HeaderMap| {
+    let (headers, mut body) = grpc::relayed(reply);
+    let body = body.settled().await;
+    let mut body = Gathered::new(LastFrame::new(body, |trailers: HeaderMap| {
         trailer_frame(&trailers)
     }));
-    let body = match is_unary {
+    match is_unary {
         // Nobody has any use for the beginning of one message, and what is whole goes out in one piece.
-        true => body.awaited().await,
-        false => body.settled().await,
-    };
+        true => body.finish().await,
+        false => body.settle().await,
+    }
+    let body = body.into_body();
     let body = match (format, body.as_whole()) {
         (Format::GRPC_WEB_TEXT, Some(whole)) => Body::whole(to_text(&whole)),
         (Format::GRPC_WEB_TEXT, None) => Body::stream(ToText::new(body)),

@@ -89,6 +89,7 @@ struct State {
     /// Of HTTP/2.
     connections: Vec<Connection>,
     /// Of HTTP/1.1, without a request; the one used last is last.
+    #[expect(clippy::vec_box, reason = "it goes from here to a call and back in its box")]
     kept: Vec<Box<http1::Connection>>,
     /// The endpoint was found to speak HTTP/1.1.
     one_at_a_time: bool,

@@ -41,26 +41,25 @@ where
         }
     }
 
-    /// The same body, known whole if all of it is ready and small.
+    /// Takes what is ready, so that the body is known whole if that is all of it and small.
     ///
     /// # Cancel safety
     /// It does not wait.
-    pub async fn settled(mut self) -> Body {
+    pub async fn settle(&mut self) {
         // What is not ready comes later.
         let _ = poll_fn(|cx| Poll::Ready(self.poll_settle(cx))).await;
-        self.into_body()
     }
 
-    /// The same body once it has ended, and then known whole; one that is not small is not waited for.
+    /// Waits for the end of the body, so that it is known whole; of one that is not small it does not.
     ///
     /// # Cancel safety
-    /// What was read is lost.
-    pub async fn awaited(mut self) -> Body {
+    /// Nothing is lost.
+    pub async fn finish(&mut self) {
         poll_fn(|cx| self.poll_settle(cx)).await;
-        self.into_body()
     }
 
-    fn into_body(mut self) -> Body {
+    /// The body, known whole as far as that was found out.
+    pub fn into_body(mut self) -> Body {
         let is_known = match &self.second {
             None => self.body.is_end_stream(),
             Some(next) => self.body.is_end_stream() && next.as_ref().is_ok_and(Frame::is_trailers),
@@ -249,6 +248,18 @@ mod tests {
         Some(Ok(Frame::trailers(map)))
     }
 
+    async fn settled(said: Said) -> Body {
+        let mut gathered = Gathered::new(said);
+        gathered.settle().await;
+        gathered.into_body()
+    }
+
+    async fn finished(said: Said) -> Body {
+        let mut gathered = Gathered::new(said);
+        gathered.finish().await;
+        gathered.into_body()
+    }
+
     /// The sizes of the frames, with 0 for trailers and `None` for a fault.
     async fn frames(mut body: impl HttpBody<Data = Bytes, Error = Fault> + Unpin) -> Vec<Option<usize>> {
         let mut sizes = Vec::new();
@@ -297,7 +308,7 @@ mod tests {
             let again = Said(again.collect());
             assert_eq!(frames(Gathered::new(Said(said.into()))).await, expected);
             let all = |sizes: &[Option<usize>]| sizes.iter().flatten().sum::<usize>();
-            let settled = frames(Gathered::new(again).settled().await).await;
+            let settled = frames(settled(again).await).await;
             assert_eq!(all(&settled), all(&expected));
             assert_eq!(settled.last(), expected.last());
         }
@@ -305,16 +316,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_all_ready_is_known_whole() {
-        let whole = Gathered::new(Said([data(3), data(4)].into())).settled().await;
+        let whole = settled(Said([data(3), data(4)].into())).await;
         assert_eq!(whole.as_whole().unwrap(), "aaaaaaa");
-        let none = Gathered::new(Said([].into())).settled().await;
+        let none = settled(Said([].into())).await;
         assert_eq!(none.as_whole().unwrap(), "");
         for said in [
             vec![data(3), trailers()],
             vec![data(3), None, None, data(4)],
             vec![data(3), data(LARGE)],
         ] {
-            let body = Gathered::new(Said(said.into())).settled().await;
+            let body = settled(Said(said.into())).await;
             assert!(body.as_whole().is_none());
         }
     }
@@ -322,16 +333,16 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_small_body_is_awaited() {
         let paused = || vec![None, data(3), None, data(4), None];
-        let whole = Gathered::new(Said(paused().into())).awaited().await;
+        let whole = finished(Said(paused().into())).await;
         assert_eq!(whole.as_whole().unwrap(), "aaaaaaa");
         let mut with_trailers = paused();
         with_trailers.push(trailers());
-        let body = Gathered::new(Said(with_trailers.into())).awaited().await;
+        let body = finished(Said(with_trailers.into())).await;
         assert_eq!(frames(body).await, [Some(7), Some(0)]);
         for size in [LARGE, MOST + 1] {
             let mut said = paused();
             said.extend([data(size), None, data(5)]);
-            let body = Gathered::new(Said(said.into())).awaited().await;
+            let body = finished(Said(said.into())).await;
             assert!(body.as_whole().is_none());
             assert_eq!(frames(body).await, [Some(7), Some(size), Some(5)]);
         }

@@ -16,8 +16,9 @@ use crate::http2::hpack::{OVERHEAD, fields};
 /// What the table may count, even if the client allows more: a dozen fields.
 const ROOM: usize = 1024;
 
-/// Fields that were written and are not in the table, whose coming again is noticed.
-const NOTED: usize = 8;
+/// Fields that were written and are not in the table, whose coming again is noticed. 32: more than most messages have, or
+/// none of theirs would ever be noticed again.
+const NOTED: usize = 32;
 
 /// Where `:status` begins in the static table, and the statuses that it has there.
 const STATUSES: [(u16, u8); 7] = [

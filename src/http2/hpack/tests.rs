@@ -262,3 +262,38 @@ fn a_client_that_allows_less_is_told_what_is_used() {
         [bytes("20 88 0f 10 03"), b"a/b".to_vec()].concat()
     );
 }
+
+#[test]
+fn every_known_name_is_found_at_its_place() {
+    for place in 15..=fields::KNOWN {
+        let Some(Field::Header(name, _)) = fields::known(place) else {
+            panic!("{place} is no header");
+        };
+        assert_eq!(fields::place(&name), Some(place), "{name}");
+    }
+    for other in [
+        "grpc-timeout",
+        "a",
+        "x-forwarded-for",
+        "upgrade",
+        "www-authenticate-info",
+    ] {
+        assert_eq!(fields::place(&HeaderName::from_static(other)), None, "{other}");
+    }
+}
+
+#[test]
+fn a_message_of_many_fields_is_short_when_it_comes_for_the_third_time() {
+    let mut encoder = Encoder::new();
+    let names: Vec<_> = (0..20)
+        .map(|at| HeaderName::try_from(format!("x-{at}")).unwrap())
+        .collect();
+    let sizes = [(); 3].map(|()| {
+        let mut out = Vec::new();
+        for name in &names {
+            encoder.field(name, &HeaderValue::from_static("same"), &mut out);
+        }
+        out.len()
+    });
+    assert!(sizes[1] >= sizes[0] && sizes[2] == names.len(), "{sizes:?}");
+}
