@@ -1,7 +1,7 @@
 //! Calls of a described service that go to an origin which knows HTTP and JSON alone.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -365,8 +365,26 @@ async fn the_deadline_is_told_where_it_is_asked_for() {
     )
     .await
     .unwrap();
-    let seconds: f64 = origin.last().header("x-server-timeout").parse().unwrap();
-    assert!((5.0..=10.0).contains(&seconds), "{seconds}");
+    let told = |seen: &Seen| {
+        let values: Vec<_> = seen.headers.get_all("x-server-timeout").iter().collect();
+        assert_eq!(values.len(), 1, "{values:?}");
+        let seconds: f64 = values[0].to_str().unwrap().parse().unwrap();
+        assert!((5.0..=10.0).contains(&seconds), "{seconds}");
+    };
+    told(&origin.last());
+
+    // What a client says by that name does not stand beside it.
+    let path = "library.v1.Library/GetBook";
+    let metadata = HeaderMap::from_iter([(
+        HeaderName::from_static("x-server-timeout"),
+        HeaderValue::from_static("99"),
+    )]);
+    let (sender, started) = grpc::start(grpc::connect(gateway.address).await, path, metadata, false);
+    let message = encode(&method(path).input(), &json!({"name": "shelves/1/books/7"}));
+    sender.send(message).await.unwrap();
+    drop(sender);
+    within("the answer", started).await.unwrap().unwrap();
+    told(&origin.last());
 }
 
 #[tokio::test]

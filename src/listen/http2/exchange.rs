@@ -51,11 +51,12 @@ where
     }
 }
 
-/// Answers one request.
+/// Answers one request. Nothing is done before it is polled: who begins it has the state of the connection, which a body
+/// that is dropped would want too.
 ///
 /// # Cancel safety
 /// The connection is over if this is dropped, and so is the call.
-fn exchange<H, F>(calls: Arc<Calls<H>>, line: Line, opened: Opened) -> impl Future<Output = ()>
+async fn exchange<H, F>(calls: Arc<Calls<H>>, line: Line, opened: Opened)
 where
     H: Fn(Request<Received>, Peer) -> F,
     F: Future<Output = Response<Body>> + Send,
@@ -70,29 +71,26 @@ where
         Some(body) => (Received::from(body), None),
         None => (Received::nothing(), None),
     };
-    let answering = Arc::clone(&calls).answer(open, head, body);
-    async move {
-        let answer = {
-            let mut answering = pin!(answering);
-            poll_fn(|cx| match line.watch(cx, stream) {
-                Ok(()) => answering.as_mut().poll(cx).map(Ok),
-                Err(Gone) => Poll::Ready(Err(Gone)),
-            })
-            .await
-        };
-        // What is gone is not answered.
-        let Ok((response, switching)) = answer else { return };
-        if let (Some(switching), Some(below)) = (switching, below) {
-            let (head, _) = response.into_parts();
-            if line.head(stream, &head, &date(), false).is_ok() {
-                let io = Io::http2(Duplex::new(line, below));
-                calls.tasks.spawn(switching.run(io, calls.drain.clone()));
-            }
-            return;
+    let answer = {
+        let mut answering = pin!(Arc::clone(&calls).answer(open, head, body));
+        poll_fn(|cx| match line.watch(cx, stream) {
+            Ok(()) => answering.as_mut().poll(cx).map(Ok),
+            Err(Gone) => Poll::Ready(Err(Gone)),
+        })
+        .await
+    };
+    // What is gone is not answered.
+    let Ok((response, switching)) = answer else { return };
+    if let (Some(switching), Some(below)) = (switching, below) {
+        let (head, _) = response.into_parts();
+        if line.head(stream, &head, &date(), false).is_ok() {
+            let io = Io::http2(Duplex::new(line, below));
+            calls.tasks.spawn(switching.run(io, calls.drain.clone()));
         }
-        if let Err(Ended::Failed(reason)) = send(&line, stream, response).await {
-            line.reset(stream, reason);
-        }
+        return;
+    }
+    if let Err(Ended::Failed(reason)) = send(&line, stream, response).await {
+        line.reset(stream, reason);
     }
 }
 
