@@ -31,7 +31,7 @@ use crate::translate::Tally;
 use crate::upstream::stream::{SendError, Wanted};
 use crate::upstream::upgrade::{self, Answered};
 use crate::wire::body::Body;
-use crate::wire::ending::{self, GRPC_STATUS};
+use crate::wire::ending;
 
 /// The number of no endpoint.
 const NOBODY: u64 = u64::MAX;
@@ -323,7 +323,7 @@ impl Dispatch {
         }
         let ending = match asked.ending {
             // Trailers-only, or what is no gRPC at all: there is nothing more to wait for.
-            Ending::Status if ending::is_in(response.headers()) => Ending::Any,
+            Ending::Status if ending::find(response.headers()).is_some() => Ending::Any,
             Ending::Status if response.status() != StatusCode::OK => Ending::Any,
             ending => ending,
         };
@@ -634,8 +634,7 @@ fn is_unavailable(response: &Response<Body>) -> bool {
         response.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     );
-    let headers = response.headers();
-    gateway_class || (ending::is_in(headers) && headers.get(GRPC_STATUS).is_some_and(|status| status == "14"))
+    gateway_class || ending::find(response.headers()).is_some_and(|status| status == "14")
 }
 
 /// Why an attempt could be made again, if anything speaks for it.

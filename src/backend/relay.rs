@@ -278,7 +278,7 @@ impl Relay {
                 Sent::Unanswered => instead(share.page()),
             };
             if let Some(standing) = standing {
-                response = response.map(|body| held_body(body, standing));
+                response.body_mut().wrap(|body| held_body(body, standing));
             }
             Ok(self.answer(response, place, tally))
         })

@@ -129,12 +129,8 @@ impl Body {
 
     /// The same body, which keeps `thing` until it is dropped.
     #[must_use]
-    pub fn holding(mut self, thing: impl Send + 'static) -> Self {
-        self.held = Some(match self.held {
-            Some(earlier) => Box::new((earlier, thing)),
-            None => Box::new(thing),
-        });
-        self
+    pub fn holding(self, thing: impl Send + 'static) -> Self {
+        self.holding_boxed(Box::new(thing))
     }
 
     /// The same for what has its place already.

@@ -13,10 +13,11 @@ pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// `grpc-status-details-bin`.
 pub const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Whether a header block has a status. Most heads of answers have none and few fields, which are sooner looked at than the
-/// name is hashed.
-pub fn is_in(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| *name == GRPC_STATUS)
+/// The status in a header block, as it is written. Most heads of answers have none and few fields, which are sooner looked at
+/// than the name is hashed.
+pub fn find(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut fields = headers.iter();
+    fields.find_map(|(name, value)| (*name == GRPC_STATUS).then_some(value))
 }
 
 /// Takes the status out of a header block; `None` when it has no `grpc-status`.
@@ -24,9 +25,7 @@ pub fn is_in(headers: &HeaderMap) -> bool {
 /// A status that is no integer is `UNKNOWN`, and so are several that contradict each other; details that are no base64 are dropped, since the code and the message
 /// still stand.
 pub fn take(headers: &mut HeaderMap) -> Option<Status> {
-    if !is_in(headers) {
-        return None;
-    }
+    find(headers)?;
     let mut all = headers.get_all(GRPC_STATUS).iter();
     let first = all.next()?;
     let contradicts = all.any(|other| other != first);
